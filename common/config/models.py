@@ -1,0 +1,126 @@
+"""Which tokenizer, policy and perceptual metric a recipe names, and the sizes they come in."""
+
+from math import prod
+from typing import Literal
+
+from pydantic import Field
+
+from common.config.base import Section
+
+
+class TransformerSize(Section):
+    """A LlamaGen transformer's size."""
+
+    num_layers: int = Field(gt=0)
+    """Transformer blocks."""
+    num_heads: int = Field(gt=0)
+    """Attention heads; dim / num_heads must be a multiple of 4 (rows and columns rotate in pairs)."""
+    dim: int = Field(gt=0)
+    """Width of the residual stream."""
+    ffn_multiple: int = Field(default=256, gt=0)
+    """The feed-forward width is 8/3 of dim, rounded up to a multiple of this."""
+
+
+TRANSFORMER_SIZES = {
+    "B": TransformerSize(num_layers=12, num_heads=12, dim=768),
+    "L": TransformerSize(num_layers=24, num_heads=16, dim=1024),
+    "XL": TransformerSize(num_layers=36, num_heads=20, dim=1280),
+    "XXL": TransformerSize(num_layers=48, num_heads=24, dim=1536),
+    "3B": TransformerSize(num_layers=24, num_heads=32, dim=3200),
+}
+
+
+class LlamaGenPolicySpec(Section):
+    """A LlamaGen generator (arXiv 2406.06525)."""
+
+    family: Literal["llamagen"] = "llamagen"
+    """The model family."""
+    size: Literal["B", "L", "XL", "XXL", "3B"] | TransformerSize
+    """A published size, or a size of your own."""
+    conditioning: Literal["class", "text"] = "class"
+    """What the generator is conditioned on."""
+    num_classes: int = Field(default=1000, gt=0)
+    """Classes of a class-conditional generator."""
+    caption_dim: int = Field(default=2048, gt=0)
+    """Width of the caption features of a text-conditional generator."""
+    caption_length: int = Field(default=120, gt=0)
+    """Caption tokens of a text-conditional generator."""
+    checkpoint: str
+    """Weights: a published .pt file, a .safetensors file, or a checkpoint folder of a run."""
+    source: str = ""
+    """Where the weights can be had; part of the message when the file is missing."""
+
+    @property
+    def transformer(self) -> TransformerSize:
+        return self.size if isinstance(self.size, TransformerSize) else TRANSFORMER_SIZES[self.size]
+
+
+class TokenizerSize(Section):
+    """A VQGAN tokenizer's size, as LlamaGen builds it."""
+
+    channels: int = Field(default=128, gt=0)
+    """Width of the first level; a multiple of 32 (GroupNorm has 32 groups)."""
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each level over `channels`; each level but the last halves the picture."""
+    num_res_blocks: int = Field(default=2, gt=0)
+    """Residual blocks a level in the encoder; the decoder has one more."""
+    z_channels: int = Field(default=256, gt=0)
+    """Width between encoder and quantizer."""
+    codebook_size: int = Field(default=16384, gt=1)
+    """Codebook entries, V."""
+    codebook_dim: int = Field(default=8, gt=0)
+    """Width of a codebook entry."""
+
+
+TOKENIZER_SIZES = {
+    "vq16": TokenizerSize(),
+    "vq8": TokenizerSize(channel_multipliers=(1, 2, 2, 4)),
+}
+
+
+class LlamaGenTokenizerSpec(Section):
+    """LlamaGen's VQ tokenizer."""
+
+    family: Literal["llamagen_vq"] = "llamagen_vq"
+    """The model family."""
+    size: Literal["vq16", "vq8"] | TokenizerSize
+    """A published size, or a size of your own."""
+    checkpoint: str
+    """Weights: a published .pt file or a .safetensors file."""
+    source: str = ""
+    """Where the weights can be had; part of the message when the file is missing."""
+
+    @property
+    def network(self) -> TokenizerSize:
+        return self.size if isinstance(self.size, TokenizerSize) else TOKENIZER_SIZES[self.size]
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a token covers along each side."""
+        return prod([2] * (len(self.network.channel_multipliers) - 1))
+
+    @property
+    def codebook_size(self) -> int:
+        return self.network.codebook_size
+
+
+class LpipsSpec(Section):
+    """LPIPS (arXiv 1801.03924) by the `lpips` package."""
+
+    family: Literal["lpips"] = "lpips"
+    """The metric family."""
+    net: Literal["vgg", "alex", "squeeze"] = "vgg"
+    """The trunk; the paper's class-conditional runs use VGG-16."""
+    trunk: str | None = None
+    """A local file with torchvision's ImageNet weights of the trunk; null downloads it once."""
+
+
+class ShiftTolerantLpipsSpec(Section):
+    """Shift-tolerant LPIPS (ECCV 2022), whose weights arrive with the `stlpips_pytorch` package."""
+
+    family: Literal["shift_tolerant_lpips"]
+    """The metric family."""
+    net: Literal["alex", "vgg"] = "alex"
+    """The trunk."""
+    weights: str | None = None
+    """The weights file; null takes it from the installed `stlpips_pytorch` package."""

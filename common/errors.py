@@ -1,0 +1,29 @@
+"""Mistakes that a user can mend. Each message says the value seen, the value needed and what to change.
+
+Commands print such a message as one line and exit with code 2; anything else is a bug of ours and shows
+its traceback.
+"""
+
+
+class UserError(ValueError):
+    """Base of every error that a recipe, a file or a machine can cause."""
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run: unknown key, impossible value, settings that contradict each other."""
+
+
+class CheckpointError(UserError):
+    """A weights file or run checkpoint that is missing, incomplete or does not fit the model."""
+
+
+class DataError(UserError):
+    """A data set that cannot be read, or that holds nothing to learn from."""
+
+
+class BrokenImageError(DataError):
+    """One image that cannot be decoded. Rollouts skip it, count it and go on."""
+
+
+class ClusterError(UserError):
+    """The cluster cannot give what the recipe asks for."""

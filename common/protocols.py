@@ -1,0 +1,79 @@
+"""What a model, a metric and a data set must offer. Typed structurally: no base class to inherit.
+
+Shape letters: B images (groups), G samples a group, T image tokens, V codebook entries,
+C channels (3), H and W pixels. Pixels in tensors are float in [-1, 1]; pixels at rest are uint8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+# What the generator is conditioned on, by column name. Class-conditional: `label` int64 [B].
+# Text-conditional: `caption_features` float [B, L, D] and `caption_mask` [B, L], 1 where valid.
+Condition = Mapping[str, Tensor]
+
+
+class ImageTokenizer(Protocol):
+    """A frozen VQ tokenizer."""
+
+    num_tokens: int  # T, in raster order
+    codebook_size: int  # V
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        """Token ids int64 [B, T]."""
+
+    def decode(self, tokens_BT: Tensor) -> Tensor:
+        """Images [B, C, H, W], around [-1, 1] and not clamped."""
+
+
+class CachedDecoder(Protocol):
+    """Free-running decoding of one batch with a key-value cache."""
+
+    def next_logits(self, tokens_B: Tensor | None) -> Tensor:
+        """Append the last drawn tokens (None at the start) and give float32 logits [B, V] of the next."""
+
+
+class Policy(Protocol):
+    """An autoregressive generator over the tokenizer's grid; also an `nn.Module`."""
+
+    num_tokens: int
+    codebook_size: int
+
+    def __call__(self, condition: Condition, context_BT: Tensor) -> Tensor:
+        """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1]."""
+
+    def null_condition(self, condition: Condition) -> Condition:
+        """The unconditional twin of `condition`, for classifier-free guidance and label drop."""
+
+    def start_decoding(self, condition: Condition) -> CachedDecoder: ...
+
+
+class PerceptualMetric(Protocol):
+    """A perceptual distance whose features of the source images are computed once a group."""
+
+    def reference_features(self, pixels_BCHW: Tensor) -> Any:
+        """Features of the B source images, to hand to `distance`."""
+
+    def distance(self, pixels_BGCHW: Tensor, reference: Any) -> Tensor:
+        """Distance float32 [B, G] of each sample to its group's source image."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image of a data set, cropped to the recipe's size."""
+
+    image_id: str  # a name that a person can find the file by
+    pixels: np.ndarray  # uint8 [H, W, 3]
+    condition: Mapping[str, np.ndarray]  # one value (no batch axis) a condition column
+
+
+class ImageSource(Protocol):
+    """A data set addressed by index, so that any actor can read any image."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> SourceImage:
+        """Image `index`; BrokenImageError names the image and the reason where it cannot be decoded."""
