@@ -24,6 +24,11 @@ class DataError(UserError):
 class BrokenImageError(DataError):
     """One image that cannot be decoded. Rollouts skip it, count it and go on."""
 
+    def __init__(self, image_id: str, reason: str):
+        super().__init__(f"{image_id} is not a readable image: {reason}")
+        self.image_id = image_id
+        self.reason = reason
+
 
 class ClusterError(UserError):
     """The cluster cannot give what the recipe asks for."""

@@ -1,0 +1,29 @@
+"""G samples a group under teacher forcing, with the log-probabilities the behaviour policy gave them.
+
+Letters: B images, G samples a group, T image tokens, V codebook entries.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.token_distribution import draw, log_probabilities
+
+
+def sample_groups(
+    logits_BTV: Tensor, group_size: int, temperature: float, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Sampled tokens int64 [B, G, T] and their behaviour log-probs float32 [B, G, T].
+
+    Every position is drawn independently from softmax(logits / temperature): the context is given, so one
+    forward serves all samples. One CPU generator an image. Works image by image, which keeps the float64
+    cumulative sums at [T, V].
+    """
+    tokens, logprobs = [], []
+    for logits_TV, generator in zip(logits_BTV, generators, strict=True):
+        uniforms_TG = torch.rand(logits_TV.shape[0], group_size, generator=generator, dtype=torch.float64)
+        tokens_TG = draw(logits_TV, uniforms_TG, temperature)
+        tokens.append(tokens_TG.T)
+        logprobs.append(log_probabilities(logits_TV, tokens_TG, temperature).T)
+    return torch.stack(tokens), torch.stack(logprobs)

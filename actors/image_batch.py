@@ -1,0 +1,63 @@
+"""Images read together, without the broken ones among them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import BrokenImageError, DataError
+from common.protocols import Condition, ImageSource
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    positions: tuple[int, ...]  # [B]; which of the images asked for these are
+    image_ids: tuple[str, ...]  # [B]
+    pixels_BHWC: np.ndarray  # uint8 [B, H, W, 3]
+    condition: Mapping[str, np.ndarray]  # [B, …] a column
+    broken: Mapping[int, BrokenImageError]  # by position, the images that could not be decoded
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Condition]:
+        """Pixels float32 [B, 3, H, W] in [-1, 1] and the condition, on `device`."""
+        condition = {name: torch.from_numpy(column).to(device) for name, column in self.condition.items()}
+        return to_tensor(self.pixels_BHWC).to(device), condition
+
+
+def read_batch(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch | dict[int, BrokenImageError]:
+    """The readable images among `image_indices`; where none is, what is wrong with each."""
+    images, broken = {}, {}
+    for position, index in enumerate(image_indices):
+        try:
+            images[position] = source.read(index)
+        except BrokenImageError as error:
+            broken[position] = error
+    if not images:
+        return broken
+    read = list(images.values())
+    return ImageBatch(
+        positions=tuple(images),
+        image_ids=tuple(image.image_id for image in read),
+        pixels_BHWC=np.stack([image.pixels for image in read]),
+        condition={name: np.stack([image.condition[name] for image in read]) for name in read[0].condition},
+        broken=broken,
+    )
+
+
+def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch:
+    """Like `read_batch`, where a batch without a single readable image is an error (DataError)."""
+    batch = read_batch(source, image_indices)
+    if isinstance(batch, ImageBatch):
+        return batch
+    raise DataError(f"none of {len(batch)} images can be read; the first: {next(iter(batch.values()))}")
+
+
+def to_tensor(pixels_BHWC: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+
+
+def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:
+    """float [B, 3, H, W] around [-1, 1] → uint8 [B, H, W, 3], clamped as the published sampler does."""
+    return (127.5 * pixels_BCHW.float() + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,102 @@
+"""From a ticket to scored groups: read, encode, noise, one forward, G samples, decode, score.
+
+Plain torch on one device; no Ray. Everything random about a sample comes from (run seed, sample index).
+
+Letters: B images of the ticket, G samples a group, T image tokens, V codebook entries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.context_noise import noisy_context
+from actors.group_sampling import sample_groups
+from actors.image_batch import ImageBatch, read_batch
+from actors.pixel_reward import PixelReward
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.device import autocast
+from common.errors import BrokenImageError
+from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric, Policy
+from common.sample_order import SampleOrder
+from common.schema import GroupBatch
+from common.seeding import generator
+from common.types import SkippedImage
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What became of the samples asked for."""
+
+    groups: GroupBatch | None  # None where every image was broken
+    skipped: tuple[SkippedImage, ...]
+
+
+class RolloutPipeline:
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: ImageSource,
+        tokenizer: ImageTokenizer,
+        perceptual: PerceptualMetric | None,
+        device: torch.device,
+    ):
+        self._recipe = recipe
+        self._source = source
+        self._order = SampleOrder(recipe.seed, len(source))
+        self._tokenizer = tokenizer
+        self._reward = PixelReward(tokenizer, perceptual, recipe.reward)
+        self._device = device
+
+    @torch.no_grad()
+    def roll_out(
+        self, policy: Policy, policy_version: int, sample_indices: Sequence[int], clock: StageClock
+    ) -> Rollout:
+        """The scored groups of `sample_indices`, in order, without those whose image is broken."""
+        with clock("read"):
+            images = read_batch(self._source, [self._order.image_index(index) for index in sample_indices])
+        if not isinstance(images, ImageBatch):
+            return Rollout(None, _skipped(sample_indices, images))
+        recipe = self._recipe
+        kept = [sample_indices[position] for position in images.positions]
+        pixels_BCHW, condition = images.tensors(self._device)
+        with clock("encode"):
+            target_BT = self._tokenizer.encode(pixels_BCHW)
+        with clock("policy"):
+            noise = [generator(recipe.seed, "context noise", index) for index in kept]
+            context_BT = noisy_context(target_BT, recipe.context.noise, self._tokenizer.codebook_size, noise)
+            with autocast(recipe.compute, self._device):
+                logits_BTV = policy(condition, context_BT)
+        with clock("sample"):
+            draws = [generator(recipe.seed, "group samples", index) for index in kept]
+            tokens_BGT, logprobs_BGT = sample_groups(
+                logits_BTV, recipe.group.size, recipe.group.temperature, draws
+            )
+        mse_BG, lpips_BG = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
+        groups = GroupBatch(
+            sample_index_B=np.array(kept, dtype=np.int64),
+            image_id_B=images.image_ids,
+            policy_version=policy_version,
+            codebook_size=self._tokenizer.codebook_size,
+            context_tokens_BT=_int32(context_BT),
+            target_tokens_BT=_int32(target_BT),
+            sampled_tokens_BGT=_int32(tokens_BGT),
+            behaviour_logprobs_BGT=logprobs_BGT.cpu().numpy(),
+            reward_mse_BG=mse_BG.cpu().numpy(),
+            reward_lpips_BG=lpips_BG.cpu().numpy(),
+            condition=images.condition,
+        )
+        return Rollout(groups, _skipped(sample_indices, images.broken))
+
+
+def _skipped(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError]) -> tuple[SkippedImage, ...]:
+    return tuple(
+        SkippedImage(sample_indices[position], error.image_id, error.reason) for position, error in broken.items()
+    )
+
+
+def _int32(tokens: Tensor) -> np.ndarray:
+    return tokens.to(torch.int32).cpu().numpy()

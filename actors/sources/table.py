@@ -1,0 +1,29 @@
+"""The kinds of source that a recipe can name."""
+
+from collections.abc import Callable
+
+from actors.sources.image_folder import ImageFolder
+from actors.sources.mnist import Mnist
+from actors.sources.split import Split
+from common.config.recipe import Recipe
+from common.errors import BrokenImageError, DataError
+from common.protocols import ImageSource
+
+SOURCES: dict[str, Callable[..., ImageSource]] = {"mnist": Mnist, "image_folder": ImageFolder}
+
+
+def build_source(recipe: Recipe, split: Split) -> ImageSource:
+    """The recipe's images of one split. DataError where there is nothing to read."""
+    return SOURCES[recipe.source.kind](recipe.source, recipe.image_size, split)
+
+
+def require_readable(source: ImageSource, num_tries: int = 16) -> None:
+    """DataError unless one of `num_tries` images spread over the source can be decoded."""
+    step = max(1, len(source) // num_tries)
+    for index in range(0, len(source), step):
+        try:
+            source.read(index)
+            return
+        except BrokenImageError as error:
+            broken = error
+    raise DataError(f"none of the images tried can be read; the last: {broken}")

@@ -1,0 +1,63 @@
+"""The algorithm's settings. Defaults are the paper's (arXiv 2512.19680)."""
+
+from pydantic import Field
+
+from common.config.base import Section
+
+
+class ContextSection(Section):
+    """The teacher-forcing context."""
+
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """ξ: the probability that a context token is replaced by a uniform codebook id."""
+
+
+class GroupSection(Section):
+    """The samples of one source image."""
+
+    size: int = Field(default=8, ge=2)
+    """G: samples a group."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Softmax temperature of sampling; log-probabilities are taken at the same temperature."""
+
+
+class RewardSection(Section):
+    """r = -(mse_weight · MSE + lpips_weight · LPIPS), on images in [-1, 1]. A term of weight 0 is not computed."""
+
+    mse_weight: float = Field(default=1.0, ge=0)
+    """Weight of the mean squared error."""
+    lpips_weight: float = Field(default=1.0, ge=0)
+    """Weight of the perceptual distance."""
+    decode_batch_size: int = Field(default=64, gt=0)
+    """Sampled grids decoded and scored at once."""
+
+
+class LearnerSection(Section):
+    """GRPO with the cross-entropy prior, AdamW, on one or more DDP ranks."""
+
+    num_ranks: int = Field(default=1, gt=0)
+    """Learner processes; each holds the whole policy and a share of every step's groups."""
+    num_steps: int = Field(gt=0)
+    """Optimizer steps of the run."""
+    images_per_step: int = Field(default=128, gt=0)
+    """Groups learned from in one optimizer step, over all ranks."""
+    micro_batch_size: int = Field(default=8, gt=0)
+    """Groups in one forward and backward of a rank."""
+    lr: float = Field(default=1e-6, gt=0)
+    """Learning rate, constant."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's betas."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """AdamW's weight decay; norm weights are exempt."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient's norm is clipped to this."""
+    clip_range: float = Field(default=0.2, gt=0)
+    """ε: the ratio is clipped to [1 - ε, 1 + ε]."""
+    advantage_clip: float = Field(default=5.0, gt=0)
+    """Advantages are clamped to ± this."""
+    ce_weight: float = Field(default=0.1, ge=0)
+    """β: weight of the cross-entropy prior. At 0 quality collapses."""
+    num_cpus: float = Field(default=1, gt=0)
+    """CPUs a rank reserves in Ray."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs a rank reserves in Ray."""

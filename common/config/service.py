@@ -1,0 +1,144 @@
+"""The service around the algorithm: processes, buffer, run folder, checkpoints, metrics, evaluation, pretraining."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.config.base import Section
+
+
+class RunSection(Section):
+    """The run and its folder."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name; the folder is DIR/NAME."""
+    dir: str = "runs"
+    """Where run folders are made. On a cluster, a folder that outlives the job."""
+
+
+class ComputeSection(Section):
+    """How every process computes. Part of the arithmetic: change it, and the last bits of the results change."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where the process sees one."""
+    num_threads: int = Field(default=1, gt=0)
+    """PyTorch threads of each process."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Autocast of the policy's forward; log-probabilities are float32 in either case."""
+
+
+class ActorsSection(Section):
+    """The reward actors."""
+
+    count: int = Field(default=1, gt=0)
+    """Reward actors."""
+    images_per_ticket: int = Field(default=8, gt=0)
+    """Source images handed to an actor at once: the unit of work. Part of the arithmetic, unlike `count`."""
+    tickets_in_flight: int = Field(default=2, gt=0)
+    """Tickets an actor holds: one that it works on, the others wait so that it never idles."""
+    num_cpus: float = Field(default=1, ge=0)
+    """CPUs an actor reserves in Ray."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs, or a fraction of one, that an actor reserves in Ray."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Dead actors replaced before the run gives up."""
+    ticket_timeout_seconds: float = Field(default=600.0, gt=0)
+    """A ticket that takes longer is taken from its actor, which is replaced."""
+
+
+class BufferSection(Section):
+    """The buffer of scored groups between actors and learner."""
+
+    max_staleness: int = Field(default=0, ge=0)
+    """Policy versions that a group may be behind when it is learned from. 0 is strictly on-policy."""
+    max_bytes: int = Field(default=1 << 30, gt=0)
+    """Bytes of the object store that groups may take; must hold (max_staleness + 1) · images_per_step groups."""
+
+
+class CheckpointSection(Section):
+    """Resumable state in the run folder."""
+
+    every: int = Field(default=50, gt=0)
+    """Steps between checkpoints; the last step always leaves one."""
+    keep: int = Field(default=2, gt=0)
+    """Newest checkpoints kept."""
+
+
+class MetricsSection(Section):
+    """The Prometheus endpoint of the driver."""
+
+    host: str = "127.0.0.1"
+    """Interface to listen on; loopback unless you say otherwise."""
+    port: int = Field(default=9464, ge=0, le=65535)
+    """Port; 0 takes a free one. The address is printed and kept in the run folder."""
+
+
+class RaySection(Section):
+    """The local Ray that is started where no cluster is given."""
+
+    object_store_bytes: int = Field(default=1 << 30, ge=78643200)
+    """Size of its object store."""
+    placement_timeout_seconds: float = Field(default=300.0, gt=0)
+    """How long to wait for the cluster to place the processes."""
+
+
+class SamplingSection(Section):
+    """Free-running sampling."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    """Softmax temperature; 0 takes the most likely token."""
+    top_k: int = Field(default=0, ge=0)
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Keep the most likely tokens that together hold this probability."""
+    guidance_scale: float = Field(default=1.0, ge=0)
+    """Classifier-free guidance; 1 is none."""
+    batch_size: int = Field(default=100, gt=0)
+    """Pictures decoded together. Part of the arithmetic, like `actors.images_per_ticket`."""
+
+
+class EvaluationSection(Section):
+    """Scores before and after training."""
+
+    enabled: bool = False
+    """Score the base before, and the result after."""
+    num_samples: int = Field(default=2000, ge=20)
+    """Free-running pictures to score, classes in equal shares."""
+    num_held_out: int = Field(default=256, gt=0)
+    """Held-out images for the teacher-forced reward."""
+    classifier: str = ""
+    """Weights of the image classifier whose features and classes the scores use."""
+    compare_temperature: float | None = None
+    """Also score the base at this sampling temperature, as a yardstick."""
+    compare_prior: bool = False
+    """Also train with the cross-entropy prior alone for as many steps, as a yardstick."""
+    seed: int = 1000
+    """Seed of the evaluation's own draws; noise is measured over `seed` and `seed + 1`."""
+
+
+class PretrainStage(Section):
+    """A plain supervised training."""
+
+    num_steps: int = Field(gt=0)
+    """Optimizer steps."""
+    batch_size: int = Field(default=64, gt=0)
+    """Images a step."""
+    lr: float = Field(gt=0)
+    """Peak learning rate; 2 % linear warm-up, then a cosine to a tenth."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout (policy only)."""
+    condition_drop: float = Field(default=0.1, ge=0, lt=1)
+    """Probability that a condition is dropped, for classifier-free guidance (policy only)."""
+
+
+class PretrainSection(Section):
+    """From-scratch training of the demo-sized models on the recipe's source."""
+
+    tokenizer: PretrainStage
+    """VQ tokenizer."""
+    policy: PretrainStage
+    """Next-token training of the generator."""
+    classifier: PretrainStage | None = None
+    """Image classifier for the scores."""
+    checkpoint_every: int = Field(default=200, gt=0)
+    """Steps between resumable states."""

@@ -1,0 +1,298 @@
+"""LlamaGen's transformer (arXiv 2406.06525): state dicts and logits equal those of the published files.
+
+Shape letters: B images, T image tokens, V codebook entries, D model width, H heads, d head width,
+P condition tokens (1 for a class, L for a caption of L features), S positions of the sequence
+[condition | image tokens], Q positions computed now, K positions that can be looked at.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.config.models import LlamaGenPolicySpec, TransformerSize
+from common.errors import RecipeError
+from common.protocols import Condition
+
+_ROPE_BASE = 10000.0
+_NORM_EPS = 1e-5
+_INIT_STD = 0.02
+
+
+def rope_table(num_condition: int, grid_size: int, head_dim: int, device: torch.device) -> Tensor:
+    """Cosines and sines float32 [2, P + T, d/2] of the two-dimensional rotary embedding.
+
+    Of a head's d/2 pairs the first half turns by the token's row, the second by its column. Condition
+    positions are all zero, not the identity: the published models are trained with their q and k erased.
+    """
+    num_frequencies = head_dim // 4
+    exponents = torch.arange(num_frequencies, dtype=torch.float32, device=device) / num_frequencies
+    angles = torch.arange(grid_size, dtype=torch.float32, device=device)[:, None] * _ROPE_BASE**-exponents
+    rows = angles[:, None].expand(grid_size, grid_size, num_frequencies)
+    columns = angles[None].expand(grid_size, grid_size, num_frequencies)
+    grid = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    return F.pad(torch.stack([grid.cos(), grid.sin()]), (0, 0, num_condition, 0))
+
+
+def rotate(x_BHQd: Tensor, rope_2Qr: Tensor) -> Tensor:
+    """Turn neighbouring pairs of each head; float32 inside, the dtype of the input outside."""
+    even, odd = x_BHQd.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = rope_2Qr
+    turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
+    return turned.flatten(-2).to(x_BHQd.dtype)
+
+
+def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
+    """What may look at what, bool [B, 1, S, S]: the past, without the padding of the caption.
+
+    Padding still looks at itself, or its softmax would be empty.
+    """
+    device = caption_mask_BL.device
+    visible_BS = F.pad(caption_mask_BL.bool(), (0, length - caption_mask_BL.shape[1]), value=True)
+    causal_SS = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    itself_SS = torch.eye(length, dtype=torch.bool, device=device)
+    return ((causal_SS & visible_BS[:, None]) | itself_SS)[:, None]
+
+
+class KeyValueCache:
+    """Keys and values of one layer, filled from the left; room for `capacity` positions."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._store: Tensor | None = None
+
+    def append(self, keys_BHQd: Tensor, values_BHQd: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values so far, [B, H, K, d] each."""
+        if self._store is None:  # only here are the batch and, under autocast, the dtype known
+            batch, heads, _, head_dim = keys_BHQd.shape
+            self._store = keys_BHQd.new_empty(2, batch, heads, self.capacity, head_dim)
+        end = self.length + keys_BHQd.shape[2]
+        self._store[0, :, :, self.length : end] = keys_BHQd
+        self._store[1, :, :, self.length : end] = values_BHQd
+        self.length = end
+        return self._store[0, :, :, :end], self._store[1, :, :, :end]
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_float = x.float()
+        normed = x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + _NORM_EPS)
+        return normed.to(x.dtype) * self.weight  # cast first: bfloat16 runs must round as the published ones
+
+
+class Attention(nn.Module):
+    def __init__(self, size: TransformerSize, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = size.num_heads
+        self.wqkv = nn.Linear(size.dim, 3 * size.dim, bias=False)
+        self.wo = nn.Linear(size.dim, size.dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        heads = self.wqkv(x_BQD).unflatten(-1, (3, self.num_heads, -1))
+        q_BHQd, k_BHQd, v_BHQd = heads.permute(2, 0, 3, 1, 4)
+        q_BHQd, k_BHQd = rotate(q_BHQd, rope_2Qr), rotate(k_BHQd, rope_2Qr)
+        if cache is not None:
+            k_BHQd, v_BHQd = cache.append(k_BHQd, v_BHQd)
+        # One query alone is the newest position, which sees everything the cache holds.
+        is_causal = mask_B1QK is None and q_BHQd.shape[2] > 1
+        mixed = F.scaled_dot_product_attention(
+            q_BHQd, k_BHQd, v_BHQd, attn_mask=mask_B1QK, is_causal=is_causal
+        )
+        return self.dropout(self.wo(mixed.transpose(1, 2).flatten(2)))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, size: TransformerSize, dropout: float) -> None:
+        super().__init__()
+        hidden = -(-(8 * size.dim // 3) // size.ffn_multiple) * size.ffn_multiple
+        self.w1 = nn.Linear(size.dim, hidden, bias=False)
+        self.w3 = nn.Linear(size.dim, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, size.dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, size: TransformerSize, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(size, dropout)
+        self.feed_forward = FeedForward(size, dropout)
+        self.attention_norm = RMSNorm(size.dim)
+        self.ffn_norm = RMSNorm(size.dim)
+
+    def forward(
+        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        x_BQD = x_BQD + self.attention(self.attention_norm(x_BQD), rope_2Qr, mask_B1QK, cache)
+        return x_BQD + self.feed_forward(self.ffn_norm(x_BQD))
+
+
+class ClassEmbedder(nn.Module):
+    """The condition column `label`, int64 [B]; id `num_classes` means no class."""
+
+    num_tokens = 1
+
+    def __init__(self, spec: LlamaGenPolicySpec) -> None:
+        super().__init__()
+        self.num_classes = spec.num_classes
+        self.embedding_table = nn.Embedding(spec.num_classes + 1, spec.transformer.dim)
+
+    def forward(self, condition: Condition) -> Tensor:
+        return self.embedding_table(condition["label"])[:, None]
+
+    def null_condition(self, condition: Condition) -> Condition:
+        return {"label": torch.full_like(condition["label"], self.num_classes)}
+
+    def attention_mask(self, condition: Condition, length: int) -> None:
+        return None  # plainly causal
+
+
+class CaptionProjection(nn.Module):
+    def __init__(self, caption_dim: int, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(caption_dim, dim, bias=False)
+        self.fc2 = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh"))
+
+
+class CaptionEmbedder(nn.Module):
+    """The condition columns `caption_features` [B, L, D] and `caption_mask` [B, L].
+
+    Captions are padded on the left, with zeros: the first image token is read off the last position.
+    """
+
+    uncond_embedding: Tensor
+
+    def __init__(self, spec: LlamaGenPolicySpec) -> None:
+        super().__init__()
+        self.num_tokens = spec.caption_length
+        self.cap_proj = CaptionProjection(spec.caption_dim, spec.transformer.dim)
+        # Drawn once and never trained, but part of the published state dict.
+        unconditional = torch.randn(spec.caption_length, spec.caption_dim) / spec.caption_dim**0.5
+        self.register_buffer("uncond_embedding", unconditional)
+
+    def forward(self, condition: Condition) -> Tensor:
+        return self.cap_proj(condition["caption_features"])
+
+    def null_condition(self, condition: Condition) -> Condition:
+        features = condition["caption_features"]
+        unconditional = self.uncond_embedding.to(features).expand_as(features)
+        return {"caption_features": unconditional, "caption_mask": condition["caption_mask"]}
+
+    def attention_mask(self, condition: Condition, length: int) -> Tensor:
+        return caption_attention(condition["caption_mask"], length)
+
+
+class LlamaGenTransformer(nn.Module):
+    """A `Policy` over a `grid_size` x `grid_size` token grid in raster order.
+
+    `dropout` acts on tokens, attention outputs and feed-forward outputs, in train mode only. Positions
+    are rotary, so weights trained at one grid size load at another. Raises RecipeError where the size
+    does not divide into heads.
+    """
+
+    def __init__(
+        self, spec: LlamaGenPolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        size = spec.transformer
+        if size.dim % (4 * size.num_heads):
+            raise RecipeError(
+                f"a transformer of dim {size.dim} with num_heads {size.num_heads} cannot be built: each head "
+                f"needs a multiple of 4 channels, so make dim a multiple of {4 * size.num_heads}"
+            )
+        self.codebook_size = codebook_size
+        self.grid_size = grid_size
+        self.num_tokens = grid_size**2
+        self.head_dim = size.dim // size.num_heads
+        self.cls_embedding: ClassEmbedder | CaptionEmbedder = (
+            ClassEmbedder(spec) if spec.conditioning == "class" else CaptionEmbedder(spec)
+        )
+        self.tok_embeddings = nn.Embedding(codebook_size, size.dim)
+        self.tok_dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(Block(size, dropout) for _ in range(size.num_layers))
+        self.norm = RMSNorm(size.dim)
+        self.output = nn.Linear(size.dim, codebook_size, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=_INIT_STD)
+        nn.init.zeros_(self.output.weight)  # training starts from the uniform distribution
+
+    def forward(self, condition: Condition, context_BT: Tensor) -> Tensor:
+        """Float32 logits [B, T, V] of all tokens from the T-1 context tokens int64 [B, T-1]."""
+        embedded = [self.cls_embedding(condition), self.tok_embeddings(context_BT)]
+        x_BSD = torch.cat(embedded, dim=1)
+        length = x_BSD.shape[1]
+        mask = self.cls_embedding.attention_mask(condition, length)
+        hidden_BSD = self._hidden(x_BSD, self._rope(x_BSD.device)[:, :length], mask)
+        return self._logits(hidden_BSD[:, self.cls_embedding.num_tokens - 1 :])
+
+    def null_condition(self, condition: Condition) -> Condition:
+        """The class that means none, or the untrained caption behind the same caption mask."""
+        return self.cls_embedding.null_condition(condition)
+
+    def start_decoding(self, condition: Condition) -> "LlamaGenDecoder":
+        return LlamaGenDecoder(self, condition)
+
+    def _rope(self, device: torch.device) -> Tensor:
+        # Not a buffer: it would stay empty in a model that was built on the meta device and then loaded.
+        return rope_table(self.cls_embedding.num_tokens, self.grid_size, self.head_dim, device)
+
+    def _hidden(
+        self, x_BQD: Tensor, rope_2Qr: Tensor, mask: Tensor | None, caches: list[KeyValueCache] | None = None
+    ) -> Tensor:
+        x_BQD = self.tok_dropout(x_BQD)
+        for index, layer in enumerate(self.layers):
+            x_BQD = layer(x_BQD, rope_2Qr, mask, caches[index] if caches else None)
+        return x_BQD
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.output(self.norm(hidden)).float()
+
+
+class LlamaGenDecoder:
+    """A `CachedDecoder`: each call runs the same blocks over the new positions only.
+
+    It computes what `forward` computes for the tokens given so far; it does not see later updates of the
+    weights in what it has cached, and holds 2 * layers * B * (P + T - 1) * D numbers.
+    """
+
+    def __init__(self, model: LlamaGenTransformer, condition: Condition) -> None:
+        self._model = model
+        self._condition = condition
+        self._position = 0
+        capacity = model.cls_embedding.num_tokens + model.num_tokens - 1
+        self._caches = [KeyValueCache(capacity) for _ in model.layers]
+        self._rope = model._rope(model.tok_embeddings.weight.device)
+        self._mask = model.cls_embedding.attention_mask(condition, capacity)
+
+    @torch.no_grad()
+    def next_logits(self, tokens_B: Tensor | None) -> Tensor:
+        """Append the last drawn tokens (None at the start) and give float32 logits [B, V] of the next."""
+        model = self._model
+        assert (tokens_B is None) == (self._position == 0), "None at the start, and only there"
+        x_BQD = (
+            model.cls_embedding(self._condition)
+            if tokens_B is None
+            else model.tok_embeddings(tokens_B)[:, None]
+        )
+        start, end = self._position, self._position + x_BQD.shape[1]
+        assert end <= self._caches[0].capacity, f"all {model.num_tokens} tokens are drawn"
+        mask = None if self._mask is None else self._mask[:, :, start:end, :end]
+        hidden_BQD = model._hidden(x_BQD, self._rope[:, start:end], mask, self._caches)
+        self._position = end
+        return model._logits(hidden_BQD[:, -1])

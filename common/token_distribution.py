@@ -1,0 +1,40 @@
+"""From logits to tokens and their log-probabilities.
+
+Tokens are drawn by inverting the cumulative distribution at given uniform numbers, so that a draw depends
+on its seed alone, not on the device or on what else is in the batch.
+
+Shape letters: N any number of rows, K draws a row, V codebook entries.
+"""
+
+import torch
+from torch import Tensor
+
+
+def log_probabilities(logits_NV: Tensor, tokens_NK: Tensor, temperature: float = 1.0) -> Tensor:
+    """log softmax(logits / temperature) at `tokens`, float32 [..., K]; tokens int64."""
+    return torch.log_softmax(logits_NV.float() / temperature, dim=-1).gather(-1, tokens_NK)
+
+
+def draw(logits_NV: Tensor, uniforms_NK: Tensor, temperature: float = 1.0) -> Tensor:
+    """Tokens int64 [N, K], each drawn from softmax(logits / temperature) at its uniform number in [0, 1).
+
+    Cumulates in float64: a float32 sum over 16,384 entries would misplace the rare ones.
+    """
+    cumulative_NV = torch.softmax(logits_NV.float() / temperature, dim=-1).double().cumsum(dim=-1)
+    points_NK = uniforms_NK.to(cumulative_NV) * cumulative_NV[:, -1:]
+    tokens_NK = torch.searchsorted(cumulative_NV, points_NK, right=True)
+    return tokens_NK.clamp_(max=logits_NV.shape[-1] - 1)
+
+
+def keep_likely(logits_NV: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Logits with -inf outside the `top_k` most likely tokens (0: all) and the `top_p` nucleus (1: all)."""
+    if 0 < top_k < logits_NV.shape[-1]:
+        kth_N1 = logits_NV.topk(top_k, dim=-1).values[:, -1:]
+        logits_NV = logits_NV.masked_fill(logits_NV < kth_N1, float("-inf"))
+    if top_p < 1:
+        sorted_NV, order_NV = logits_NV.sort(dim=-1, descending=True)
+        probabilities_NV = sorted_NV.softmax(dim=-1)
+        outside_NV = probabilities_NV.cumsum(dim=-1) - probabilities_NV >= top_p
+        outside_NV = torch.zeros_like(outside_NV).scatter(-1, order_NV, outside_NV)
+        logits_NV = logits_NV.masked_fill(outside_NV, float("-inf"))
+    return logits_NV

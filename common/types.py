@@ -1,0 +1,70 @@
+"""What crosses rooms, beside the table of groups in `common/schema.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class WorkTicket:
+    """Ledger → actor: the samples to roll out, as one unit of work."""
+
+    ticket_id: int  # position in the run: ticket n holds samples n·size … (n+1)·size - 1
+    sample_indices: tuple[int, ...]
+    admitted_at_version: int  # roll out with this policy version or a newer one
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be decoded."""
+
+    sample_index: int
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GroupReceipt:
+    """Actor → driver: what became of a ticket. The groups themselves stay in the object store."""
+
+    ticket_id: int
+    policy_version: int
+    num_groups: int
+    num_bytes: int
+    skipped: tuple[SkippedImage, ...]
+    stage_seconds: Mapping[str, float]  # read, encode, policy, sample, decode, perceptual
+    num_tokens: int = 0  # sampled
+    actor_name: str = ""
+
+
+@dataclass(frozen=True)
+class WeightSnapshot:
+    """Learner → actors: the weights of one policy version."""
+
+    version: int  # publications so far
+    step: int  # optimizer steps so far
+    arrays: Mapping[str, np.ndarray]  # by parameter name; bfloat16 travels as its int16 bits
+    bfloat16_names: frozenset[str] = frozenset()
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Learner → driver: one optimizer step. Loss terms and rewards are means over the step's groups."""
+
+    step: int  # optimizer steps so far, this one included
+    num_groups: int
+    loss: float
+    policy_loss: float
+    ce_prior: float
+    reward_mean: float
+    reward_mse: float
+    reward_lpips: float
+    reward_std: float  # mean over groups of the std over a group's samples
+    clip_fraction: float  # share of tokens whose ratio left [1 - ε, 1 + ε]
+    grad_norm: float  # before clipping
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer

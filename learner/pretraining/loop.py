@@ -1,0 +1,79 @@
+"""A plain, resumable supervised training loop: what `pretrain` runs for each of its stages."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.atomic import replacing
+from common.config.service import PretrainStage
+
+# (optimizer step, counted from 0) → the loss to descend, and what to show beside it
+LossFunction = Callable[[int], tuple[Tensor, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int
+    num_steps: int
+    loss: float
+    shown: Mapping[str, float]
+
+
+def train_stage(
+    model: nn.Module,
+    loss_function: LossFunction,
+    stage: PretrainStage,
+    *,
+    state_path: Path,
+    save_every: int,
+    on_step: Callable[[Progress], None],
+) -> None:
+    """Train `model` in place for `stage.num_steps` steps, from the state at `state_path` where there is one.
+
+    The state is replaced every `save_every` steps. Batches are a function of the step alone, so a stage that
+    was interrupted ends where it would have ended.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.05)
+    first_step = _load(state_path, model, optimizer)
+    model.train()
+    for step in range(first_step, stage.num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = stage.lr * schedule(step, stage.num_steps)
+        torch.manual_seed(step)  # dropout: a resumed stage goes on as an undisturbed one would
+        loss, shown = loss_function(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % save_every == 0:
+            _save(state_path, model, optimizer, step + 1)
+        on_step(Progress(step + 1, stage.num_steps, float(loss.detach()), shown))
+    model.eval()
+
+
+def schedule(step: int, num_steps: int) -> float:
+    """Share of the peak rate: linear over the first 2 % of the steps, then a cosine down to a tenth."""
+    warmup = max(1, num_steps // 50)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    with replacing(path) as temporary:
+        torch.save(state, temporary)

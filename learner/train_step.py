@@ -1,0 +1,131 @@
+"""One optimizer step from scored groups. Plain torch: the DDP wrapping and the gathering are elsewhere.
+
+Losses are normalised by the number of groups of the whole step, over all ranks and micro-batches, so that
+neither the split nor the micro-batch size changes the gradient.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.device import autocast
+from common.schema import GroupBatch
+from common.types import StepReport
+from learner.advantage import group_advantages, rewards
+from learner.loss import ce_prior, policy_loss
+from learner.optimizer import build_optimizer
+
+
+@dataclass
+class StepSums:
+    """Sums over a rank's groups; ranks add theirs up."""
+
+    num_groups: int = 0
+    loss: float = 0.0
+    policy_loss: float = 0.0
+    ce_prior: float = 0.0
+    reward_mean: float = 0.0
+    reward_mse: float = 0.0
+    reward_lpips: float = 0.0
+    reward_std: float = 0.0
+    clip_fraction: float = 0.0
+
+    def __add__(self, other: "StepSums") -> "StepSums":
+        return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
+        means = {f.name: getattr(self, f.name) / self.num_groups for f in fields(self) if f.name != "num_groups"}
+        return StepReport(
+            step=step, num_groups=self.num_groups, grad_norm=grad_norm, stage_seconds=stage_seconds, **means
+        )
+
+
+class Trainer:
+    """The policy, its optimizer, and the step."""
+
+    def __init__(self, policy: nn.Module, recipe: Recipe, device: torch.device):
+        self.policy = policy.eval()  # dropout off, in learning as in sampling
+        self.optimizer = build_optimizer(policy, recipe.learner)
+        self.step = 0
+        self._recipe = recipe
+        self._device = device
+
+    def train(
+        self,
+        groups: GroupBatch,
+        clock: StageClock,
+        *,
+        forward: nn.Module | None = None,
+        num_groups: int | None = None,
+        num_ranks: int = 1,
+        no_sync: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> tuple[StepSums, float]:
+        """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
+
+        Under DDP `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
+        groups of all ranks.
+        """
+        learner = self._recipe.learner
+        scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
+        sums = StepSums()
+        starts = range(0, len(groups), learner.micro_batch_size)
+        self.optimizer.zero_grad(set_to_none=True)
+        with clock("forward_backward"):
+            for start in starts:
+                rows = slice(start, start + learner.micro_batch_size)
+                with nullcontext() if start == starts[-1] else no_sync():
+                    loss, micro = self._loss(groups, rows, forward or self.policy)
+                    (loss * scale).backward()
+                sums += micro
+        with clock("optimizer"):
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), learner.max_grad_norm))
+            if not math.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient norm of step {self.step + 1} is {norm} (loss {sums.loss / len(groups)}): "
+                    "lower learner.lr, or look for non-finite rewards"
+                )
+            self.optimizer.step()
+        self.step += 1
+        return sums, norm
+
+    def _loss(self, groups: GroupBatch, rows: slice, forward: nn.Module) -> tuple[Tensor, StepSums]:
+        """The loss summed over the groups in `rows`, and the sums to report."""
+        recipe, learner = self._recipe, self._recipe.learner
+        mse_BG, lpips_BG = self._tensor(groups.reward_mse_BG[rows]), self._tensor(groups.reward_lpips_BG[rows])
+        rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
+        advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
+        condition = {name: self._tensor(column[rows]) for name, column in groups.condition.items()}
+        with autocast(recipe.compute, self._device):
+            logits_BTV = forward(condition, self._tensor(groups.context_tokens_BT[rows]).long())
+        policy_B, ratio_BGT = policy_loss(
+            logits_BTV,
+            self._tensor(groups.sampled_tokens_BGT[rows]).long(),
+            self._tensor(groups.behaviour_logprobs_BGT[rows]),
+            advantages_BG,
+            learner.clip_range,
+            recipe.group.temperature,
+        )
+        prior_B = ce_prior(logits_BTV, self._tensor(groups.target_tokens_BT[rows]).long())
+        loss_B = policy_B + learner.ce_weight * prior_B
+        clipped_BGT = (ratio_BGT.detach() - 1).abs() > learner.clip_range
+        return loss_B.sum(), StepSums(
+            num_groups=len(loss_B),
+            loss=float(loss_B.detach().sum()),
+            policy_loss=float(policy_B.detach().sum()),
+            ce_prior=float(prior_B.detach().sum()),
+            reward_mean=float(rewards_BG.mean(dim=1).sum()),
+            reward_mse=float(mse_BG.mean(dim=1).sum()),
+            reward_lpips=float(lpips_BG.mean(dim=1).sum()),
+            reward_std=float(rewards_BG.std(dim=1).sum()),
+            clip_fraction=float(clipped_BGT.float().mean(dim=(1, 2)).sum()),
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self._device)  # copied: arrays of the store are read-only

@@ -1,0 +1,91 @@
+"""Scores on sets whose score can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from actors.evaluation.scores import (
+    GenerationScores,
+    accuracy,
+    frechet_distance,
+    inception_score,
+    precision_recall,
+    score_generated,
+)
+
+SQUARE = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+"""Each corner's third nearest neighbour is the opposite corner, at the square root of 2."""
+
+
+def sure_of(classes: list[int], num_classes: int) -> Tensor:
+    return 100.0 * torch.nn.functional.one_hot(torch.tensor(classes), num_classes)
+
+
+def test_the_frechet_distance_of_equal_sets_is_zero() -> None:
+    features_ND = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(features_ND, features_ND) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_frechet_distance_of_a_shifted_set_is_the_squared_shift() -> None:
+    features_ND = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    shifted_ND = features_ND + torch.tensor([3.0, 0.0, 4.0])
+    assert frechet_distance(shifted_ND, features_ND) == pytest.approx(25, abs=1e-4)
+
+
+def test_the_frechet_distance_of_a_stretched_set_is_the_squared_difference_of_deviations() -> None:
+    # Unbiased covariance of the square's corners is I/3. Tripled: 9 I/3, so (3 - 1)² * 1/3 a feature.
+    centred = SQUARE - 0.5
+    assert frechet_distance(3 * centred, centred) == pytest.approx(2 * 4 / 3)
+
+
+def test_the_inception_score_of_sure_and_even_predictions_is_the_number_of_classes() -> None:
+    assert inception_score(sure_of([0, 1, 2, 3, 4] * 3, 5)) == pytest.approx(5)
+
+
+def test_the_inception_score_does_not_depend_on_the_order_of_rows() -> None:
+    assert inception_score(sure_of([0] * 5 + [1] * 5, 2)) == pytest.approx(2)
+
+
+def test_the_inception_score_of_one_class_or_of_no_idea_is_one() -> None:
+    assert inception_score(sure_of([3] * 8, 5)) == pytest.approx(1)
+    assert inception_score(torch.zeros(8, 5)) == pytest.approx(1)
+
+
+def test_the_inception_score_of_uneven_classes_is_the_exponential_of_their_entropy() -> None:
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert inception_score(sure_of([0, 0, 0, 1], 2)) == pytest.approx(math.exp(entropy))
+
+
+def test_equal_sets_have_full_precision_and_recall() -> None:
+    assert precision_recall(SQUARE, SQUARE) == (1.0, 1.0)
+
+
+def test_disjoint_sets_have_neither_precision_nor_recall() -> None:
+    assert precision_recall(SQUARE + 10, SQUARE) == (0.0, 0.0)
+
+
+def test_good_samples_of_one_mode_have_precision_without_recall() -> None:
+    # Reference: two squares. Generated: near the first one's middle, so small balls that no corner is in.
+    reference_MD = torch.cat([SQUARE, SQUARE + 10])
+    generated_ND = 0.5 + 0.01 * SQUARE
+    assert precision_recall(generated_ND, reference_MD) == (1.0, 0.0)
+
+
+def test_samples_beside_the_reference_cost_precision_and_not_recall() -> None:
+    generated_ND = torch.cat([SQUARE, SQUARE + 10])
+    assert precision_recall(generated_ND, SQUARE) == (0.5, 1.0)
+
+
+def test_accuracy_is_the_share_of_largest_logits_at_the_label() -> None:
+    assert accuracy(sure_of([0, 1, 2, 2], 3), torch.tensor([0, 1, 2, 0])) == 0.75
+
+
+def test_all_scores_come_together() -> None:
+    labels_N = torch.tensor([0, 1, 0, 1])
+    scores = score_generated(SQUARE, sure_of([0, 1, 0, 1], 2), labels_N, SQUARE)
+    assert scores.fd == pytest.approx(0, abs=1e-9)
+    assert scores == GenerationScores(
+        fd=scores.fd, inception_score=2.0, accuracy=1.0, precision=1.0, recall=1.0
+    )
