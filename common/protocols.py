@@ -6,9 +6,10 @@ C channels (3), H and W pixels. Pixels in tensors are float in [-1, 1]; pixels a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 # What the generator is conditioned on, by column name. Class-conditional: `label` int64 [B].
@@ -54,6 +55,8 @@ class Policy(Protocol):
 class PerceptualMetric(Protocol):
     """A perceptual distance whose features of the source images are computed once a group."""
 
+    def to(self, device: torch.device) -> Self: ...
+
     def reference_features(self, pixels_BCHW: Tensor) -> Any:
         """Features of the B source images, to hand to `distance`."""
 
@@ -67,7 +70,7 @@ class SourceImage:
 
     image_id: str  # a name that a person can find the file by
     pixels: np.ndarray  # uint8 [H, W, 3]
-    condition: Mapping[str, np.ndarray]  # one value (no batch axis) a condition column
+    condition: Mapping[str, np.ndarray | np.generic]  # one value (no batch axis) a condition column
 
 
 class ImageSource(Protocol):

@@ -5,7 +5,7 @@ is skipped where they are already there, so a lost tokenizer is retrained withou
 say so: a generator speaks the language of one tokenizer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 
@@ -57,7 +57,7 @@ class Pretraining:
     def _train_classifier(self, stage: PretrainStage) -> None:
         model = ImageClassifier(self._recipe.policy.num_classes)
 
-        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, condition = self._batch(step, stage.batch_size)
             return classifier_loss(model, pixels_BCHW, condition["label"], self._generator("shift", step))
 
@@ -67,7 +67,7 @@ class Pretraining:
         model = build_tokenizer(self._recipe.tokenizer, image_size=self._recipe.image_size)
         perceptual = build_perceptual_metric(self._recipe.perceptual).to(self._device)
 
-        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, _ = self._batch(step, stage.batch_size)
             if step % REVIVE_EVERY == 0 and step < stage.num_steps // 2:
                 revive_dead_codes(model, pixels_BCHW, self._generator("revive", step))
@@ -87,7 +87,7 @@ class Pretraining:
             dropout=stage.dropout,
         )
 
-        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, condition = self._batch(step, stage.batch_size)
             tokens_BT = tokenizer.encode(pixels_BCHW)
             return next_token_loss(

@@ -1,5 +1,9 @@
 """AdamW as the paper sets it."""
 
+from collections.abc import Mapping
+
+import numpy as np
+import torch
 from torch import nn
 from torch.optim import AdamW
 
@@ -16,3 +20,27 @@ def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
         lr=section.lr,
         betas=section.betas,
     )
+
+
+def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> dict[str, np.ndarray]:
+    """AdamW's state by parameter: `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq`; empty before the first step."""
+    return {
+        f"{name}.{key}": np.array(value.detach().cpu().numpy())
+        for name, parameter in policy.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Take up the state that `optimizer_arrays` gave."""
+    for name, parameter in policy.named_parameters():
+        state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if any(value is None for value in state.values()):
+            if arrays:
+                raise ValueError(f"the optimizer state has nothing for {name}: it belongs to another model")
+            continue
+        # step stays on the CPU, where AdamW keeps it; the moments live beside their parameter
+        optimizer.state[parameter] = {
+            key: torch.from_numpy(np.array(value)).to("cpu" if key == "step" else parameter.device)
+            for key, value in state.items()
+        }

@@ -98,7 +98,10 @@ class Trainer:
     def _loss(self, groups: GroupBatch, rows: slice, forward: nn.Module) -> tuple[Tensor, StepSums]:
         """The loss summed over the groups in `rows`, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
-        mse_BG, lpips_BG = self._tensor(groups.reward_mse_BG[rows]), self._tensor(groups.reward_lpips_BG[rows])
+        mse_BG, lpips_BG = (
+            self._tensor(groups.reward_mse_BG[rows]),
+            self._tensor(groups.reward_lpips_BG[rows]),
+        )
         rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
         advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
         condition = {name: self._tensor(column[rows]) for name, column in groups.condition.items()}

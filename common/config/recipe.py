@@ -136,9 +136,9 @@ def _service_problems(recipe: Recipe):
     need = recipe.buffer_capacity * recipe.group_bytes
     if recipe.buffer.max_bytes < need:
         yield (
-            f"buffer.max_bytes is {recipe.buffer.max_bytes}, but max_staleness {recipe.buffer.max_staleness} with "
-            f"{learner.images_per_step} images a step keeps {recipe.buffer_capacity} groups of {recipe.group_bytes} "
-            f"bytes: raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness"
+            f"buffer.max_bytes is {recipe.buffer.max_bytes}, but max_staleness {recipe.buffer.max_staleness} "
+            f"with {learner.images_per_step} images a step keeps {recipe.buffer_capacity} groups of "
+            f"{recipe.group_bytes} bytes: raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness"
         )
     if recipe.evaluation.enabled and not recipe.evaluation.classifier:
-        yield "evaluation.enabled is true, but evaluation.classifier names no weights file: set it or disable evaluation"
+        yield "evaluation.enabled is true, but evaluation.classifier names no weights file: set one of the two"

@@ -1,4 +1,4 @@
-"""The service around the algorithm: processes, buffer, run folder, checkpoints, metrics, evaluation, pretraining."""
+"""Everything around the algorithm: processes, buffer, run folder, metrics, evaluation, pretraining."""
 
 from typing import Literal
 

@@ -45,9 +45,7 @@ PERCEPTUAL_METRICS: dict[str, Callable[..., PerceptualMetric]] = {
 }
 
 
-def build_policy(
-    spec: PolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0
-) -> PolicyModule:
+def build_policy(spec: PolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0) -> PolicyModule:
     """A `Policy` over `grid_size` x `grid_size` tokens of a codebook with `codebook_size` entries."""
     return POLICIES[spec.family](spec, codebook_size=codebook_size, grid_size=grid_size, dropout=dropout)
 

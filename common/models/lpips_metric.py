@@ -18,7 +18,8 @@ from torchvision import models
 
 from common.config.models import LpipsSpec
 from common.errors import CheckpointError
-from common.models.shift_tolerant_lpips import staged_distance, staged_features
+from common.models.staged_lpips import staged_distance, staged_features
+from common.paths import resolve
 
 TRUNK_URLS = {
     "alex": models.AlexNet_Weights.IMAGENET1K_V1.url,
@@ -81,32 +82,35 @@ def missing_trunk(spec: LpipsSpec) -> str | None:
 
 def _trunk_file(spec: LpipsSpec) -> Path:
     if spec.trunk is not None:
-        return Path(spec.trunk).expanduser()
+        return resolve(spec.trunk)
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(TRUNK_URLS[spec.net]).path).name
+
+
+def obtain_trunk(spec: LpipsSpec) -> Path:
+    """The trunk's file, downloaded by torchvision's URL where it is not at hand. Raises CheckpointError."""
+    path, url = _trunk_file(spec), TRUNK_URLS[spec.net]
+    sentence = missing_trunk(spec)
+    if sentence is None:
+        return path
+    if spec.trunk is not None:
+        raise CheckpointError(sentence)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False)
+    except Exception as error:  # refused, unreachable, timed out, disk full, cut off: all the user's to mend
+        raise CheckpointError(f"{sentence} The download failed: {error}") from error
+    return path
 
 
 def _read_trunk(spec: LpipsSpec) -> Mapping[str, Tensor]:
     """torchvision's state dict: from the file at hand, else downloaded."""
-    path, url = _trunk_file(spec), TRUNK_URLS[spec.net]
-    sentence = missing_trunk(spec)
-    if sentence is not None:
-        if spec.trunk is not None:
-            raise CheckpointError(sentence)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False
-            )
-        except (
-            Exception
-        ) as error:  # refused, unreachable, timed out, disk full, cut off: all the user's to mend
-            raise CheckpointError(f"{sentence} The download failed: {error}") from error
+    path = obtain_trunk(spec)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as a weights file ({type(error).__name__}); "
-            f"perceptual.trunk={spec.trunk or 'null'} wants the file of {url}."
+            f"perceptual.trunk={spec.trunk or 'null'} wants the file of {TRUNK_URLS[spec.net]}."
         ) from error
 
 

@@ -7,7 +7,6 @@ Shape letters: B images (groups), G samples a group, N images, C channels, H and
 and columns.
 """
 
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from torch.nn import functional as F
 
 from common.config.models import ShiftTolerantLpipsSpec
 from common.errors import CheckpointError, RecipeError
+from common.models.staged_lpips import staged_distance, staged_features
+from common.paths import resolve
 
 SMALLEST_SIDE = {"alex": 21, "vgg": 18}
 """Pixels a side below which the reflections of the blurs do not fit into the feature maps."""
@@ -37,12 +38,10 @@ class ShiftTolerantLpips(nn.Module):
         self.net = spec.net
         with torch.device("meta"):  # no memory, and no draw from the global random numbers
             self.stages = _alexnet_stages() if spec.net == "alex" else _vgg16_stages()
-        path = _weights_file(spec)
+        path = weights_file(spec)
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-            trunk = [
-                value for name, value in weights.items() if name.startswith("net.") and "filt" not in name
-            ]
+            trunk = [value for name, value in weights.items() if name.startswith("net.") and "filt" not in name]
             named = dict(zip(self.stages.state_dict(), trunk, strict=True))  # both in forward order
             self.stages.load_state_dict(named, assign=True)
             self.register_buffer("shift", weights["scaling_layer.shift"])
@@ -79,40 +78,6 @@ class ShiftTolerantLpips(nn.Module):
     def _scaled(self, pixels_NCHW: Tensor) -> Tensor:
         scaled_NCHW = (pixels_NCHW.to(self.shift.dtype) - self.shift) / self.scale
         return scaled_NCHW.contiguous(memory_format=torch.channels_last)
-
-
-def staged_features(stages: Iterable[nn.Module], images_BCHW: Tensor) -> list[Tensor]:
-    """The unit-length output [B, C, H, W] of each stage of an LPIPS trunk."""
-    features = []
-    hidden = images_BCHW
-    for stage in stages:
-        hidden = stage(hidden)
-        features.append(_unit_length(hidden))
-    return features
-
-
-def staged_distance(
-    stages: Iterable[nn.Module], heads: Iterable[Tensor], images_NCHW: Tensor, reference: list[Tensor]
-) -> Tensor:
-    """LPIPS (arXiv 1801.03924, equation 1) float32 [B, G]: weighted squared differences of unit features.
-
-    The N = B * G images lie group by group; `heads` holds a weight vector [C] a stage, `reference` what
-    `staged_features` gave for the B source images. Only one stage's features are alive at a time.
-    """
-    B = len(reference[0])
-    hidden = images_NCHW
-    total_BG = torch.zeros(B, len(images_NCHW) // B, device=images_NCHW.device)
-    for stage, head_C, reference_BCHW in zip(stages, heads, reference, strict=True):
-        hidden = stage(hidden)
-        features_BGCHW = _unit_length(hidden).unflatten(0, (B, -1))
-        squared_BGCHW = (features_BGCHW - reference_BCHW.unsqueeze(1)).square()
-        total_BG = total_BG + squared_BGCHW.mean((-2, -1)) @ head_C
-    return total_BG
-
-
-def _unit_length(features_NCHW: Tensor) -> Tensor:
-    # vector_norm, not sqrt of a sum: its gradient at a column of zeros is 0, not NaN.
-    return features_NCHW / (torch.linalg.vector_norm(features_NCHW, dim=1, keepdim=True) + 1e-10)
 
 
 class _Blur(nn.Module):
@@ -153,10 +118,10 @@ def _vgg16_stages() -> nn.ModuleList:
     return stages
 
 
-def _weights_file(spec: ShiftTolerantLpipsSpec) -> Path:
+def weights_file(spec: ShiftTolerantLpipsSpec) -> Path:
     """The named weights, else those of the installed package, found without importing it."""
     if spec.weights is not None:
-        path = Path(spec.weights).expanduser()
+        path = resolve(spec.weights)
         if path.is_file():
             return path
         raise CheckpointError(f"perceptual.weights names {path}, which is not a file.")

@@ -36,9 +36,7 @@ def load_weights(module: nn.Module, path: str | Path, *, what: str, source: str 
     stored = _read(file, what)
     _check_fit(module, {name: tuple(tensor.shape) for name, tensor in stored.items()}, file, what)
     own = module.state_dict()
-    weights = {
-        name: stored[name] if name in stored else torch.zeros(tensor.shape) for name, tensor in own.items()
-    }
+    weights = {name: stored[name] if name in stored else torch.zeros(tensor.shape) for name, tensor in own.items()}
     on_meta = any(tensor.is_meta for tensor in own.values())
     if on_meta:  # assigned, not copied into: cast here, and away from the file that they are mapped from
         weights = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in weights.items()}
@@ -54,9 +52,7 @@ def check_weights(module: nn.Module, path: str | Path, *, what: str, source: str
     _check_fit(module, _read_shapes(file, what), file, what)
 
 
-def save_weights(
-    state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None
-) -> None:
+def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write safetensors, complete or not at all; `dtype` casts floating-point tensors."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,9 +119,7 @@ def _read_pickle(file: Path, what: str) -> dict[str, Tensor]:
         raise _unreadable(file, what, error) from error
     state_dict = _state_dict(content)
     if state_dict is None:
-        seen = (
-            f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
-        )
+        seen = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(
             f"The {what} weights {file} hold {seen} and no state dict: point {what}.checkpoint at a file of "
             f"tensors by name, bare or under one of {', '.join(_NESTED_UNDER)}."

@@ -102,9 +102,7 @@ class Attention(nn.Module):
             k_BHQd, v_BHQd = cache.append(k_BHQd, v_BHQd)
         # One query alone is the newest position, which sees everything the cache holds.
         is_causal = mask_B1QK is None and q_BHQd.shape[2] > 1
-        mixed = F.scaled_dot_product_attention(
-            q_BHQd, k_BHQd, v_BHQd, attn_mask=mask_B1QK, is_causal=is_causal
-        )
+        mixed = F.scaled_dot_product_attention(q_BHQd, k_BHQd, v_BHQd, attn_mask=mask_B1QK, is_causal=is_causal)
         return self.dropout(self.wo(mixed.transpose(1, 2).flatten(2)))
 
 
@@ -286,9 +284,7 @@ class LlamaGenDecoder:
         model = self._model
         assert (tokens_B is None) == (self._position == 0), "None at the start, and only there"
         x_BQD = (
-            model.cls_embedding(self._condition)
-            if tokens_B is None
-            else model.tok_embeddings(tokens_B)[:, None]
+            model.cls_embedding(self._condition) if tokens_B is None else model.tok_embeddings(tokens_B)[:, None]
         )
         start, end = self._position, self._position + x_BQD.shape[1]
         assert end <= self._caches[0].capacity, f"all {model.num_tokens} tokens are drawn"

@@ -86,6 +86,4 @@ def test_all_scores_come_together() -> None:
     labels_N = torch.tensor([0, 1, 0, 1])
     scores = score_generated(SQUARE, sure_of([0, 1, 0, 1], 2), labels_N, SQUARE)
     assert scores.fd == pytest.approx(0, abs=1e-9)
-    assert scores == GenerationScores(
-        fd=scores.fd, inception_score=2.0, accuracy=1.0, precision=1.0, recall=1.0
-    )
+    assert scores == GenerationScores(fd=scores.fd, inception_score=2.0, accuracy=1.0, precision=1.0, recall=1.0)

@@ -159,9 +159,7 @@ def test_a_file_of_another_size_is_refused_with_what_it_holds_and_what_is_needed
         "missing keys: 7 (layers.2.attention.wqkv.weight, layers.2.attention.wo.weight, "
         "layers.2.feed_forward.w1.weight, …)" in message
     )
-    assert (
-        "wrong shapes: 18 (cls_embedding.embedding_table.weight is [11, 64] and must be [11, 128]" in message
-    )
+    assert "wrong shapes: 18 (cls_embedding.embedding_table.weight is [11, 64] and must be [11, 128]" in message
     assert "make the settings under policy those of the file" in message
 
 
@@ -179,9 +177,7 @@ def test_a_file_without_a_state_dict_is_refused(content: object, tmp_path: Path)
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"model": tiny().state_dict(), "where": Path("home")}, tmp_path / "code.pt")
-    assert "it is damaged, or holds Python objects other than tensors" in refusal(
-        tiny(), tmp_path / "code.pt"
-    )
+    assert "it is damaged, or holds Python objects other than tensors" in refusal(tiny(), tmp_path / "code.pt")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -20,9 +20,7 @@ from common.protocols import Condition
 DATA = Path(__file__).parents[3] / "data" / "llamagen"
 TINY = TransformerSize(num_layers=2, num_heads=4, dim=64, ffn_multiple=32)
 CLASS_SPEC = LlamaGenPolicySpec(size=TINY, num_classes=10, checkpoint="llamagen_c2i_tiny.pt")
-TEXT_SPEC = LlamaGenPolicySpec(
-    size=TINY, conditioning="text", caption_dim=24, checkpoint="llamagen_t2i_tiny.pt"
-)
+TEXT_SPEC = LlamaGenPolicySpec(size=TINY, conditioning="text", caption_dim=24, checkpoint="llamagen_t2i_tiny.pt")
 
 
 def tiny(spec: LlamaGenPolicySpec, dropout: float = 0.0) -> LlamaGenTransformer:

@@ -37,9 +37,7 @@ def procedural(name: str, shape: tuple[int, ...]) -> Tensor:
     """Weights at the published sizes, as the fixtures' README defines them."""
     x = np.random.default_rng([11, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
     if len(shape) > 1:
-        return torch.from_numpy(
-            x if "embedding" in name else x / np.float32(prod(shape[1:])) ** np.float32(0.5)
-        )
+        return torch.from_numpy(x if "embedding" in name else x / np.float32(prod(shape[1:])) ** np.float32(0.5))
     is_scale = "norm" in name and name.endswith("weight")
     return torch.from_numpy(1 + np.float32(0.1) * x if is_scale else np.float32(0.05) * x)
 

@@ -1,0 +1,89 @@
+"""The reward actor: the Ray shell around a rollout pipeline and a policy snapshot."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.rollout_pipeline import RolloutPipeline
+from actors.sources.table import build_source
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.device import prepare_device
+from common.fingerprint import code_fingerprint
+from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.schema import to_table
+from common.types import GroupReceipt, WeightSnapshot, WorkTicket
+from common.weights.snapshot import load_snapshot
+
+
+@dataclass(frozen=True)
+class ActorDescription:
+    """What an actor says of itself when it is ready."""
+
+    node: str
+    pid: int
+    device: str
+    code: str  # fingerprint
+
+
+class RolloutActor:
+    """One incarnation of a reward actor.
+
+    Ray never restarts it: the pool replaces it under a new name, so that what an old incarnation still
+    delivers can be told apart and refused.
+    """
+
+    def __init__(self, recipe: Recipe, name: str):
+        self._name = name
+        self._device = prepare_device(recipe.compute)
+        tokenizer = load_tokenizer(recipe, self._device)
+        perceptual = load_perceptual_metric(recipe, self._device)
+        source = build_source(recipe, "train")
+        self._pipeline = RolloutPipeline(recipe, source, tokenizer, perceptual, self._device)
+        self._evaluation_models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
+        self._policy = load_policy(recipe, self._device)
+        self._version = -1  # the recipe's own weights, until a snapshot is pulled
+
+    def describe(self) -> ActorDescription:
+        return ActorDescription(ray.util.get_node_ip_address(), os.getpid(), str(self._device), code_fingerprint())
+
+    def roll_out(
+        self, ticket: WorkTicket, version: int, snapshot: list[ray.ObjectRef]
+    ) -> tuple[GroupReceipt, pa.Table | None]:
+        """Receipt and groups of a ticket, under policy `version` or a newer one that the actor has already.
+
+        `snapshot` holds the reference to that version's weights, in a list so that Ray does not fetch them
+        for an actor that has them. The groups are returned, not put: the driver owns them, and they outlive
+        the actor.
+        """
+        clock = StageClock(self._device)
+        with clock("transfer"):
+            self._pull(version, snapshot)
+        rollout = self._pipeline.roll_out(self._policy, self._version, ticket.sample_indices, clock)
+        table = None if rollout.groups is None else to_table(rollout.groups)
+        receipt = GroupReceipt(
+            ticket_id=ticket.ticket_id,
+            policy_version=self._version,
+            num_groups=0 if rollout.groups is None else len(rollout.groups),
+            num_tokens=0 if rollout.groups is None else rollout.groups.sampled_tokens_BGT.size,
+            num_bytes=0 if table is None else table.nbytes,
+            skipped=rollout.skipped,
+            stage_seconds=dict(clock.seconds),
+        )
+        return receipt, table
+
+    def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[ray.ObjectRef]) -> Any:
+        """The chunk's result under policy `version`."""
+        self._pull(version, snapshot)
+        return chunk.run(self._policy, self._evaluation_models)
+
+    def _pull(self, version: int, snapshot: list[ray.ObjectRef]) -> None:
+        if version <= self._version:
+            return
+        weights: WeightSnapshot = ray.get(snapshot[0])
+        load_snapshot(self._policy, weights)
+        self._version = weights.version

@@ -1,0 +1,199 @@
+"""The reward actors of a run: starts them, keeps each busy, and replaces those that die or hang.
+
+The pool knows which call belongs to which actor and ticket. What a ticket means, and whether a delivery
+still counts, is the ledger's business.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from actors.evaluation.chunks import EvaluationChunk
+from actors.rollout_actor import ActorDescription, RolloutActor
+from common.config.recipe import Recipe
+from common.errors import ClusterError
+from common.fingerprint import code_fingerprint
+from common.types import GroupReceipt, WorkTicket
+
+_RemoteActor: Any = ray.remote(RolloutActor)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A policy version that actors can pull."""
+
+    version: int
+    snapshot: ray.ObjectRef  # of a WeightSnapshot
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A finished ticket."""
+
+    actor: str
+    receipt: GroupReceipt
+    groups: ray.ObjectRef
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An actor that died or hung. Its tickets must be given to others."""
+
+    actor: str
+    reason: str
+
+
+@dataclass
+class _Member:
+    handle: Any
+    ready: ray.ObjectRef | None  # of its description; None once it has given it
+    calls: dict[ray.ObjectRef, tuple[ray.ObjectRef, float]] = field(default_factory=dict)
+    """Receipt → groups and when the call was made."""
+
+
+class RolloutPool:
+    def __init__(self, recipe: Recipe, on_event: Callable[..., None]):
+        self._recipe = recipe
+        self._on_event = on_event
+        self._members: dict[str, _Member] = {}
+        self._num_started = 0
+        self.num_restarts = 0
+
+    def __len__(self) -> int:
+        """Actors that are ready."""
+        return sum(member.ready is None for member in self._members.values())
+
+    def start(self) -> None:
+        """Ask for the recipe's actors; they load in parallel."""
+        for _ in range(self._recipe.actors.count):
+            self._add()
+
+    def wait_ready(self, timeout_seconds: float) -> None:
+        """Wait until every actor is ready. Raises ClusterError naming what could not be placed."""
+        deadline = time.monotonic() + timeout_seconds
+        for name, member in self._members.items():
+            done, _ = ray.wait([member.ready], timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                actors = self._recipe.actors
+                raise ClusterError(
+                    f"{name} was not ready within {timeout_seconds:.0f} s: it needs {actors.num_cpus:g} CPU and "
+                    f"{actors.num_gpus:g} GPU, and the cluster has {_free()} free; lower actors.count or add nodes"
+                )
+            self._welcome(name)
+
+    def free_actors(self) -> Iterator[str]:
+        """Actors that can take one more ticket, the least busy first; asked anew after each."""
+        while True:
+            ready = {name: member for name, member in self._members.items() if member.ready is None}
+            name = min(ready, key=lambda name: len(ready[name].calls), default=None)
+            if name is None or len(ready[name].calls) >= self._recipe.actors.tickets_in_flight:
+                return
+            yield name
+
+    def submit(self, actor: str, ticket: WorkTicket, published: Published) -> None:
+        member = self._members[actor]
+        receipt, groups = member.handle.roll_out.options(num_returns=2).remote(
+            ticket, published.version, [published.snapshot]
+        )
+        member.calls[receipt] = (groups, time.monotonic())
+
+    def waiting_for(self) -> list[ray.ObjectRef]:
+        """References that become ready when `collect` has something to give."""
+        starting = [member.ready for member in self._members.values() if member.ready is not None]
+        return starting + [receipt for member in self._members.values() for receipt in member.calls]
+
+    def collect(self) -> list[Delivery | Loss]:
+        """What finished or failed since the last call; never waits.
+
+        Lost actors are replaced. An actor's own exception (a bug, or a data set that is gone) is raised.
+        """
+        events: list[Delivery | Loss] = []
+        for name, member in list(self._members.items()):
+            try:
+                if member.ready is not None and _is_ready(member.ready):
+                    self._welcome(name)
+                for receipt in [call for call in member.calls if _is_ready(call)]:
+                    groups, _ = member.calls.pop(receipt)
+                    events.append(Delivery(name, ray.get(receipt), groups))
+                self._require_progress(name, member)
+            except (ray.exceptions.RayActorError, TimeoutError) as error:
+                events.append(Loss(name, str(error).splitlines()[0]))
+                self._replace(name)
+        return events
+
+    def evaluate(self, chunks: Sequence[EvaluationChunk], published: Published) -> list[Any]:
+        """The results of `chunks`, in order, spread over the actors."""
+        handles = [member.handle for member in self._members.values() if member.ready is None]
+        waiting = list(enumerate(chunks))[::-1]
+        results: dict[int, Any] = {}
+        running: dict[ray.ObjectRef, tuple[int, Any]] = {}
+        while waiting or running:
+            busy = {id(handle) for _, handle in running.values()}
+            for handle in handles:
+                if waiting and id(handle) not in busy:
+                    index, chunk = waiting.pop()
+                    call = handle.evaluate.remote(chunk, published.version, [published.snapshot])
+                    running[call] = (index, handle)
+            done, _ = ray.wait(list(running))
+            for call in done:
+                index, _ = running.pop(call)
+                results[index] = ray.get(call)
+        return [results[index] for index in range(len(chunks))]
+
+    def shutdown(self) -> None:
+        for member in self._members.values():
+            ray.kill(member.handle)
+        self._members.clear()
+
+    def _add(self) -> None:
+        actors = self._recipe.actors
+        name = f"actor-{self._num_started}"
+        self._num_started += 1
+        handle = _RemoteActor.options(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus).remote(
+            self._recipe, name
+        )
+        self._members[name] = _Member(handle, handle.describe.remote())
+
+    def _welcome(self, name: str) -> None:
+        member = self._members[name]
+        assert member.ready is not None
+        description: ActorDescription = ray.get(member.ready)
+        if description.code != code_fingerprint():
+            raise ClusterError(
+                f"{name} on {description.node} runs code {description.code}, the driver {code_fingerprint()}: "
+                "submit the job with --working-dir so that every node gets this checkout"
+            )
+        member.ready = None
+        self._on_event(
+            "actor_joined", actor=name, node=description.node, pid=description.pid, device=description.device
+        )
+
+    def _require_progress(self, name: str, member: _Member) -> None:
+        limit = self._recipe.actors.ticket_timeout_seconds * self._recipe.actors.tickets_in_flight
+        for _, started in member.calls.values():
+            if time.monotonic() - started > limit:
+                raise TimeoutError(f"{name} has not delivered a ticket for {limit:.0f} s")
+
+    def _replace(self, name: str) -> None:
+        member = self._members.pop(name)
+        ray.kill(member.handle)
+        self.num_restarts += 1
+        if self.num_restarts > self._recipe.actors.max_restarts:
+            raise ClusterError(
+                f"{self.num_restarts} reward actors were lost, more than actors.max_restarts "
+                f"({self._recipe.actors.max_restarts}): see events.jsonl for the reasons"
+            )
+        self._add()
+
+
+def _is_ready(reference: ray.ObjectRef) -> bool:
+    done, _ = ray.wait([reference], timeout=0)
+    return bool(done)
+
+
+def _free() -> str:
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"

@@ -1,0 +1,52 @@
+"""Every Prometheus metric of the service: name, kind, help, labels. Nothing is measured that is not listed here.
+
+Names are vapi_<room>_<thing>_<unit>; counters end in _total; units are base units.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+CATALOGUE = (
+    Metric("vapi_actors_groups_total", "counter", "Groups delivered by reward actors."),
+    Metric("vapi_actors_samples_total", "counter", "Samples decoded and scored."),
+    Metric("vapi_actors_tokens_total", "counter", "Tokens sampled."),
+    Metric("vapi_actors_skipped_images_total", "counter", "Source images that could not be decoded."),
+    Metric("vapi_actors_stage_seconds", "histogram", "Seconds of a ticket by stage.", ("stage",), SECONDS),
+    Metric("vapi_actors_wanted", "gauge", "Reward actors that the run asks for."),
+    Metric("vapi_actors_ready", "gauge", "Reward actors that are ready."),
+    Metric("vapi_actors_restarts_total", "counter", "Reward actors replaced after a loss."),
+    Metric("vapi_buffer_groups", "gauge", "Scored groups that wait for the learner."),
+    Metric("vapi_buffer_bytes", "gauge", "Bytes of those groups in the object store."),
+    Metric("vapi_buffer_capacity_groups", "gauge", "Groups that may be admitted and not yet published."),
+    Metric("vapi_buffer_dropped_groups_total", "counter", "Groups dropped and rolled out again.", ("reason",)),
+    Metric("vapi_buffer_refused_results_total", "counter", "Results of actors that had lost their ticket."),
+    Metric(
+        "vapi_buffer_staleness_versions", "histogram", "Policy versions a group is behind when learned from.", (),
+        (0, 1, 2, 3, 4, 6, 8, 12, 16),
+    ),
+    Metric("vapi_learner_step", "gauge", "Optimizer steps done."),
+    Metric("vapi_learner_steps_total", "counter", "Optimizer steps of this process."),
+    Metric("vapi_learner_policy_version", "gauge", "Policy versions published."),
+    Metric("vapi_learner_step_seconds", "histogram", "Seconds from one publication to the next.", (), SECONDS),
+    Metric("vapi_learner_wait_seconds", "histogram", "Seconds the learner waited for groups.", (), SECONDS),
+    Metric("vapi_learner_stage_seconds", "histogram", "Seconds of a step by stage.", ("stage",), SECONDS),
+    Metric("vapi_learner_loss", "gauge", "Loss of the last step, by term.", ("term",)),
+    Metric("vapi_learner_reward", "gauge", "Mean reward of the last step, by term.", ("term",)),
+    Metric("vapi_learner_clip_fraction_ratio", "gauge", "Share of tokens whose ratio left the clip range."),
+    Metric("vapi_learner_grad_norm", "gauge", "Gradient norm before clipping."),
+    Metric("vapi_weights_bytes", "gauge", "Bytes of a published policy version."),
+    Metric("vapi_checkpoint_seconds", "histogram", "Seconds to write a checkpoint.", (), SECONDS),
+    Metric("vapi_checkpoint_step", "gauge", "Step of the newest checkpoint."),
+)  # fmt: skip

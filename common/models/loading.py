@@ -1,0 +1,41 @@
+"""The recipe's models, built, filled from their weights files, frozen where they are to be, and on a device."""
+
+import torch
+
+from common.config.recipe import Recipe
+from common.models.families import (
+    PolicyModule,
+    TokenizerModule,
+    build_perceptual_metric,
+    build_policy,
+    build_tokenizer,
+)
+from common.models.llamagen.checkpoints import load_weights
+from common.paths import resolve
+from common.protocols import PerceptualMetric
+
+
+def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = None) -> PolicyModule:
+    """The generator in eval mode, from `checkpoint` or the recipe's. Raises CheckpointError."""
+    spec = recipe.policy
+    with torch.device("meta"):
+        policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
+    load_weights(policy, resolve(checkpoint or spec.checkpoint), what="policy", source=spec.source)
+    return policy.to(device).eval()
+
+
+def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
+    """The frozen tokenizer. channels_last makes its convolutions faster on CPU and GPU alike."""
+    spec = recipe.tokenizer
+    with torch.device("meta"):
+        tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
+    load_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", source=spec.source)
+    tokenizer = tokenizer.to(device).to(memory_format=torch.channels_last)
+    return tokenizer.eval().requires_grad_(False)
+
+
+def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMetric | None:
+    """The perceptual metric, or None where the reward does not use it."""
+    if not recipe.reward.lpips_weight:
+        return None
+    return build_perceptual_metric(recipe.perceptual).to(device)

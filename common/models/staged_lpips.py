@@ -1,0 +1,43 @@
+"""The arithmetic that LPIPS metrics share: unit features of a trunk's stages, weighted and averaged.
+
+Shape letters: B images (groups), G samples a group, N images, C channels, H and W feature rows and columns.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def staged_features(stages: Iterable[nn.Module], images_BCHW: Tensor) -> list[Tensor]:
+    """The unit-length output [B, C, H, W] of each stage of an LPIPS trunk."""
+    features = []
+    hidden = images_BCHW
+    for stage in stages:
+        hidden = stage(hidden)
+        features.append(_unit_length(hidden))
+    return features
+
+
+def staged_distance(
+    stages: Iterable[nn.Module], heads: Iterable[Tensor], images_NCHW: Tensor, reference: list[Tensor]
+) -> Tensor:
+    """LPIPS (arXiv 1801.03924, equation 1) float32 [B, G]: weighted squared differences of unit features.
+
+    The N = B * G images lie group by group; `heads` holds a weight vector [C] a stage, `reference` what
+    `staged_features` gave for the B source images. Only one stage's features are alive at a time.
+    """
+    B = len(reference[0])
+    hidden = images_NCHW
+    total_BG = torch.zeros(B, len(images_NCHW) // B, device=images_NCHW.device)
+    for stage, head_C, reference_BCHW in zip(stages, heads, reference, strict=True):
+        hidden = stage(hidden)
+        features_BGCHW = _unit_length(hidden).unflatten(0, (B, -1))
+        squared_BGCHW = (features_BGCHW - reference_BCHW.unsqueeze(1)).square()
+        total_BG = total_BG + squared_BGCHW.mean((-2, -1)) @ head_C
+    return total_BG
+
+
+def _unit_length(features_NCHW: Tensor) -> Tensor:
+    # vector_norm, not sqrt of a sum: its gradient at a column of zeros is 0, not NaN.
+    return features_NCHW / (torch.linalg.vector_norm(features_NCHW, dim=1, keepdim=True) + 1e-10)

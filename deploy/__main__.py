@@ -1,0 +1,124 @@
+"""`python -m deploy COMMAND`. Heavy imports wait until a command needs them, so that --help is quick."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 2 with one line on standard error for a mistake that the user can mend."""
+    arguments = _parser().parse_args(argv)
+    from common.errors import UserError
+    from common.log import set_up_logging
+
+    set_up_logging()
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.ray_environment import set_ray_environment
+
+    set_ray_environment()
+    from deploy.driver import train
+    from deploy.summary_text import summary_text
+
+    outcome = train(recipe)
+    print(summary_text(recipe, outcome.summary, outcome.folder.path))
+    return 128 + outcome.stop_signal if outcome.stop_signal is not None else 0
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.local_run import run_local
+
+    folder = run_local(recipe)
+    print(f"run folder  {folder.path}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.check import check
+
+    failed = 0
+    for finding in check(recipe):
+        failed += finding.problem is not None
+        mark = "NO" if finding.problem else "ok"
+        print(f"{mark}  {finding.subject:<11} {finding.problem or finding.detail}")
+    return 2 if failed else 0
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.sample import sample
+
+    sample(recipe, arguments.checkpoint, arguments.num, arguments.out, arguments.seed)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.evaluate import evaluate
+
+    evaluate(recipe, arguments.checkpoint, arguments.out)
+    return 0
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    recipe = _recipe(arguments)
+    from deploy.pretrain import pretrain
+
+    pretrain(recipe, overwrite=arguments.overwrite, say=lambda line: print(line, flush=True))
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace):
+    from common.config.load import load_recipe
+
+    return load_recipe(arguments.recipe, arguments.overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy", description="VA-π post-training of autoregressive image generators on Ray."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("recipe", metavar="RECIPE", help="a YAML file, such as deploy/recipes/demo.yaml")
+        sub.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="recipe keys to set, as in learner.lr=1e-5"
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    command("train", _train, "post-train through the Ray service: reward actors and a learner")
+    command("local", _local, "post-train in this process: the same algorithm, no Ray")
+    command("check", _check, "say what can be known before a GPU is taken")
+    sample = command("sample", _sample, "draw free-running pictures")
+    sample.add_argument("--num", type=int, default=100, help="pictures to draw (default 100)")
+    sample.add_argument("--out", default="samples", help="folder for the pictures (default samples)")
+    sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    evaluate = command("evaluate", _evaluate, "score a generator's pictures and its held-out reward")
+    evaluate.add_argument("--out", help="also write the scores to this JSON file")
+    for sub in (sample, evaluate):
+        sub.add_argument("--checkpoint", help="weights file or checkpoint folder (default: the recipe's policy)")
+    pretrain = command("pretrain", _pretrain, "train tokenizer, generator and classifier from scratch")
+    pretrain.add_argument(
+        "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

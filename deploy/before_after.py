@@ -1,0 +1,82 @@
+"""The evaluation of a training run: the base before, the result after, and the yardsticks beside them.
+
+Yardsticks keep a result honest: sampling the base at a lower temperature costs nothing, and training with
+the cross-entropy prior alone costs no reward actor. What the reward adds is what exceeds them.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from actors.evaluation.pictures import grid, save_panels
+from actors.rollout_pool import Published, RolloutPool
+from actors.sources.table import build_source
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.device import prepare_device
+from common.models.loading import load_policy, load_tokenizer
+from deploy.evaluation import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
+from deploy.local import post_train
+from deploy.run_folder import RunFolder
+
+log = logging.getLogger("vapi.evaluation")
+
+NUM_SEEDS = 2
+COLUMNS = 10
+
+
+class BeforeAfter:
+    def __init__(self, recipe: Recipe, folder: RunFolder, beat: Callable[[str], None]):
+        self._recipe = recipe
+        self._folder = folder
+        self._beat = beat
+        self._scorer = Scorer(recipe)
+        self._results: dict[str, Any] = {}
+        self._base_pictures: np.ndarray | None = None
+
+    def before(self, pool: RolloutPool, base: Published) -> None:
+        """Score the base over two seeds, and at the yardstick's temperature."""
+        on_actors = partial(pool.evaluate, published=base)
+        evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
+        self._base_pictures = evaluations[0].pictures_NHWC
+        self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
+        cooler = self._recipe.evaluation.compare_temperature
+        if cooler is not None:
+            (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
+            self._results["before_at_compare_temperature"] = evaluation.scores
+
+    def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
+        """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
+        evaluations = self._evaluate("the result", partial(pool.evaluate, published=result), num_seeds=NUM_SEEDS)
+        self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
+        if self._recipe.evaluation.compare_prior:
+            self._results["prior_alone"] = self._prior_alone().scores
+        assert self._base_pictures is not None, "before() comes first"
+        path = self._folder.samples / "before_after.png"
+        panels = (("before", self._base_pictures), ("after", evaluations[0].pictures_NHWC))
+        save_panels(path, [(title, grid(pictures, COLUMNS)) for title, pictures in panels])
+        return self._results | {"picture": str(path)}
+
+    def _prior_alone(self) -> Evaluation:
+        """Train the base in this process with the cross-entropy term only, for as many steps."""
+        changes = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "learner.ce_weight": 1}
+        recipe = with_changes(self._recipe, changes)
+        device = prepare_device(recipe.compute)
+        policy = load_policy(recipe, device)
+        tokenizer = load_tokenizer(recipe, device)
+        for report in post_train(policy, tokenizer, None, build_source(recipe, "train"), recipe, device):
+            self._beat(f"yardstick: the prior alone, step {report.step}")
+        (evaluation,) = self._evaluate("the prior alone", in_process(self._recipe, policy, device))
+        return evaluation
+
+    def _evaluate(
+        self, what: str, run_chunks: RunChunks, temperature: float | None = None, num_seeds: int = 1
+    ) -> list[Evaluation]:
+        log.info("scoring %s", what)
+        self._beat(f"scoring {what}")
+        if temperature is None:
+            temperature = self._recipe.sampling.temperature
+        return self._scorer.evaluate(run_chunks, temperature=temperature, num_seeds=num_seeds)

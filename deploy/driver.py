@@ -1,0 +1,143 @@
+"""`train`: composes a run from its parts, in order, and closes them in reverse."""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.rollout_pool import Published, RolloutPool
+from common.buffer.ledger import Ledger
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+from common.metrics.exporter import Exporter, Metrics
+from common.weights.snapshot import weights_sha256
+from deploy.before_after import BeforeAfter
+from deploy.check import require_sound
+from deploy.live_line import LiveLine
+from deploy.measurements import Measurements
+from deploy.ray_session import on_stop_signal, start_ray, stop_ray
+from deploy.run_folder import RunFolder, open_run_folder
+from deploy.training_loop import Progress, TrainingLoop
+from learner.checkpoint import CheckpointState, read_checkpoint
+from learner.learner_group import LearnerGroup
+
+log = logging.getLogger("vapi.driver")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: RunFolder
+    summary: dict[str, Any]
+    stop_signal: int | None
+
+
+def train(recipe: Recipe) -> Outcome:
+    """Run the service to its end. Raises UserError before Ray starts where the recipe cannot work."""
+    require_sound(recipe)
+    with ExitStack() as cleanup:
+        metrics = Metrics()
+        exporter = Exporter(metrics, recipe.metrics)
+        cleanup.callback(exporter.close)
+        folder, checkpoint = open_run_folder(recipe)
+        state, optimizer = read_checkpoint(checkpoint) if checkpoint else (None, None)
+        if state is not None:
+            _require_same_run(recipe, state)
+        folder.write_recipe(recipe)
+        folder.event("started", metrics=f"{exporter.url}/metrics", resumed_from=str(checkpoint or ""))
+        log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
+        try:
+            return _serve(recipe, folder, checkpoint, state, optimizer, metrics, exporter, cleanup)
+        except BaseException as error:
+            folder.event("failed", error=f"{type(error).__name__}: {error}")
+            folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
+            raise
+
+
+def _serve(
+    recipe: Recipe,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    state: CheckpointState | None,
+    optimizer: Any,
+    metrics: Metrics,
+    exporter: Exporter,
+    cleanup: ExitStack,
+) -> Outcome:
+    cleanup.callback(stop_ray)
+    log.info("%s", start_ray(recipe))
+    learner = LearnerGroup(recipe, str(checkpoint) if checkpoint else None)
+    cleanup.callback(learner.shutdown)
+    pool = RolloutPool(recipe, folder.event)
+    cleanup.callback(pool.shutdown)
+    pool.start()
+    log.info("waiting for %d learner ranks and %d reward actors", recipe.learner.num_ranks, recipe.actors.count)
+    learner.wait_ready(recipe.ray.placement_timeout_seconds)
+    pool.wait_ready(recipe.ray.placement_timeout_seconds)
+
+    progress = Progress()
+    learner_config = recipe.learner
+    ledger = Ledger(
+        learner_config.num_steps,
+        recipe.tickets_per_step,
+        recipe.actors.images_per_ticket,
+        recipe.buffer.max_staleness,
+    )
+    if state is not None:
+        learner.resume(state.step, optimizer)
+        ledger.restore(state.ledger)
+        progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
+        folder.drop_metrics_from(state.step)
+    published = Published(progress.version, learner.snapshot(progress.version))
+    measurements = Measurements(recipe, metrics, exporter)
+    measurements.published(ray.get(published.snapshot).num_bytes)
+
+    evaluation = BeforeAfter(recipe, folder, exporter.beat) if recipe.evaluation.enabled else None
+    if evaluation is not None:
+        evaluation.before(pool, published)
+    live_line = LiveLine(learner_config.num_steps)
+    cleanup.callback(live_line.close)
+    loop = TrainingLoop(recipe, folder, pool, learner, ledger, measurements, live_line, published, progress)
+
+    def stop(number: int) -> None:
+        loop.stop_signal = number
+
+    cleanup.callback(on_stop_signal(stop))
+    loop.run()
+    live_line.close()
+    scores = (
+        evaluation.after(pool, loop.published) if evaluation is not None and loop.stop_signal is None else None
+    )
+    status = "succeeded" if loop.stop_signal is None else "stopped"
+    summary = {
+        "status": status,
+        "steps": progress.step,
+        "groups_learned": progress.groups_learned,
+        "images_skipped": progress.images_skipped,
+        "actor_restarts": pool.num_restarts,
+        "weights_sha256": weights_sha256(ray.get(loop.published.snapshot)),
+        "evaluation": scores,
+    }
+    folder.summary(summary)
+    folder.event(status, steps=progress.step)
+    return Outcome(folder, summary, loop.stop_signal)
+
+
+# What a checkpoint's samples and weights mean depends on these; anything else may change over a resume.
+_FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "context")
+
+
+def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
+    """RecipeError where the checkpoint belongs to another run than the recipe describes."""
+    now = recipe.model_dump(mode="json")
+    changed = [key for key in _FIXED if now[key] != state.recipe[key]]
+    for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):
+        if now[section][key] != state.recipe[section][key]:
+            changed.append(f"{section}.{key}")
+    if changed:
+        raise RecipeError(
+            f"the checkpoint to resume from was made with another {', '.join(changed)}: resume with the recipe "
+            "in its run folder, or start anew with resume=never"
+        )

@@ -1,0 +1,126 @@
+"""The whole algorithm in one process: read this page to know what VA-π does.
+
+No Ray, no queue, no clock. The service computes exactly this with reward actors and learner ranks in
+processes of their own, and a test holds it to the same losses and the same final weights.
+
+Letters: B source images (groups), G samples a group, T image tokens, V codebook entries.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from actors.context_noise import noisy_context
+from actors.group_sampling import sample_groups
+from actors.image_batch import read_readable
+from actors.pixel_reward import PixelReward
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.device import autocast
+from common.models.families import PolicyModule
+from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric
+from common.sample_order import SampleOrder
+from common.seeding import generator
+from common.types import StepReport
+from learner.advantage import group_advantages, rewards
+from learner.loss import ce_prior, policy_loss
+from learner.optimizer import build_optimizer
+
+# condition, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T], MSE and LPIPS [B, G]
+Groups = tuple[Condition, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def post_train(
+    policy: PolicyModule,
+    tokenizer: ImageTokenizer,
+    perceptual: PerceptualMetric | None,
+    source: ImageSource,
+    recipe: Recipe,
+    device: torch.device,
+) -> Iterator[StepReport]:
+    """Train `policy` in place, one optimizer step at a time; yields what each step measured."""
+    learner = recipe.learner
+    optimizer = build_optimizer(policy, learner)
+    for step in range(learner.num_steps):
+        first = step * learner.images_per_step
+        tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
+        groups = [
+            roll_out(policy, tokenizer, perceptual, source, recipe, device, samples)
+            for samples in (range(start, start + recipe.actors.images_per_ticket) for start in tickets)
+        ]
+        yield learn(policy, optimizer, groups, recipe, device, step)
+
+
+@torch.no_grad()
+def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samples: range) -> Groups:
+    """Score G samples of each source image: what a reward actor does with a ticket."""
+    order = SampleOrder(recipe.seed, len(source))
+    images = read_readable(source, [order.image_index(index) for index in samples])
+    kept = [samples[position] for position in images.positions]
+    pixels_BCHW, condition = images.tensors(device)
+
+    # 1. The image's own codes are the targets; noise on them makes the teacher-forcing context.
+    targets_BT = tokenizer.encode(pixels_BCHW)
+    noise = [generator(recipe.seed, "context noise", index) for index in kept]
+    context_BT = noisy_context(targets_BT, recipe.context.noise, tokenizer.codebook_size, noise)
+
+    # 2. One forward gives the distribution of every position; each of the G samples draws from all of them.
+    with autocast(recipe.compute, device):
+        logits_BTV = policy(condition, context_BT)
+    draws = [generator(recipe.seed, "group samples", index) for index in kept]
+    samples_BGT, logprobs_BGT = sample_groups(logits_BTV, recipe.group.size, recipe.group.temperature, draws)
+
+    # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
+    reward = PixelReward(tokenizer, perceptual, recipe.reward)
+    mse_BG, lpips_BG = reward.terms(samples_BGT, pixels_BCHW, StageClock())
+    return condition, context_BT, targets_BT, samples_BGT, logprobs_BGT, mse_BG, lpips_BG
+
+
+def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int) -> StepReport:
+    """One optimizer step on the groups of all tickets: what the learner does."""
+    learner = recipe.learner
+    conditions, *tensors = zip(*tickets, strict=True)
+    condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
+    context_BT, targets_BT, samples_BGT, old_logprobs_BGT, mse_BG, lpips_BG = map(torch.cat, tensors)
+
+    # 4. A sample's advantage is its reward against those of its own group.
+    rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
+    advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
+
+    # 5. The G samples share one context, so one forward and backward a group serves them all.
+    num_groups = len(rewards_BG)
+    totals = torch.zeros(3)
+    optimizer.zero_grad()
+    for start in range(0, num_groups, learner.micro_batch_size):
+        b = slice(start, start + learner.micro_batch_size)
+        with autocast(recipe.compute, device):
+            logits_BTV = policy({name: column[b] for name, column in condition.items()}, context_BT[b])
+        policy_B, ratio_BGT = policy_loss(
+            logits_BTV, samples_BGT[b], old_logprobs_BGT[b], advantages_BG[b], learner.clip_range,
+            recipe.group.temperature,
+        )  # fmt: skip
+        prior_B = ce_prior(logits_BTV, targets_BT[b])
+        loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
+        loss.backward()
+        clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
+        totals += torch.stack([policy_B.sum(), prior_B.sum(), clipped]).detach().cpu()
+
+    # 6. AdamW on the clipped gradient.
+    grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), learner.max_grad_norm)
+    optimizer.step()
+
+    policy_mean, prior_mean, clip_fraction = (totals / num_groups).tolist()
+    return StepReport(
+        step=step + 1,
+        num_groups=num_groups,
+        loss=policy_mean + learner.ce_weight * prior_mean,
+        policy_loss=policy_mean,
+        ce_prior=prior_mean,
+        reward_mean=float(rewards_BG.mean()),
+        reward_mse=float(mse_BG.mean()),
+        reward_lpips=float(lpips_BG.mean()),
+        reward_std=float(rewards_BG.std(dim=1).mean()),
+        clip_fraction=clip_fraction,
+        grad_norm=float(grad_norm),
+    )

@@ -1,0 +1,18 @@
+"""Environment variables that Ray reads when it is imported: set them before anything imports ray."""
+
+import os
+import secrets
+
+
+def set_ray_environment() -> None:
+    """No usage reports; and a local Ray listens on loopback alone and asks for a token only this run knows.
+
+    Leaves the authentication of a given cluster (RAY_ADDRESS) to the environment it was started with.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else it binds to all interfaces
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,81 @@
+"""Joins the cluster that the job runs on, or starts a local Ray for this run alone."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from common.config.recipe import Recipe
+from common.errors import ClusterError
+
+
+def start_ray(recipe: Recipe) -> str:
+    """Connect; returns what to tell the user. RAY_ADDRESS, which `ray job submit` sets, names a cluster.
+
+    Ray reads its environment when imported: see `ray_environment.py`.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    if address:
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise ClusterError(
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start one, unset RAY_ADDRESS, or "
+                "export RAY_AUTH_MODE=token where the cluster asks for one"
+            ) from None
+        return f"Ray cluster at {address}: {_resources()}"
+    ray.init(
+        address="local",
+        num_cpus=_cpus_needed(recipe),
+        include_dashboard=False,
+        object_store_memory=recipe.ray.object_store_bytes,
+        _node_ip_address="127.0.0.1",
+        **options,
+    )
+    return f"local Ray: {_resources()}"
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end the local Ray with all its processes."""
+    ray.shutdown()
+
+
+def on_stop_signal(stop: Callable[[int], None]) -> Callable[[], None]:
+    """Call `stop` with the signal's number on SIGINT and SIGTERM; returns what restores the handlers.
+
+    Call it after `start_ray`: ray.init replaces the handlers. A second signal falls through to the former
+    handler, which ends the process at once.
+    """
+    former: dict[int, Any] = {}
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, former[number])
+        stop(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        former[number] = signal.signal(number, handle)
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    return restore
+
+
+def _cpus_needed(recipe: Recipe) -> int:
+    """CPUs to tell a local Ray: as many as the recipe's processes, even where the machine has fewer.
+
+    On a laptop they then share its cores; nobody waits forever for a core that is not there.
+    """
+    actors, learner = recipe.actors, recipe.learner
+    needed = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
+    return max(os.cpu_count() or 1, int(needed + 1))
+
+
+def _resources() -> str:
+    total = ray.cluster_resources()
+    return f"{total.get('CPU', 0):g} CPU, {total.get('GPU', 0):g} GPU, {len(ray.nodes())} node(s)"

@@ -1,0 +1,77 @@
+"""A run's folder: what it was asked, what it measured, what happened, what came out.
+
+`recipe.json`, `metrics.jsonl` (a line a step), `events.jsonl` (a line an event), `checkpoints/`, `samples/`
+and, at the end, `summary.json`. The driver is the only writer.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.atomic import write_json
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+from common.paths import resolve
+from learner.checkpoint import newest_checkpoint
+
+
+class RunFolder:
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        _append(self.path / "metrics.jsonl", line)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Something that happened, with the time (UTC) it did."""
+        _append(self.path / "events.jsonl", {"time": datetime.now(UTC).isoformat(), "event": kind, **facts})
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        write_json(self.path / "summary.json", summary)
+
+    def drop_metrics_from(self, step: int) -> None:
+        """Forget the metrics of steps after `step`: a run resumed there does them again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            path.write_text("".join(line + "\n" for line in lines))
+
+
+def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
+    """The run's folder and the checkpoint to resume from, if any. Nothing is ever overwritten.
+
+    resume auto: go on from the newest complete checkpoint in DIR/NAME. never, or nothing to go on from: a
+    folder of its own, DIR/NAME or DIR/NAME-2, DIR/NAME-3, … where that is taken. PATH: go on from PATH in
+    DIR/NAME.
+    """
+    folder = resolve(recipe.run.dir) / recipe.run.name
+    if recipe.resume == "auto":
+        checkpoint = newest_checkpoint(folder / "checkpoints")
+        if checkpoint is not None:
+            return RunFolder(folder), checkpoint
+    elif recipe.resume != "never":
+        checkpoint = resolve(recipe.resume)
+        if not checkpoint.is_dir():
+            raise RecipeError(f"resume is {recipe.resume}: use auto, never, or the folder of a checkpoint")
+        return RunFolder(folder), checkpoint
+    return RunFolder(_unused(folder)), None
+
+
+def _unused(folder: Path) -> Path:
+    candidate, number = folder, 1
+    while candidate.exists() and any(candidate.iterdir()):
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _append(path: Path, value: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(value) + "\n")

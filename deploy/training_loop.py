@@ -1,0 +1,201 @@
+"""The driver's loop: hands out tickets, collects groups, steps the learner, publishes weights, checkpoints.
+
+One thread. It only decides what comes next; the ledger knows the rules, the pool and the group do the work.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.rollout_pool import Delivery, Loss, Published, RolloutPool
+from common.buffer.ledger import Ledger
+from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
+from common.config.recipe import Recipe
+from common.types import GroupReceipt, StepReport
+from deploy.live_line import LiveLine
+from deploy.measurements import Measurements
+from deploy.run_folder import RunFolder
+from learner.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
+from learner.learner_group import LearnerGroup
+
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class Progress:
+    """Where the run is; what a checkpoint keeps of it."""
+
+    step: int = 0
+    version: int = 0
+    groups_learned: int = 0
+    images_skipped: int = 0
+
+
+@dataclass
+class _RunningStep:
+    tickets: list[int]
+    receipts: list[GroupReceipt]
+    wait_seconds: float
+
+
+@dataclass
+class TrainingLoop:
+    recipe: Recipe
+    folder: RunFolder
+    pool: RolloutPool
+    learner: LearnerGroup
+    ledger: Ledger
+    measurements: Measurements
+    live_line: LiveLine
+    published: Published
+    progress: Progress = field(default_factory=Progress)
+    stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
+    _idle_since: float = field(default_factory=time.monotonic)
+    _last_publication: float = field(default_factory=time.monotonic)
+    _running: _RunningStep | None = None
+
+    def __post_init__(self) -> None:
+        self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
+
+    def run(self) -> None:
+        """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
+        last_saved = self.progress.step
+        while self.progress.step < self.recipe.learner.num_steps:
+            if self.stop_signal is not None and self._running is None:
+                break
+            self._hand_out()
+            self._wait()
+            self._collect()
+            self._start_step()
+            if self._finish_step() and self.progress.step % self.recipe.checkpoint.every == 0:
+                self._checkpoint()
+                last_saved = self.progress.step
+            self.measurements.state(self.ledger, self.buffer, len(self.pool))
+        if last_saved != self.progress.step:
+            self._checkpoint()
+
+    def _hand_out(self) -> None:
+        """Give every free actor a ticket, while the ledger has slots."""
+        if self.stop_signal is not None:
+            return
+        for actor in self.pool.free_actors():
+            ticket = self.ledger.admit(actor, self.published.version)
+            if ticket is None:
+                return
+            self.pool.submit(actor, ticket, self.published)
+
+    def _wait(self) -> None:
+        references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
+        if references:
+            # Only receipts and step results are watched; they are small, so fetching them costs nothing.
+            ray.wait(references, timeout=POLL_SECONDS)
+
+    def _collect(self) -> None:
+        for event in self.pool.collect():
+            if isinstance(event, Loss):
+                self._lost(event)
+            else:
+                self._delivered(event)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        receipt = delivery.receipt
+        if not self.ledger.deliver(receipt.ticket_id, delivery.actor, receipt.policy_version):
+            self.measurements.refused()
+            return
+        self.buffer.put(BufferedTicket(receipt, delivery.groups))
+        self.measurements.delivered(receipt)
+
+    def _lost(self, loss: Loss) -> None:
+        tickets = self.ledger.revoke(loss.actor)
+        self.folder.event("actor_lost", actor=loss.actor, reason=loss.reason, tickets=tickets)
+        self.measurements.actor_lost()
+
+    def _start_step(self) -> None:
+        if self._running is not None or self.stop_signal is not None:
+            return
+        version = self.published.version
+        stale = self.ledger.stale(version)
+        for ticket_id in stale:
+            dropped = self.buffer.pop(ticket_id).receipt
+            self.measurements.dropped("stale", dropped.num_groups)
+            self.folder.event("ticket_dropped", ticket=ticket_id, reason="stale", version=dropped.policy_version)
+        self.ledger.discard(stale)
+        tickets = self.ledger.take(version)
+        if tickets is None:
+            return
+        taken = [self.buffer.pop(ticket_id) for ticket_id in tickets]
+        self._note_skipped([ticket.receipt for ticket in taken])
+        self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
+        wait_seconds = time.monotonic() - self._idle_since
+        self._running = _RunningStep(tickets, [ticket.receipt for ticket in taken], wait_seconds)
+
+    def _note_skipped(self, receipts: list[GroupReceipt]) -> None:
+        """Images that no group was made of, named once they are accounted for."""
+        for receipt in receipts:
+            for image in receipt.skipped:
+                self.folder.event("image_skipped", **asdict(image))
+                self.measurements.skipped()
+                self.progress.images_skipped += 1
+
+    def _finish_step(self) -> bool:
+        """Publish the running step's weights if it has ended; whether it had."""
+        if self._running is None:
+            return False
+        done, _ = ray.wait(self.learner.waiting_for(), timeout=0)
+        if not done:
+            return False
+        running, self._running = self._running, None
+        report = self.learner.finish_step()
+        consumed_at = self.published.version
+        self._publish(report.step)
+        self.ledger.release(running.tickets)
+        self._record(report, running, consumed_at)
+        return True
+
+    def _publish(self, step: int) -> None:
+        version = self.published.version + 1
+        self.published = Published(version, self.learner.snapshot(version))
+        ray.wait([self.published.snapshot])
+        self.progress.step, self.progress.version = step, version
+
+    def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:
+        now = time.monotonic()
+        step_seconds, self._last_publication, self._idle_since = now - self._last_publication, now, now
+        self.progress.groups_learned += report.num_groups
+        staleness = [consumed_at - receipt.policy_version for receipt in running.receipts if receipt.num_groups]
+        line: dict[str, Any] = {
+            **asdict(report),
+            "policy_version": self.published.version,
+            "staleness_max": max(staleness),
+            "staleness_mean": sum(staleness) / len(staleness),
+            "num_actors": len(self.pool),
+            "groups_buffered": self.buffer.num_groups,
+            "step_seconds": step_seconds,
+            "wait_seconds": running.wait_seconds,
+        }
+        self.folder.metrics(line)
+        self.folder.event("step_learned", step=report.step, tickets=running.tickets)
+        self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
+        self.live_line.step(line)
+
+    def _checkpoint(self) -> Path:
+        start = time.monotonic()
+        progress = self.progress
+        state = CheckpointState(
+            step=progress.step,
+            version=progress.version,
+            ledger=self.ledger.state(),
+            groups_learned=progress.groups_learned,
+            images_skipped=progress.images_skipped,
+            recipe=self.recipe.model_dump(mode="json"),
+        )
+        snapshot = ray.get(self.published.snapshot)
+        path = write_checkpoint(self.folder.checkpoints, snapshot, self.learner.optimizer_arrays(), state)
+        prune_checkpoints(self.folder.checkpoints, self.recipe.checkpoint.keep)
+        self.folder.event("checkpoint", step=progress.step, path=str(path))
+        self.measurements.checkpointed(progress.step, time.monotonic() - start)
+        self._idle_since = time.monotonic()
+        return path

@@ -1,0 +1,116 @@
+"""Resumable state in a folder: complete or absent.
+
+A checkpoint is written under a temporary name, gets its manifest with the digest of every file last, and is
+then renamed. What has no manifest, or other digests, is no checkpoint.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from common.atomic import write_json
+from common.errors import CheckpointError
+from common.models.llamagen.checkpoints import save_weights
+from common.types import WeightSnapshot
+
+POLICY, OPTIMIZER, STATE, MANIFEST = (
+    "policy.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What a resume needs beside weights and optimizer."""
+
+    step: int  # optimizer steps done
+    version: int  # policy versions published
+    ledger: dict[str, Any]
+    groups_learned: int
+    images_skipped: int
+    recipe: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
+) -> Path:
+    """Write `folder`/step-NNNNNN and return its path; an older one of the same step is replaced."""
+    final = folder / f"step-{state.step:06d}"
+    temporary = folder / f".{final.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_weights(_tensors(snapshot), temporary / POLICY)
+    save_file({name: np.ascontiguousarray(array) for name, array in optimizer.items()}, temporary / OPTIMIZER)
+    write_json(temporary / STATE, asdict(state))
+    digests = {name: _digest(temporary / name) for name in (POLICY, OPTIMIZER, STATE)}
+    write_json(temporary / MANIFEST, digests)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    return final
+
+
+def read_checkpoint(path: Path) -> tuple[CheckpointState, dict[str, np.ndarray]]:
+    """The state and the optimizer's arrays of a checkpoint, its digests verified. Raises CheckpointError.
+
+    The weights are read by `load_weights`, which accepts the folder.
+    """
+    if not (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{path} is no complete checkpoint: {MANIFEST} is missing; set resume to a folder such as "
+            "runs/NAME/checkpoints/step-000100"
+        )
+    for name, digest in json.loads((path / MANIFEST).read_text()).items():
+        if not (path / name).is_file() or _digest(path / name) != digest:
+            raise CheckpointError(
+                f"{path / name} is not the file that the checkpoint's manifest names: resume from another"
+            )
+    state = CheckpointState(**json.loads((path / STATE).read_text()))
+    return state, load_file(path / OPTIMIZER)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest step in `folder`."""
+    return max(_complete(folder), default=None)
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest complete checkpoints."""
+    for path in sorted(_complete(folder))[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _complete(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in folder.iterdir()
+        if re.fullmatch(r"step-\d{6,}", path.name) and (path / MANIFEST).is_file()
+    ]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _tensors(snapshot: WeightSnapshot) -> dict[str, torch.Tensor]:
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in snapshot.arrays.items()}
+    return {
+        name: tensor.view(torch.bfloat16) if name in snapshot.bfloat16_names else tensor
+        for name, tensor in tensors.items()
+    }

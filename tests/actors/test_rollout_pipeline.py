@@ -1,0 +1,163 @@
+"""From sample indices to scored groups, with small random models on noise pictures.
+
+Letters: B images, G samples a group, T image tokens.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from actors.image_batch import to_tensor
+from actors.rollout_pipeline import Rollout, RolloutPipeline
+from common.clock import StageClock
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.errors import BrokenImageError
+from common.models.families import PolicyModule, TokenizerModule, build_policy, build_tokenizer
+from common.protocols import SourceImage
+from common.sample_order import SampleOrder
+from common.schema import GroupBatch
+
+NUM_IMAGES = 6
+
+
+class NoisePictures:
+    """Six pictures of noise, some of which cannot be decoded."""
+
+    def __init__(self, broken: Collection[int] = ()) -> None:
+        self._broken = broken
+
+    def __len__(self) -> int:
+        return NUM_IMAGES
+
+    def read(self, index: int) -> SourceImage:
+        if index in self._broken:
+            raise BrokenImageError(f"picture-{index}.png", "it is cut short")
+        pixels = np.random.default_rng(index).integers(256, size=(32, 32, 3), dtype=np.uint8)
+        return SourceImage(f"picture-{index}.png", pixels, {"label": np.int64(index)})
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Recipe) -> Recipe:
+    return with_changes(tiny_recipe, {"reward.lpips_weight": 0})
+
+
+def tokenizer_of(recipe: Recipe) -> TokenizerModule:
+    torch.manual_seed(0)
+    return build_tokenizer(recipe.tokenizer, image_size=32).eval()
+
+
+def policy_of(recipe: Recipe) -> PolicyModule:
+    torch.manual_seed(1)
+    policy = build_policy(recipe.policy, codebook_size=20, grid_size=8)
+    for parameter in policy.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return policy.eval()
+
+
+def roll_out(recipe: Recipe, sample_indices: Sequence[int], broken: Collection[int] = ()) -> Rollout:
+    pipeline = RolloutPipeline(recipe, NoisePictures(broken), tokenizer_of(recipe), None, torch.device("cpu"))
+    return pipeline.roll_out(policy_of(recipe), 3, sample_indices, StageClock())
+
+
+def groups_of(rollout: Rollout) -> GroupBatch:
+    assert rollout.groups is not None
+    return rollout.groups
+
+
+def image_of(recipe: Recipe, sample_index: int) -> int:
+    return SampleOrder(recipe.seed, NUM_IMAGES).image_index(sample_index)
+
+
+def test_a_rollout_holds_the_groups_of_the_samples_in_order(recipe: Recipe) -> None:
+    rollout = roll_out(recipe, (4, 5, 9))
+    groups = groups_of(rollout)
+    images = [image_of(recipe, index) for index in (4, 5, 9)]
+    assert groups.sample_index_B.tolist() == [4, 5, 9]
+    assert groups.image_id_B == tuple(f"picture-{image}.png" for image in images)
+    assert groups.condition["label"].tolist() == images
+    assert (groups.policy_version, groups.codebook_size) == (3, 20)
+    assert groups.context_tokens_BT.shape == (3, 63)
+    assert groups.target_tokens_BT.shape == (3, 64)
+    assert groups.sampled_tokens_BGT.shape == groups.behaviour_logprobs_BGT.shape == (3, 4, 64)
+    assert groups.reward_mse_BG.shape == groups.reward_lpips_BG.shape == (3, 4)
+    assert rollout.skipped == ()
+
+
+def test_a_group_is_what_the_models_say_of_its_image(recipe: Recipe) -> None:
+    groups = groups_of(roll_out(recipe, (2,)))
+    tokenizer, policy = tokenizer_of(recipe), policy_of(recipe)
+    source = NoisePictures().read(image_of(recipe, 2))
+    pixels_BCHW = to_tensor(source.pixels[None])
+    with torch.no_grad():
+        assert tokenizer.encode(pixels_BCHW).tolist() == groups.target_tokens_BT.tolist()
+        context_BT = torch.from_numpy(groups.context_tokens_BT).long()
+        logits_BTV = policy({"label": torch.tensor([int(source.condition["label"])])}, context_BT)
+        sampled_GT = torch.from_numpy(groups.sampled_tokens_BGT[0]).long()
+        logprobs_GT = logits_BTV.log_softmax(-1).expand(4, -1, -1).gather(-1, sampled_GT[..., None])[..., 0]
+        mse_G = (tokenizer.decode(sampled_GT) - pixels_BCHW).square().mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(groups.behaviour_logprobs_BGT[0], logprobs_GT, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(groups.reward_mse_BG[0], mse_G, rtol=1e-4)
+
+
+def test_about_half_of_the_context_is_noise(recipe: Recipe) -> None:
+    groups = groups_of(roll_out(recipe, range(6)))
+    kept = (groups.context_tokens_BT == groups.target_tokens_BT[:, :-1]).mean()
+    assert kept == pytest.approx(0.5 + 0.5 / 20, abs=0.1)  # a replacement may equal the original
+
+
+def test_a_broken_image_is_skipped_and_named_and_the_others_are_as_without_it(recipe: Recipe) -> None:
+    whole = groups_of(roll_out(recipe, range(4)))
+    rollout = roll_out(recipe, range(4), broken={image_of(recipe, 1)})
+    groups = groups_of(rollout)
+    (skipped,) = rollout.skipped
+    assert skipped.sample_index == 1
+    assert skipped.image_id == f"picture-{image_of(recipe, 1)}.png"
+    assert skipped.reason == "it is cut short"
+    assert groups.sample_index_B.tolist() == [0, 2, 3]
+    assert groups.image_id_B == tuple(whole.image_id_B[row] for row in (0, 2, 3))
+    np.testing.assert_array_equal(groups.sampled_tokens_BGT, whole.sampled_tokens_BGT[[0, 2, 3]])
+
+
+def test_a_ticket_of_broken_images_has_no_groups_and_names_them_all(recipe: Recipe) -> None:
+    rollout = roll_out(recipe, (3, 4), broken=range(6))
+    assert rollout.groups is None
+    assert [skipped.sample_index for skipped in rollout.skipped] == [3, 4]
+
+
+def test_the_tokens_of_a_sample_do_not_depend_on_the_others_of_its_ticket(recipe: Recipe) -> None:
+    together, alone = groups_of(roll_out(recipe, range(4))), groups_of(roll_out(recipe, (2,)))
+    np.testing.assert_array_equal(alone.target_tokens_BT[0], together.target_tokens_BT[2])
+    np.testing.assert_array_equal(alone.context_tokens_BT[0], together.context_tokens_BT[2])
+    np.testing.assert_array_equal(alone.sampled_tokens_BGT[0], together.sampled_tokens_BGT[2])
+    np.testing.assert_allclose(alone.reward_mse_BG[0], together.reward_mse_BG[2], rtol=1e-4)
+
+
+def test_the_same_ticket_gives_the_same_bits_twice(recipe: Recipe) -> None:
+    one, other = groups_of(roll_out(recipe, range(3))), groups_of(roll_out(recipe, range(3)))
+    for name, value in vars(one).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+
+
+def test_an_image_draws_anew_in_the_next_epoch_and_under_another_seed(recipe: Recipe) -> None:
+    def drawn(recipe: Recipe, epoch: int) -> np.ndarray:
+        indices = range(epoch * NUM_IMAGES, (epoch + 1) * NUM_IMAGES)
+        (sample_index,) = (index for index in indices if image_of(recipe, index) == 0)
+        groups = groups_of(roll_out(recipe, (sample_index,)))
+        assert groups.image_id_B == ("picture-0.png",)
+        return groups.sampled_tokens_BGT
+
+    first = drawn(recipe, epoch=0)
+    assert (first != drawn(recipe, epoch=1)).mean() > 0.5
+    assert (first != drawn(with_changes(recipe, {"seed": 1}), epoch=0)).mean() > 0.5
+
+
+def test_the_seconds_of_each_stage_are_taken(recipe: Recipe) -> None:
+    clock = StageClock()
+    pipeline = RolloutPipeline(recipe, NoisePictures(), tokenizer_of(recipe), None, torch.device("cpu"))
+    pipeline.roll_out(policy_of(recipe), 0, (0,), clock)
+    assert set(clock.seconds) == {"read", "encode", "policy", "sample", "decode"}

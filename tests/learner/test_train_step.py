@@ -1,0 +1,109 @@
+"""One optimizer step: what it refuses, reports, and how it splits over ranks. Its numbers: test_grpo_golden.
+
+Letters: B groups, G samples a group, T image tokens, V codebook entries.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.models.families import build_policy
+from common.schema import GroupBatch
+from learner.train_step import StepSums, Trainer
+
+B, G, T, V = 4, 4, 64, 20
+CPU = torch.device("cpu")
+
+
+def policy_of(recipe: Recipe) -> nn.Module:
+    torch.manual_seed(0)
+    policy = build_policy(recipe.policy, codebook_size=V, grid_size=8)
+    nn.init.normal_(policy.output.weight, std=0.1)
+    return policy
+
+
+def groups() -> GroupBatch:
+    draws = np.random.default_rng(0)
+
+    def tokens(*shape: int) -> np.ndarray:
+        return draws.integers(V, size=shape, dtype=np.int32)
+
+    return GroupBatch(
+        sample_index_B=np.arange(B),
+        image_id_B=tuple("abcd"),
+        policy_version=0,
+        codebook_size=V,
+        context_tokens_BT=tokens(B, T - 1),
+        target_tokens_BT=tokens(B, T),
+        sampled_tokens_BGT=tokens(B, G, T),
+        behaviour_logprobs_BGT=np.full((B, G, T), -np.log(V), dtype=np.float32),
+        reward_mse_BG=draws.random((B, G), dtype=np.float32),
+        reward_lpips_BG=draws.random((B, G), dtype=np.float32),
+        condition={"label": np.arange(B)},
+    )
+
+
+def rows(batch: GroupBatch, chosen: slice) -> GroupBatch:
+    arrays = {name: value[chosen] for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
+    return replace(
+        batch,
+        image_id_B=batch.image_id_B[chosen],
+        condition={name: column[chosen] for name, column in batch.condition.items()},
+        **arrays,
+    )
+
+
+def test_a_step_counts_moves_the_weights_and_times_its_stages(tiny_recipe: Recipe) -> None:
+    trainer = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)
+    before = {name: value.clone() for name, value in trainer.policy.state_dict().items()}
+    clock = StageClock()
+    trainer.train(groups(), clock)
+    assert trainer.step == 1
+    assert not trainer.policy.training
+    assert set(clock.seconds) == {"forward_backward", "optimizer"}
+    assert all((before[name] != value).any() for name, value in trainer.policy.state_dict().items())
+
+
+def test_two_ranks_that_average_their_gradients_take_the_step_of_one(tiny_recipe: Recipe) -> None:
+    whole = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)
+    whole_sums, _ = whole.train(groups(), StageClock())
+    halves = [Trainer(policy_of(tiny_recipe), tiny_recipe, CPU) for _ in range(2)]
+    unclipped = []
+    half_sums = StepSums()
+    for trainer, chosen in zip(halves, (slice(0, 1), slice(1, 4)), strict=True):
+        own = rows(groups(), chosen)
+        sums, norm = trainer.train(own, StageClock(), num_groups=B, num_ranks=2)
+        half_sums += sums
+        clipping = max(norm, 1.0)  # undo the clipping: a rank of DDP averages before it
+        unclipped.append([clipping * parameter.grad for parameter in trainer.policy.parameters()])
+    averaged = [(one + other) / 2 for one, other in zip(*unclipped, strict=True)]
+    norm = torch.stack([gradient.norm() for gradient in averaged]).norm().clamp(min=1)
+    for parameter, gradient in zip(whole.policy.parameters(), averaged, strict=True):
+        assert_close(parameter.grad, gradient / norm, rtol=1e-4, atol=1e-6)
+    assert half_sums.report(1, 1.0, {}).loss == pytest.approx(whole_sums.report(1, 1.0, {}).loss, rel=1e-5)
+
+
+def test_a_report_holds_means_over_groups() -> None:
+    sums = StepSums(num_groups=1, loss=1.0, reward_std=0.5) + StepSums(num_groups=3, loss=5.0, reward_std=0.1)
+    report = sums.report(step=7, grad_norm=2.5, stage_seconds={"optimizer": 0.25})
+    assert (report.step, report.num_groups, report.grad_norm) == (7, 4, 2.5)
+    assert report.loss == 1.5
+    assert report.reward_std == pytest.approx(0.15)
+    assert report.stage_seconds == {"optimizer": 0.25}
+
+
+def test_a_reward_that_is_no_number_stops_the_step_before_it_reaches_the_weights(tiny_recipe: Recipe) -> None:
+    trainer = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)
+    before = {name: value.clone() for name, value in trainer.policy.state_dict().items()}
+    batch = groups()
+    batch.reward_mse_BG[2, 1] = np.nan
+    with pytest.raises(FloatingPointError, match="gradient norm of step 1 is nan"):
+        trainer.train(batch, StageClock())
+    assert trainer.step == 0
+    assert all(before[name].equal(value) for name, value in trainer.policy.state_dict().items())
