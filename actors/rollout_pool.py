@@ -18,6 +18,8 @@ from common.errors import ClusterError
 from common.fingerprint import code_fingerprint
 from common.types import GroupReceipt, WorkTicket
 
+POLL_SECONDS = 0.5
+
 _RemoteActor: Any = ray.remote(RolloutActor)
 
 
@@ -102,8 +104,7 @@ class RolloutPool:
 
     def waiting_for(self) -> list[ray.ObjectRef]:
         """References that become ready when `collect` has something to give."""
-        starting = [member.ready for member in self._members.values() if member.ready is not None]
-        return starting + [receipt for member in self._members.values() for receipt in member.calls]
+        return self._starting() + [receipt for member in self._members.values() for receipt in member.calls]
 
     def collect(self) -> list[Delivery | Loss]:
         """What finished or failed since the last call; never waits.
@@ -120,27 +121,32 @@ class RolloutPool:
                     events.append(Delivery(name, ray.get(receipt), groups))
                 self._require_progress(name, member)
             except (ray.exceptions.RayActorError, TimeoutError) as error:
-                events.append(Loss(name, str(error).splitlines()[0]))
+                events.append(Loss(name, _first_line(error)))
                 self._replace(name)
         return events
 
     def evaluate(self, chunks: Sequence[EvaluationChunk], published: Published) -> list[Any]:
-        """The results of `chunks`, in order, spread over the actors."""
-        handles = [member.handle for member in self._members.values() if member.ready is None]
+        """The results of `chunks`, in order, spread over the actors; what a lost actor had goes to another."""
         waiting = list(enumerate(chunks))[::-1]
         results: dict[int, Any] = {}
-        running: dict[ray.ObjectRef, tuple[int, Any]] = {}
+        running: dict[ray.ObjectRef, tuple[int, str]] = {}
         while waiting or running:
-            busy = {id(handle) for _, handle in running.values()}
-            for handle in handles:
-                if waiting and id(handle) not in busy:
+            self._welcome_ready()
+            busy = {name for _, name in running.values()}
+            for name, member in self._members.items():
+                if waiting and member.ready is None and name not in busy:
                     index, chunk = waiting.pop()
-                    call = handle.evaluate.remote(chunk, published.version, [published.snapshot])
-                    running[call] = (index, handle)
-            done, _ = ray.wait(list(running))
-            for call in done:
-                index, _ = running.pop(call)
-                results[index] = ray.get(call)
+                    call = member.handle.evaluate.remote(chunk, published.version, [published.snapshot])
+                    running[call] = (index, name)
+            done, _ = ray.wait([*running, *self._starting()], timeout=POLL_SECONDS)
+            for call in [call for call in done if call in running]:
+                index, name = running.pop(call)
+                try:
+                    results[index] = ray.get(call)
+                except ray.exceptions.RayActorError as error:
+                    waiting.append((index, chunks[index]))
+                    self._on_event("actor_lost", actor=name, reason=_first_line(error), tickets=[])
+                    self._replace(name)
         return [results[index] for index in range(len(chunks))]
 
     def shutdown(self) -> None:
@@ -156,6 +162,14 @@ class RolloutPool:
             self._recipe, name
         )
         self._members[name] = _Member(handle, handle.describe.remote())
+
+    def _starting(self) -> list[ray.ObjectRef]:
+        return [member.ready for member in self._members.values() if member.ready is not None]
+
+    def _welcome_ready(self) -> None:
+        for name, member in list(self._members.items()):
+            if member.ready is not None and _is_ready(member.ready):
+                self._welcome(name)
 
     def _welcome(self, name: str) -> None:
         member = self._members[name]
@@ -197,3 +211,7 @@ def _is_ready(reference: ray.ObjectRef) -> bool:
 def _free() -> str:
     free = ray.available_resources()
     return f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

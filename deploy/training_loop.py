@@ -4,6 +4,8 @@ One thread. It only decides what comes next; the ledger knows the rules, the poo
 """
 
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,7 @@ class TrainingLoop:
             "groups_buffered": self.buffer.num_groups,
             "step_seconds": step_seconds,
             "wait_seconds": running.wait_seconds,
+            "actor_stage_seconds": _stage_sums(running.receipts),
         }
         self.folder.metrics(line)
         self.folder.event("step_learned", step=report.step, tickets=running.tickets)
@@ -199,3 +202,12 @@ class TrainingLoop:
         self.measurements.checkpointed(progress.step, time.monotonic() - start)
         self._idle_since = time.monotonic()
         return path
+
+
+def _stage_sums(receipts: Iterable[GroupReceipt]) -> dict[str, float]:
+    """The actors' seconds by stage, over a step's tickets."""
+    sums: dict[str, float] = defaultdict(float)
+    for receipt in receipts:
+        for stage, seconds in receipt.stage_seconds.items():
+            sums[stage] += seconds
+    return dict(sums)

@@ -5,6 +5,7 @@ then renamed. What has no manifest, or other digests, is no checkpoint.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from common.atomic import write_json
 from common.errors import CheckpointError
 from common.models.llamagen.checkpoints import save_weights
 from common.types import WeightSnapshot
+
+log = logging.getLogger("vapi.checkpoint")
 
 POLICY, OPTIMIZER, STATE, MANIFEST = (
     "policy.safetensors",
@@ -70,34 +73,53 @@ def read_checkpoint(path: Path) -> tuple[CheckpointState, dict[str, np.ndarray]]
             f"{path} is no complete checkpoint: {MANIFEST} is missing; set resume to a folder such as "
             "runs/NAME/checkpoints/step-000100"
         )
-    for name, digest in json.loads((path / MANIFEST).read_text()).items():
-        if not (path / name).is_file() or _digest(path / name) != digest:
-            raise CheckpointError(
-                f"{path / name} is not the file that the checkpoint's manifest names: resume from another"
-            )
+    damaged = _damaged_file(path)
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
+        )
     state = CheckpointState(**json.loads((path / STATE).read_text()))
     return state, load_file(path / OPTIMIZER)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint of the highest step in `folder`."""
-    return max(_complete(folder), default=None)
+    """The checkpoint of the highest step in `folder`; one with a damaged file is passed over, with a warning."""
+    for path in reversed(_complete(folder)):
+        damaged = _damaged_file(path)
+        if damaged is None:
+            return path
+        log.warning("%s is damaged: passing over this checkpoint", path / damaged)
+    return None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest complete checkpoints."""
-    for path in sorted(_complete(folder))[:-keep]:
+    for path in _complete(folder)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _complete(folder: Path) -> list[Path]:
+    """Checkpoints with a manifest, by rising step."""
     if not folder.is_dir():
         return []
-    return [
-        path
+    steps = {
+        path: int(match[1])
         for path in folder.iterdir()
-        if re.fullmatch(r"step-\d{6,}", path.name) and (path / MANIFEST).is_file()
-    ]
+        if (match := re.fullmatch(r"step-(\d{6,})", path.name)) and (path / MANIFEST).is_file()
+    }
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def _damaged_file(path: Path) -> str | None:
+    """The first file of a checkpoint that is not as its manifest says."""
+    try:
+        digests = json.loads((path / MANIFEST).read_text())
+    except ValueError:
+        return MANIFEST
+    for name in (POLICY, OPTIMIZER, STATE):
+        if not (path / name).is_file() or _digest(path / name) != digests.get(name):
+            return name
+    return None
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A learner rank: the Ray shell around the trainer, under PyTorch DDP."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -49,7 +50,9 @@ class LearnerActor:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
         self._num_ranks = num_ranks
-        self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
+            self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> tuple[StepSums, float, dict[str, float]]:
         """One optimizer step on this rank's share of `num_groups` groups: sums, gradient norm, seconds."""

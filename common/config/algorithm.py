@@ -1,8 +1,12 @@
 """The algorithm's settings. Defaults are the paper's (arXiv 2512.19680)."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from common.config.base import Section
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ContextSection(Section):
@@ -45,7 +49,7 @@ class LearnerSection(Section):
     """Groups in one forward and backward of a rank."""
     lr: float = Field(default=1e-6, gt=0)
     """Learning rate, constant."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's betas."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """AdamW's weight decay; norm weights are exempt."""

@@ -14,7 +14,7 @@ class MnistSource(Section):
     """The kind of source."""
     held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the images kept from training, drawn by `split_seed`."""
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
     """Seed of the split; keep it fixed over the runs that you compare."""
 
 
@@ -27,7 +27,7 @@ class ImageFolderSource(Section):
     """The folder."""
     held_out_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the images kept from training, drawn by `split_seed`."""
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
     """Seed of the split; keep it fixed over the runs that you compare."""
 
 

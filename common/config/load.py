@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -70,12 +70,13 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 def _sentence(error: ValidationError) -> str:
     """The first mistake, as `key = value: what is needed`. Unknown keys come first: they cause others."""
     details = error.errors()
-    first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
-    key = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+    first = min(details, key=lambda item: (item["type"] != "extra_forbidden", _is_other_member(item)))
+    path = [str(part) for part in first["loc"] if not _is_tag(part)]
+    key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        parent, _, name = key.rpartition(".")
-        near = get_close_matches(name, _known_keys(parent), n=1)
-        hint = f"did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else "see deploy/recipes"
+        *parents, name = path
+        near = get_close_matches(name, _known_keys(parents), n=1)
+        hint = f"did you mean {'.'.join((*parents, near[0]))}?" if near else "see deploy/recipes"
         return f"{key} is not a recipe key: {hint}"
     if first["type"] == "missing":
         return f"{key} is missing: set it"
@@ -88,10 +89,20 @@ def _sentence(error: ValidationError) -> str:
 _TAGS = {"mnist", "image_folder", "lpips", "shift_tolerant_lpips", "TransformerSize", "TokenizerSize"}
 
 
-def _known_keys(parent: str) -> list[str]:
-    section: Any = Recipe
-    for name in filter(None, parent.split(".")):
-        section = section.model_fields[name].annotation
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-    return list(section.model_fields)
+def _is_tag(part: int | str) -> bool:
+    return part in _TAGS or str(part).startswith("literal[")
+
+
+def _is_other_member(item: Any) -> bool:
+    """A mapping that is no name of a published size: what is wrong with it as a size of one's own says more."""
+    return item["type"] == "literal_error" and isinstance(item["input"], dict)
+
+
+def _known_keys(parents: Iterable[str]) -> list[str]:
+    """The keys of a section; of all its kinds, where it can be of several."""
+    sections: list[type[BaseModel]] = [Recipe]
+    for name in parents:
+        kinds = [section.model_fields[name].annotation for section in sections if name in section.model_fields]
+        members = [member for kind in kinds for member in get_args(kind) or (kind,)]
+        sections = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+    return [key for section in sections for key in section.model_fields]

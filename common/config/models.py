@@ -3,7 +3,7 @@
 from math import prod
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from common.config.base import Section
 
@@ -60,7 +60,7 @@ class TokenizerSize(Section):
 
     channels: int = Field(default=128, gt=0)
     """Width of the first level; a multiple of 32 (GroupNorm has 32 groups)."""
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    channel_multipliers: tuple[PositiveInt, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)
     """Width of each level over `channels`; each level but the last halves the picture."""
     num_res_blocks: int = Field(default=2, gt=0)
     """Residual blocks a level in the encoder; the decoder has one more."""

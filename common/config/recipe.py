@@ -95,8 +95,11 @@ class Recipe(Section):
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of one scored group: context, target and sampled tokens, log-probs, two reward terms."""
-        return 4 * (2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size) + 64
+        """Bytes of one scored group: context, target and sampled tokens, log-probs, two reward terms, ids.
+
+        The ids have room for an image name (a path, in a folder of pictures) of 256 bytes.
+        """
+        return 4 * (2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size) + 288
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -108,11 +108,11 @@ class EvaluationSection(Section):
     """Held-out images for the teacher-forced reward."""
     classifier: str = ""
     """Weights of the image classifier whose features and classes the scores use."""
-    compare_temperature: float | None = None
+    compare_temperature: float | None = Field(default=None, ge=0)
     """Also score the base at this sampling temperature, as a yardstick."""
     compare_prior: bool = False
     """Also train with the cross-entropy prior alone for as many steps, as a yardstick."""
-    seed: int = 1000
+    seed: int = Field(default=1000, ge=0)
     """Seed of the evaluation's own draws; noise is measured over `seed` and `seed + 1`."""
 
 

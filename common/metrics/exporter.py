@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
@@ -58,14 +59,16 @@ class Exporter:
         self._last_beat = time.monotonic()
         self.status = "starting"
         try:
-            self._server = make_server(section.host, section.port, self._serve, handler_class=_Quiet)
+            self._server = make_server(section.host, section.port, self._serve, _Server, _Quiet)
         except OSError as error:
             raise ClusterError(
                 f"metrics cannot be served on {section.host}:{section.port} ({error.strerror or error}): "
                 "set metrics.port to another port, or to 0 for any free one"
             ) from None
         self.url = f"http://{section.host}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True
+        )
         self._thread.start()
 
     def beat(self, status: str) -> None:
@@ -91,6 +94,12 @@ class Exporter:
             code, body = "404 Not Found", {"error": "this endpoint serves /metrics and /healthz"}
         start_response(code, [("Content-Type", "application/json")])
         return [json.dumps(body).encode() + b"\n"]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection, so that a client that stays silent holds up nobody else."""
+
+    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):

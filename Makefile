@@ -1,0 +1,29 @@
+# Each target sets up what it needs: a virtual environment in .venv, installed from pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo pretrain test lint clean
+
+demo: $(VENV)/installed
+	$(RUN) -m deploy train deploy/recipes/demo.yaml
+
+pretrain: $(VENV)/installed
+	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2
+
+test: $(VENV)/installed
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet '.[demo,dev]'
+	touch $@

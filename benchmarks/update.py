@@ -1,0 +1,178 @@
+"""Seconds of one policy update: a group in one row, against the published way of a row for every sample.
+
+Both forms take the same groups, give the same loss and the same gradient (asserted first), and differ only
+in what goes through the model: B rows with G samples each, or B·G rows that repeat the context.
+
+Shape letters: B groups, G samples a group, T image tokens, V codebook entries; N rows through the model,
+K samples a row. Grouped: N = B, K = G. Repeated: N = B·G, K = 1.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from common.config.algorithm import LearnerSection
+from common.config.models import TRANSFORMER_SIZES, LlamaGenPolicySpec
+from common.models.families import build_policy
+from common.token_distribution import log_probabilities
+from learner.advantage import group_advantages
+from learner.loss import ce_prior, policy_loss
+from learner.optimizer import build_optimizer
+
+NUM_CLASSES = 1000
+MAX_DIFFERENCE = 1e-4  # of loss and gradients, relative; float32 sums in another order
+SETTINGS = LearnerSection(num_steps=1)  # the paper's
+
+
+@dataclass(frozen=True)
+class Rows:
+    label_N: Tensor  # int64
+    context_NT: Tensor  # int64 [N, T-1]
+    targets_NT: Tensor  # int64
+    samples_NKT: Tensor  # int64
+    behaviour_logprobs_NKT: Tensor  # float32
+    advantages_NK: Tensor  # float32
+
+    def micro_batches(self, size: int) -> Iterator["Rows"]:
+        return map(Rows, *(column.split(size) for column in vars(self).values()))
+
+    def repeated(self) -> "Rows":
+        """A row for every sample."""
+        num_samples = self.samples_NKT.shape[1]
+        shared = (self.label_N, self.context_NT, self.targets_NT)
+        own = (self.samples_NKT, self.behaviour_logprobs_NKT, self.advantages_NK)
+        return Rows(
+            *(column.repeat_interleave(num_samples, dim=0) for column in shared),
+            *(column.flatten(0, 1)[:, None] for column in own),
+        )
+
+
+def random_groups(policy: nn.Module, codebook_size: int, num_tokens: int, num_groups: int, size: int) -> Rows:
+    """Random tokens and rewards; behaviour log-probs so far from the policy's that some ratios are clipped."""
+    label_B = torch.randint(NUM_CLASSES, (num_groups,))
+    targets_BT = torch.randint(codebook_size, (num_groups, num_tokens))
+    samples_BGT = torch.randint(codebook_size, (num_groups, size, num_tokens))
+    with torch.no_grad():
+        logits_BTV = policy({"label": label_B}, targets_BT[:, :-1])
+        logprobs_BGT = log_probabilities(logits_BTV, samples_BGT.transpose(1, 2)).transpose(1, 2)
+    behaviour_BGT = logprobs_BGT + 0.2 * torch.randn(logprobs_BGT.shape)
+    advantages_BG = group_advantages(torch.randn(num_groups, size), SETTINGS.advantage_clip)
+    return Rows(label_B, targets_BT[:, :-1], targets_BT, samples_BGT, behaviour_BGT, advantages_BG)
+
+
+def backward(policy: nn.Module, rows: Rows, micro_batch: int) -> float:
+    """Forward, loss and backward, normalised by the rows of the whole update; the loss."""
+    total = 0.0
+    for micro in rows.micro_batches(micro_batch):
+        logits_NTV = policy({"label": micro.label_N}, micro.context_NT)
+        policy_N, _ = policy_loss(
+            logits_NTV, micro.samples_NKT, micro.behaviour_logprobs_NKT, micro.advantages_NK,
+            SETTINGS.clip_range, temperature=1.0,
+        )  # fmt: skip
+        prior_N = ce_prior(logits_NTV, micro.targets_NT)
+        loss = (policy_N + SETTINGS.ce_weight * prior_N).sum() / len(rows.label_N)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def update(
+    policy: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, micro_batch: int
+) -> tuple[float, float]:
+    """One whole update; its seconds, and those of clipping and the optimizer alone."""
+    start = perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    backward(policy, rows, micro_batch)
+    learned = perf_counter()
+    nn.utils.clip_grad_norm_(policy.parameters(), SETTINGS.max_grad_norm)
+    optimizer.step()
+    end = perf_counter()
+    return end - start, end - learned
+
+
+def difference(policy: nn.Module, forms: dict[str, Rows], micro_batch: int) -> tuple[float, float]:
+    """Relative difference of the losses, and of the gradients: the worst parameter's largest deviation over
+    its largest gradient. Leaves the gradients of the last form behind."""
+    losses, gradients = [], []
+    for rows in forms.values():
+        policy.zero_grad(set_to_none=True)
+        losses.append(backward(policy, rows, micro_batch))
+        gradients.append([parameter.grad for parameter in policy.parameters()])
+    worst = max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*gradients, strict=True))
+    return abs(losses[0] - losses[1]) / abs(losses[0]), worst
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    size = TRANSFORMER_SIZES[options.size]
+    if options.layers:
+        size = size.model_copy(update={"num_layers": options.layers})
+    spec = LlamaGenPolicySpec(size=size, num_classes=NUM_CLASSES, checkpoint="none: random weights")
+    policy = build_policy(spec, codebook_size=options.codebook_size, grid_size=options.grid_size).eval()
+    nn.init.normal_(policy.output.weight, std=0.02)  # LlamaGen's zero would leave the blocks without gradient
+    grouped = random_groups(policy, options.codebook_size, policy.num_tokens, options.groups, options.samples)
+    forms = {"grouped": grouped, "repeated": grouped.repeated()}
+    micro_batch = options.micro_batch or options.groups * options.samples
+
+    loss_difference, gradient_difference = difference(policy, forms, micro_batch)
+    print(f"same update: loss differs by {loss_difference:.1e}, gradients by {gradient_difference:.1e} (relative)")
+    assert max(loss_difference, gradient_difference) < MAX_DIFFERENCE
+    optimizer = build_optimizer(policy, SETTINGS)
+    optimizer.step()  # allocates its state, outside of what is timed
+
+    timings: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
+    for _ in range(options.repeats):
+        for form, rows in forms.items():
+            timings[form].append(update(policy, optimizer, rows, micro_batch))
+    result = {
+        "benchmark": "update",
+        **vars(options),
+        "num_parameters": sum(p.numel() for p in policy.parameters()),
+    }
+    print(f"\n{'form':<10}{'rows':>6}{'median s':>10}{'min s':>8}{'of it optimizer s':>19}")
+    for form, rows in forms.items():
+        totals, optimizers = zip(*timings[form], strict=True)
+        result |= {f"{form}_median_seconds": median(totals), f"{form}_min_seconds": min(totals)}
+        print(
+            f"{form:<10}{len(rows.label_N):>6}{median(totals):>10.2f}{min(totals):>8.2f}{median(optimizers):>19.2f}"
+        )
+    ratio = result["repeated_median_seconds"] / result["grouped_median_seconds"]
+    print(f"ratio of medians {ratio:.2f}\n")
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    result |= {
+        "ratio": ratio, "loss_difference": loss_difference, "gradient_difference": gradient_difference,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "load_average": os.getloadavg()[0], "torch": torch.__version__,
+    }  # fmt: skip
+    print(json.dumps(result))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.update", description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default 1)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="timed updates of each form, taking turns (default 3)"
+    )
+    parser.add_argument("--groups", type=int, default=1, help="B: groups an update (default 1)")
+    parser.add_argument("--samples", type=int, default=8, help="G: samples a group (default 8)")
+    parser.add_argument("--micro-batch", type=int, default=0, help="rows through the model at once (default: all)")
+    parser.add_argument("--size", choices=TRANSFORMER_SIZES, default="B", help="LlamaGen size (default B)")
+    parser.add_argument("--layers", type=int, default=0, help="fewer blocks than the size has, for a quick look")
+    parser.add_argument("--grid-size", type=int, default=16, help="tokens a side (default 16: 256 px)")
+    parser.add_argument("--codebook-size", type=int, default=16384, help="V (default 16384)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

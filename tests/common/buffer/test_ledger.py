@@ -1,0 +1,261 @@
+"""The account of a run's samples under any order of events.
+
+The model plays a driver: actors roll tickets out, die and come too late, steps are learned and published, the
+run is checkpointed and killed. What the ledger promises must hold all along.
+"""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from common.buffer.ledger import Ledger
+from common.types import WorkTicket
+
+ACTORS = ("red", "blue", "green")
+
+
+@dataclass
+class Saved:
+    """What a checkpoint would hold."""
+
+    state: str
+    version: int
+    steps: list[list[int]]
+
+
+class Run(RuleBasedStateMachine):
+    """A driver that does whatever hypothesis thinks of."""
+
+    @initialize(
+        num_steps=st.integers(1, 5),
+        per_step=st.integers(1, 3),
+        size=st.integers(1, 3),
+        staleness=st.integers(0, 3),
+    )
+    def start(self, num_steps: int, per_step: int, size: int, staleness: int) -> None:
+        self.ledger = Ledger(num_steps, per_step, size, staleness)
+        self.version = 0
+        self.steps: list[list[int]] = []  # the tickets of each published step
+        self.running: list[int] = []
+        self.held: list[tuple[str, int, int]] = []  # actor incarnation, ticket, version it is rolled out with
+        self.lost: list[tuple[str, int]] = []  # what lost incarnations may still deliver
+        self.incarnation = dict.fromkeys(ACTORS, 0)
+        self.saved = Saved(json.dumps(self.ledger.state()), 0, [])
+
+    def name(self, actor: str) -> str:
+        return f"{actor}-{self.incarnation[actor]}"
+
+    @rule(actor=st.sampled_from(ACTORS))
+    def admit(self, actor: str) -> None:
+        ticket = self.ledger.admit(self.name(actor), self.version)
+        if ticket is None:
+            return
+        assert ticket.admitted_at_version == self.version
+        assert ticket.ticket_id not in [held for _, held, _ in self.held]
+        self.held.append((self.name(actor), ticket.ticket_id, self.version))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        actor, ticket, version = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        made_by = data.draw(st.integers(version, self.version))  # the actor may have pulled newer weights
+        assert self.ledger.deliver(ticket, actor, made_by)
+
+    @rule(actor=st.sampled_from(ACTORS))
+    def lose_an_actor(self, actor: str) -> None:
+        gone = self.name(actor)
+        own = [ticket for holder, ticket, _ in self.held if holder == gone]
+        assert self.ledger.revoke(gone) == own
+        self.held = [entry for entry in self.held if entry[0] != gone]
+        self.lost += [(gone, ticket) for ticket in own]
+        self.incarnation[actor] += 1
+
+    @precondition(lambda self: self.lost)
+    @rule(data=st.data())
+    def a_lost_actor_delivers_after_all(self, data: st.DataObject) -> None:
+        actor, ticket = data.draw(st.sampled_from(self.lost))
+        before = dict(self.ledger.buffered)
+        assert not self.ledger.deliver(ticket, actor, self.version)
+        assert self.ledger.buffered == before
+
+    @rule()
+    def start_a_step(self) -> None:
+        if self.running:
+            return
+        self.ledger.discard(self.ledger.stale(self.version))
+        waiting = dict(self.ledger.buffered)
+        taken = self.ledger.take(self.version)
+        if taken is None:
+            assert len(waiting) < self.ledger.tickets_per_step
+            return
+        assert len(taken) == self.ledger.tickets_per_step
+        assert all(0 <= self.version - waiting[ticket] <= self.ledger.max_staleness for ticket in taken)
+        self.running = taken
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def publish_the_step(self) -> None:
+        self.version += 1
+        self.ledger.release(self.running)
+        self.steps.append(self.running)
+        self.running = []
+
+    @precondition(lambda self: not self.running)
+    @rule()
+    def save_a_checkpoint(self) -> None:
+        self.saved = Saved(json.dumps(self.ledger.state()), self.version, list(self.steps))
+
+    @rule()
+    def die_and_resume(self) -> None:
+        old = self.ledger
+        self.ledger = Ledger(old.num_steps, old.tickets_per_step, old.samples_per_ticket, old.max_staleness)
+        self.ledger.restore(json.loads(self.saved.state))
+        self.version, self.steps, self.running = self.saved.version, list(self.saved.steps), []
+        self.held.clear()
+        self.lost.clear()
+        for actor in ACTORS:
+            self.incarnation[actor] += 1
+
+    @invariant()
+    def no_more_slots_than_there_are(self) -> None:
+        ledger = self.ledger
+        charged = [*ledger.out, *ledger.buffered, *ledger.taken]
+        assert len(set(charged)) == len(charged) <= ledger.capacity
+
+    @invariant()
+    def nothing_is_learned_twice_and_the_count_is_kept(self) -> None:
+        learned = [ticket for step in self.steps for ticket in step]
+        assert len(set(learned)) == len(learned) == self.ledger.num_learned
+
+    @invariant()
+    def strictly_on_policy_steps_learn_tickets_in_order(self) -> None:
+        if self.ledger.max_staleness == 0:
+            learned = [ticket for step in self.steps for ticket in step]
+            assert learned == list(range(len(learned)))
+
+    def teardown(self) -> None:
+        """One honest actor finishes the run: then every ticket was learned exactly once."""
+        if not hasattr(self, "ledger"):
+            return
+        for actor in ACTORS:
+            self.lose_an_actor(actor)
+        if self.running:
+            self.publish_the_step()
+        while len(self.steps) < self.ledger.num_steps:
+            while (ticket := self.ledger.admit("last", self.version)) is not None:
+                self.ledger.deliver(ticket.ticket_id, "last", self.version)
+            self.start_a_step()
+            assert self.running, "the run has come to a stop"
+            self.publish_the_step()
+        learned = sorted(ticket for step in self.steps for ticket in step)
+        assert learned == list(range(self.ledger.num_tickets))
+        assert self.ledger.admit("last", self.version) is None
+
+
+TestRun = Run.TestCase
+TestRun.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def admitted(ledger: Ledger, version: int) -> list[int]:
+    """Every ticket that `ledger` now has a slot for."""
+    tickets = []
+    while (ticket := ledger.admit("actor", version)) is not None:
+        tickets.append(ticket.ticket_id)
+    return tickets
+
+
+@given(per_step=st.integers(1, 4), staleness=st.integers(0, 4))
+@settings(deadline=None)
+def test_a_ticket_that_none_overtakes_is_never_stale(per_step: int, staleness: int) -> None:
+    """Actors as far ahead as the slots allow, all deliveries in order: the worst case without a straggler."""
+    ledger = Ledger(num_steps=8, tickets_per_step=per_step, samples_per_ticket=1, max_staleness=staleness)
+    oldest = 0
+    for version in range(8):
+        for ticket in admitted(ledger, version):
+            ledger.deliver(ticket, "actor", version)
+        oldest = max(oldest, version - min(ledger.buffered.values()))
+        assert ledger.stale(version) == []
+        taken = ledger.take(version)
+        assert taken is not None
+        ledger.release(taken)
+    assert oldest == staleness, "actors did not work ahead"
+
+
+def test_tickets_hold_consecutive_samples() -> None:
+    ledger = Ledger(num_steps=1, tickets_per_step=2, samples_per_ticket=3, max_staleness=0)
+    assert ledger.admit("red", 7) == WorkTicket(0, (0, 1, 2), 7)
+    assert ledger.admit("red", 7) == WorkTicket(1, (3, 4, 5), 7)
+    assert ledger.admit("red", 7) is None
+
+
+def test_slots_reopen_when_the_step_is_published_and_not_before() -> None:
+    ledger = Ledger(num_steps=3, tickets_per_step=2, samples_per_ticket=1, max_staleness=0)
+    for ticket in admitted(ledger, 0):
+        ledger.deliver(ticket, "actor", 0)
+    taken = ledger.take(0)
+    assert taken == [0, 1]
+    assert admitted(ledger, 0) == []
+    ledger.release(taken)
+    assert admitted(ledger, 1) == [2, 3]
+
+
+def test_a_revoked_ticket_goes_to_the_next_actor_before_new_ones() -> None:
+    ledger = Ledger(num_steps=4, tickets_per_step=2, samples_per_ticket=1, max_staleness=1)
+    assert [ledger.admit(actor, 0).ticket_id for actor in ("red", "blue", "red")] == [0, 1, 2]
+    assert ledger.revoke("red") == [0, 2]
+    assert [ledger.admit("green", 0).ticket_id for _ in range(3)] == [0, 2, 3]
+
+
+def test_a_result_of_a_revoked_actor_is_refused_even_if_the_ticket_is_out_again() -> None:
+    ledger = Ledger(num_steps=1, tickets_per_step=1, samples_per_ticket=1, max_staleness=0)
+    ledger.admit("red", 0)
+    ledger.revoke("red")
+    assert not ledger.deliver(0, "red", 0)
+    ledger.admit("blue", 0)
+    assert not ledger.deliver(0, "red", 0)
+    assert ledger.deliver(0, "blue", 0)
+    assert not ledger.deliver(0, "blue", 0), "the same result came twice"
+
+
+def test_groups_that_a_straggler_delivers_too_late_are_stale_and_rolled_again() -> None:
+    ledger = Ledger(num_steps=5, tickets_per_step=1, samples_per_ticket=1, max_staleness=1)
+    ledger.admit("slow", 0)
+    for version in (0, 1):  # two tickets overtake the first
+        ticket = ledger.admit("quick", version)
+        assert ticket is not None
+        ledger.deliver(ticket.ticket_id, "quick", version)
+        ledger.release(ledger.take(version) or [])
+    ledger.deliver(0, "slow", 0)
+    assert ledger.stale(1) == []
+    assert ledger.stale(2) == [0]
+    ledger.discard([0])
+    ticket = ledger.admit("quick", 2)
+    assert ticket is not None
+    assert (ticket.ticket_id, ticket.admitted_at_version) == (0, 2)
+
+
+def test_taking_a_stale_ticket_is_an_error_of_ours() -> None:
+    ledger = Ledger(num_steps=2, tickets_per_step=1, samples_per_ticket=1, max_staleness=0)
+    ledger.admit("red", 0)
+    ledger.deliver(0, "red", 0)
+    with pytest.raises(AssertionError):
+        ledger.take(1)
+
+
+def test_a_resume_rolls_out_again_what_was_not_learned() -> None:
+    ledger = Ledger(num_steps=4, tickets_per_step=1, samples_per_ticket=1, max_staleness=2)
+    for actor in ("red", "blue", "blue"):
+        ledger.admit(actor, 0)
+    ledger.deliver(1, "blue", 0)
+    ledger.release(ledger.take(0) or [])  # ticket 1, before ticket 0
+    ledger.deliver(2, "blue", 0)
+    assert ledger.state() == {"learned_below": 0, "learned_beyond": [1]}
+
+    resumed = Ledger(num_steps=4, tickets_per_step=1, samples_per_ticket=1, max_staleness=2)
+    resumed.restore(ledger.state())
+    assert resumed.num_learned == 1
+    assert admitted(resumed, 1) == [0, 2, 3]

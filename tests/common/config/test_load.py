@@ -1,0 +1,246 @@
+"""Recipes from files: every mistake is one clear sentence, and checking one is cheap."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common.config.load import load_recipe, with_changes
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+from common.paths import CHECKOUT
+
+SHIPPED = sorted((CHECKOUT / "deploy" / "recipes").rglob("*.yaml"))
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "source": {"kind": "image_folder", "path": "pictures"},
+    "tokenizer": {"size": "vq16", "checkpoint": "vq.pt"},
+    "policy": {"size": "B", "checkpoint": "policy.pt"},
+    "learner": {"num_steps": 10},
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of a sound recipe."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(SMALL))
+    return file
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    """What is wrong with a recipe, as its user reads it."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_a_small_recipe_takes_the_papers_settings(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert (recipe.group.size, recipe.learner.images_per_step, recipe.learner.lr) == (8, 128, 1e-6)
+    assert (recipe.learner.clip_range, recipe.learner.ce_weight) == (0.2, 0.1)
+    assert (recipe.reward.mse_weight, recipe.reward.lpips_weight) == (1, 1)
+    assert (recipe.grid_size, recipe.num_tokens, recipe.tickets_per_step) == (2, 4, 16)
+
+
+def test_overrides_are_yaml_values_of_dotted_keys(path: Path) -> None:
+    recipe = load_recipe(
+        path,
+        ["learner.lr=1e-5", "run.name=fast", "evaluation.compare_temperature=null", "learner.betas=[0.8, 0.9]"],
+    )
+    assert (recipe.learner.lr, recipe.run.name, recipe.learner.betas) == (1e-5, "fast", (0.8, 0.9))
+    assert recipe.evaluation.compare_temperature is None
+    assert recipe.learner.num_steps == 10
+
+
+def test_a_resolved_recipe_is_read_back_as_it_was(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path, ["buffer.max_staleness=2"])
+    resolved = tmp_path / "recipe.json"
+    resolved.write_text(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    assert load_recipe(resolved) == recipe
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_recipe_is_sound(shipped: Path) -> None:
+    load_recipe(shipped)
+
+
+def test_recipes_are_shipped() -> None:
+    assert CHECKOUT / "deploy" / "recipes" / "demo.yaml" in SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("learner.lrr=1", "learner.lr"),
+        ("lerner.lr=1", "learner"),
+        ("group.sise=4", "group.size"),
+        ("source.pth=x", "source.path"),
+        ("perceptual={family: lpips, nett: vgg}", "perceptual.net"),
+        ("policy.size={num_layers: 1, num_heads: 1, dims: 4}", "policy.size.dim"),
+        ("pretrain={tokenizer: {num_stepss: 1}}", "pretrain.tokenizer.num_steps"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_key_of_its_section(
+    override: str, meant: str, path: Path
+) -> None:
+    message = refusal(path, override)
+    assert " is not a recipe key: " in message
+    assert message.endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("override", ["zzz=1", "zzz.yyy.xxx=1", "learner.zzz=1", "learner.=1", ".=1"])
+def test_an_unknown_key_unlike_any_other_points_at_the_shipped_recipes(override: str, path: Path) -> None:
+    assert refusal(path, override).endswith("is not a recipe key: see deploy/recipes")
+
+
+@pytest.mark.parametrize("key", ["learner.lr", "zzz.yyy"])
+def test_a_dotted_key_in_a_file_is_an_unknown_key(key: str, path: Path) -> None:
+    path.write_text(yaml.safe_dump(SMALL | {key: 1}))
+    assert refusal(path).startswith(f"{key} is not a recipe key: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(None, "image_size"), (None, "learner"), ("policy", "checkpoint"), ("learner", "num_steps")],
+)
+def test_a_missing_key_is_named(section: str | None, key: str, path: Path) -> None:
+    tree = json.loads(json.dumps(SMALL))
+    del (tree[section] if section else tree)[key]
+    path.write_text(yaml.safe_dump(tree))
+    assert refusal(path) == f"{section + '.' if section else ''}{key} is missing: set it"
+
+
+def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None:
+    assert refusal(path, "policy.size={num_layers: 2, dim: 8}") == "policy.size.num_heads is missing: set it"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("learner.lr=0", "learner.lr is 0: input should be greater than 0"),
+        ("learner.lr=fast", "learner.lr is 'fast': input should be a valid number, unable to parse"),
+        ("learner.num_steps=2.5", "learner.num_steps is 2.5: input should be a valid integer"),
+        ("learner.betas=[0.9, 1]", "learner.betas.1 is 1: input should be less than 1"),
+        ("learner=3", "learner is 3: input should be a valid dictionary"),
+        ("group.size=1", "group.size is 1: input should be greater than or equal to 2"),
+        ("context.noise=1.5", "context.noise is 1.5: input should be less than or equal to 1"),
+        ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
+        ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),
+        ("source.kind=tar", "source is {'kind': 'tar', 'path': 'pictures'}: input tag 'tar' found"),
+        ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
+        ("seed=-1", "seed is -1: input should be greater than or equal to 0"),
+        ("evaluation.seed=-1", "evaluation.seed is -1: input should be greater than or equal to 0"),
+        ("source.split_seed=-1", "source.split_seed is -1: input should be greater than or equal to 0"),
+        (
+            "tokenizer.size={channel_multipliers: []}",
+            "tokenizer.size.channel_multipliers is []: tuple should have",
+        ),
+    ],
+)
+def test_an_impossible_value_is_shown_with_what_is_needed(override: str, sentence: str, path: Path) -> None:
+    assert refusal(path, override).startswith(sentence)
+
+
+def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Path) -> None:
+    overrides = ["buffer.max_staleness=3", "buffer.max_bytes=100000"]
+    need = 4 * 128 * load_recipe(path).group_bytes
+    message = refusal(path, *overrides)
+    assert "buffer.max_bytes is 100000, but max_staleness 3 with 128 images a step keeps 512 groups" in message
+    assert f"raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness" in message
+    assert load_recipe(path, [overrides[0], f"buffer.max_bytes={need}"]).buffer_capacity == 512
+    refusal(path, overrides[0], f"buffer.max_bytes={need - 1}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["learner.images_per_step=100"],
+            "learner.images_per_step is 100 and actors.images_per_ticket is 8: the first must be a multiple",
+        ),
+        (["learner.num_ranks=129"], "learner.num_ranks is 129, more than learner.images_per_step (128)"),
+        (
+            ["image_size=40"],
+            "image_size is 40, but the tokenizer halves images 4 times: use a multiple of 16",
+        ),
+        (["tokenizer.size={channels: 48}"], "tokenizer.size.channels is 48: use a multiple of 32"),
+        (
+            ["policy.size={num_layers: 1, num_heads: 4, dim: 20}"],
+            "policy.size.dim is 20 with 4 heads: dim / num_heads must be a multiple of 4",
+        ),
+        (
+            ["evaluation.enabled=true"],
+            "evaluation.enabled is true, but evaluation.classifier names no weights file: set one of the two",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(overrides: list[str], sentence: str, path: Path) -> None:
+    assert refusal(path, *overrides).startswith(sentence)
+
+
+@pytest.mark.parametrize("override", ["learner.lr", "=3", ""])
+def test_an_override_without_key_or_value_is_shown_how_to_write_one(override: str, path: Path) -> None:
+    assert refusal(path, override) == f"'{override}' is no override: write key=value, as in learner.lr=1e-5"
+
+
+def test_an_override_that_is_no_yaml_is_refused(path: Path) -> None:
+    assert refusal(path, "seed=[1") == "'seed=[1': the value is not YAML; quote it"
+
+
+def test_an_override_below_a_value_is_refused(path: Path) -> None:
+    assert refusal(path, "learner.num_steps.x=3") == (
+        "learner.num_steps.x: learner.num_steps is a value, not a section"
+    )
+
+
+def test_a_recipe_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.yaml"
+    assert refusal(gone) == f"no recipe at {gone}: the shipped ones are in deploy/recipes"
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getpid []", b"[1]: 2"])
+def test_a_file_that_is_no_yaml_is_refused(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path} is not a readable YAML file: ")
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    assert "is not a readable YAML file: [Errno 21] Is a directory" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "demo"])
+def test_a_file_without_sections_is_refused(content: str, path: Path) -> None:
+    path.write_text(content)
+    assert refusal(path) == f"{path} holds no recipe: a mapping of sections is needed"
+
+
+def test_changes_give_another_recipe_that_is_checked_again(tiny_recipe: Recipe) -> None:
+    changed = with_changes(tiny_recipe, {"learner.lr": 0.5, "evaluation.num_samples": 30})
+    assert (changed.learner.lr, changed.evaluation.num_samples) == (0.5, 30)
+    assert tiny_recipe.learner.lr == 1e-3
+    assert with_changes(changed, {"learner.lr": 1e-3, "evaluation.num_samples": 2000}) == tiny_recipe
+    with pytest.raises(ValueError, match="must be a multiple of the second"):
+        with_changes(tiny_recipe, {"learner.images_per_step": 5})
+    with pytest.raises(ValueError, match=r"learner\.lrr\s+Extra inputs"):
+        with_changes(tiny_recipe, {"learner.lrr": 1})
+
+
+def test_a_recipe_is_frozen(tiny_recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        tiny_recipe.learner.lr = 1.0  # type: ignore[misc]
+
+
+def test_loading_recipes_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from common.config.load import load_recipe; load_recipe('deploy/recipes/demo.yaml'); "
+        "print(sorted({'torch', 'ray', 'numpy', 'pyarrow'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

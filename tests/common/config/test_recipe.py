@@ -1,0 +1,66 @@
+"""What a recipe derives from its keys, and that every key is documented."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.schema import GroupBatch, to_table
+
+
+def sections(kind: Any) -> Iterator[type[BaseModel]]:
+    """A section and all those within it."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from sections(field.annotation)
+    for member in get_args(kind):
+        yield from sections(member)
+
+
+SECTIONS = sorted(set(sections(Recipe)), key=lambda section: section.__name__)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_key_has_its_line_of_prose(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        assert field.description, f"{section.__name__}.{name}"
+        assert field.description.endswith("."), f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_section_is_frozen_and_refuses_unknown_keys(section: type[BaseModel]) -> None:
+    assert section.model_config.get("frozen")
+    assert section.model_config.get("extra") == "forbid"
+
+
+def test_the_derived_sizes_follow_from_the_keys(tiny_recipe: Recipe) -> None:
+    assert (tiny_recipe.grid_size, tiny_recipe.num_tokens) == (8, 64)  # 32 px, halved twice
+    assert tiny_recipe.tickets_per_step == 2
+    assert tiny_recipe.buffer_capacity == 4
+    assert with_changes(tiny_recipe, {"buffer.max_staleness": 3}).buffer_capacity == 16
+
+
+@pytest.mark.parametrize("num_rows", [1, 8])
+def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
+    num_rows: int, tiny_recipe: Recipe
+) -> None:
+    B, G, T = num_rows, tiny_recipe.group.size, tiny_recipe.num_tokens
+    groups = GroupBatch(
+        sample_index_B=np.arange(B),
+        image_id_B=tuple("n01440764/" + "x" * 240 for _ in range(B)),  # a long path in a folder of pictures
+        policy_version=0,
+        codebook_size=20,
+        context_tokens_BT=np.zeros((B, T - 1), np.int32),
+        target_tokens_BT=np.zeros((B, T), np.int32),
+        sampled_tokens_BGT=np.zeros((B, G, T), np.int32),
+        behaviour_logprobs_BGT=np.zeros((B, G, T), np.float32),
+        reward_mse_BG=np.zeros((B, G), np.float32),
+        reward_lpips_BG=np.zeros((B, G), np.float32),
+        condition={"label": np.zeros(B, np.int64)},
+    )
+    assert 0.85 * B * tiny_recipe.group_bytes < to_table(groups).nbytes <= B * tiny_recipe.group_bytes

@@ -1,0 +1,133 @@
+"""Groups as Arrow tables: what goes in comes out, on this side of a buffer or on the other.
+
+Letters: B rows, G samples a group, T image tokens, V codebook entries.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.schema import SCHEMA_VERSION, GroupBatch, concatenate, from_table, to_table
+
+V = 20
+
+
+def groups(B: int, G: int = 3, T: int = 4, version: int = 5, seed: int = 0) -> GroupBatch:
+    draws = np.random.default_rng(seed)
+    return GroupBatch(
+        sample_index_B=draws.integers(2**40, size=B),
+        image_id_B=tuple(f"Ä{row}.png" for row in range(B)),
+        policy_version=version,
+        codebook_size=V,
+        context_tokens_BT=draws.integers(V, size=(B, T - 1), dtype=np.int32),
+        target_tokens_BT=draws.integers(V, size=(B, T), dtype=np.int32),
+        sampled_tokens_BGT=draws.integers(V, size=(B, G, T), dtype=np.int32),
+        behaviour_logprobs_BGT=draws.standard_normal((B, G, T), dtype=np.float32),
+        reward_mse_BG=draws.random((B, G), dtype=np.float32),
+        reward_lpips_BG=draws.random((B, G), dtype=np.float32),
+        condition={
+            "label": draws.integers(10, size=B),
+            "caption_features": draws.standard_normal((B, 2, 3), dtype=np.float32),
+        },
+    )
+
+
+def through_a_buffer(table: pa.Table) -> pa.Table:
+    """Written to bytes as Arrow IPC and read back, as another process would."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
+
+
+def assert_equal(one: GroupBatch, other: GroupBatch) -> None:
+    assert one.condition.keys() == other.condition.keys()
+    for name, value in (vars(one) | dict(one.condition)).items():
+        expected = vars(other).get(name, other.condition.get(name))
+        if isinstance(value, np.ndarray):
+            assert value.dtype == expected.dtype, name
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+        elif name != "condition":
+            assert value == expected, name
+
+
+@given(B=st.integers(1, 5), G=st.integers(2, 4), T=st.integers(2, 6), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_groups_come_back_as_they_went(B: int, G: int, T: int, seed: int) -> None:
+    batch = groups(B, G, T, seed=seed)
+    assert_equal(from_table(through_a_buffer(to_table(batch))), batch)
+
+
+def test_a_row_is_a_group_and_columns_keep_dtype_and_shape() -> None:
+    table = to_table(groups(B=2, G=3, T=4))
+    assert table.num_rows == 2
+    assert table.column_names == [
+        "sample_index",
+        "image_id",
+        "policy_version",
+        "context_tokens",
+        "target_tokens",
+        "sampled_tokens",
+        "behaviour_logprobs",
+        "reward_mse",
+        "reward_lpips",
+        "condition.label",
+        "condition.caption_features",
+    ]
+    types = {field.name: field.type for field in table.schema}
+    assert types["context_tokens"] == pa.fixed_shape_tensor(pa.int32(), [3])
+    assert types["sampled_tokens"] == pa.fixed_shape_tensor(pa.int32(), [3, 4])
+    assert types["behaviour_logprobs"] == pa.fixed_shape_tensor(pa.float32(), [3, 4])
+    assert types["condition.label"] == pa.int64()
+
+
+def test_the_schema_names_its_version_and_the_sizes() -> None:
+    metadata = to_table(groups(B=2, G=3, T=4)).schema.metadata
+    assert metadata == {b"schema_version": b"1", b"G": b"3", b"T": b"4", b"V": b"20"}
+
+
+def test_a_slice_of_a_table_is_its_rows() -> None:
+    batch = groups(B=4)
+    middle = from_table(to_table(batch).slice(1, 2))
+    assert middle.image_id_B == batch.image_id_B[1:3]
+    np.testing.assert_array_equal(middle.sampled_tokens_BGT, batch.sampled_tokens_BGT[1:3])
+    np.testing.assert_array_equal(middle.condition["label"], batch.condition["label"][1:3])
+
+
+def test_a_table_in_pieces_is_read_as_one() -> None:
+    one, other = groups(B=2, seed=0), groups(B=1, seed=1)
+    together = from_table(pa.concat_tables([to_table(one), to_table(other)]))
+    assert_equal(together, concatenate([one, other]))
+
+
+def test_reading_copies_no_tensors() -> None:
+    table = to_table(groups(B=2))
+    assert not from_table(table).sampled_tokens_BGT.flags.owndata
+
+
+def test_groups_of_another_schema_version_are_refused() -> None:
+    table = to_table(groups(B=1))
+    metadata = table.schema.metadata | {b"schema_version": str(SCHEMA_VERSION + 1).encode()}
+    with pytest.raises(ValueError, match=r"these groups have schema version 2, this code reads 1: learn from"):
+        from_table(through_a_buffer(table.replace_schema_metadata(metadata)))
+
+
+def test_joined_batches_keep_their_order_and_the_oldest_version() -> None:
+    batches = [groups(2, version=7, seed=0), groups(1, version=6, seed=1), groups(1, version=9, seed=2)]
+    joined = concatenate(batches)
+    assert len(joined) == 4
+    assert joined.policy_version == 6
+    assert joined.sample_index_B.tolist() == [index for batch in batches for index in batch.sample_index_B]
+    assert joined.image_id_B == ("Ä0.png", "Ä1.png", "Ä0.png", "Ä0.png")
+    np.testing.assert_array_equal(
+        joined.condition["caption_features"][2], batches[1].condition["caption_features"][0]
+    )
+
+
+def test_one_batch_joined_is_itself() -> None:
+    batch = groups(3)
+    assert_equal(concatenate([replace(batch)]), batch)

@@ -1,0 +1,101 @@
+"""From logits to tokens. Letters: N rows, K draws a row, V codebook entries."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from common.token_distribution import draw, keep_likely, log_probabilities
+
+PROBABILITIES = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2])
+LOGITS_NV = PROBABILITIES.log()[None]
+
+
+def kept(logits_NV: Tensor) -> list[int]:
+    return logits_NV[0].isfinite().nonzero()[:, 0].tolist()
+
+
+def test_a_uniform_number_picks_the_token_whose_share_it_falls_into() -> None:
+    # shares end at 0.1, 0.5, 0.5, 0.8 and 1
+    uniforms_NK = torch.tensor([[0.0, 0.09, 0.11, 0.49, 0.51, 0.79, 0.81, 0.999]], dtype=torch.float64)
+    assert draw(LOGITS_NV, uniforms_NK).tolist() == [[0, 0, 1, 1, 3, 3, 4, 4]]
+
+
+def test_tokens_come_as_often_as_their_probability() -> None:
+    uniforms_NK = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = draw(LOGITS_NV, uniforms_NK)[0].bincount(minlength=5) / 100_000
+    assert_close(shares, PROBABILITIES, rtol=0, atol=0.006)  # four standard deviations
+    assert shares[2] == 0
+
+
+def test_temperature_divides_the_logits() -> None:
+    uniforms_NK = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = draw(LOGITS_NV, uniforms_NK, temperature=0.5)[0].bincount(minlength=5) / 100_000
+    assert_close(shares, PROBABILITIES**2 / (PROBABILITIES**2).sum(), rtol=0, atol=0.006)
+
+
+@given(seed=st.integers(0, 2**31), size=st.integers(2, 5000))
+@settings(deadline=None, max_examples=50)
+def test_the_ends_of_the_interval_never_give_an_impossible_token(seed: int, size: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    logits_NV = torch.randn(1, size, generator=draws)
+    logits_NV[torch.rand(1, size, generator=draws) < 0.5] = -math.inf
+    logits_NV[0, seed % size] = 0.0
+    tokens_NK = draw(logits_NV, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64))
+    assert logits_NV[0, tokens_NK[0]].isfinite().all()
+
+
+def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits_NV = torch.randn(4, 50, generator=draws)
+    uniforms_NK = torch.rand(4, 9, generator=draws, dtype=torch.float64)
+    together_NK = draw(logits_NV, uniforms_NK)
+    for row in range(4):
+        assert draw(logits_NV[row : row + 1], uniforms_NK[row : row + 1])[0].equal(together_NK[row])
+
+
+def test_log_probabilities_are_those_of_the_tempered_softmax() -> None:
+    tokens_NK = torch.tensor([[1, 3, 1]])
+    assert_close(log_probabilities(LOGITS_NV, tokens_NK).exp(), torch.tensor([[0.4, 0.3, 0.4]]))
+    cooler = log_probabilities(LOGITS_NV, tokens_NK, temperature=0.5).exp()
+    assert_close(cooler, torch.tensor([[0.16, 0.09, 0.16]]) / 0.30)
+
+
+def test_log_probabilities_are_float32_of_any_logits() -> None:
+    assert log_probabilities(LOGITS_NV.bfloat16(), torch.tensor([[0]])).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("top_k", "tokens"), [(1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (0, [0, 1, 3, 4]), (9, [0, 1, 3, 4])]
+)
+def test_top_k_keeps_the_k_most_likely_tokens(top_k: int, tokens: list[int]) -> None:
+    assert kept(keep_likely(LOGITS_NV, top_k=top_k)) == tokens
+
+
+@pytest.mark.parametrize(
+    ("top_p", "tokens"), [(0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [1, 3, 4]), (0.95, [0, 1, 3, 4])]
+)
+def test_top_p_keeps_the_fewest_tokens_that_hold_the_probability(top_p: float, tokens: list[int]) -> None:
+    assert kept(keep_likely(LOGITS_NV, top_p=top_p)) == tokens
+
+
+def test_top_p_is_taken_of_what_top_k_leaves() -> None:
+    # of 0.4 and 0.3 the first alone holds 4/7 = 0.571
+    assert kept(keep_likely(LOGITS_NV, top_k=2, top_p=0.57)) == [1]
+    assert kept(keep_likely(LOGITS_NV, top_k=2, top_p=0.58)) == [1, 3]
+
+
+def test_what_is_kept_is_unchanged_and_the_rest_cannot_be_drawn() -> None:
+    likely_NV = keep_likely(LOGITS_NV, top_k=3, top_p=0.8)
+    assert likely_NV[0, kept(likely_NV)].equal(LOGITS_NV[0, kept(likely_NV)])
+    uniforms_NK = torch.linspace(0, 0.9999, 101, dtype=torch.float64)[None]
+    assert set(draw(likely_NV, uniforms_NK)[0].tolist()) == set(kept(likely_NV))
+
+
+def test_each_row_is_cut_by_itself() -> None:
+    both_NV = torch.cat([LOGITS_NV, LOGITS_NV.flip(1)])
+    assert keep_likely(both_NV, top_p=0.41)[1].flip(0).equal(keep_likely(LOGITS_NV, top_p=0.41)[0])

@@ -1,0 +1,175 @@
+"""Checkpoints are complete or absent, and what is resumed is what was saved."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.errors import CheckpointError
+from common.models.llamagen.checkpoints import load_weights
+from common.types import WeightSnapshot
+from common.weights.snapshot import take_snapshot
+from learner.checkpoint import (
+    MANIFEST,
+    OPTIMIZER,
+    POLICY,
+    STATE,
+    CheckpointState,
+    newest_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+def model(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).bfloat16())
+
+
+def snapshot(seed: int = 0) -> WeightSnapshot:
+    return take_snapshot(model(seed), version=5, step=3)
+
+
+def state(step: int) -> CheckpointState:
+    ledger = {"learned_below": 4, "learned_beyond": [6]}
+    return CheckpointState(step, step + 1, ledger, groups_learned=31, images_skipped=1, recipe={"seed": 7})
+
+
+MOMENTS = {"0.weight.step": np.float32(3), "0.weight.exp_avg": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+
+
+def write(folder: Path, step: int, seed: int = 0) -> Path:
+    return write_checkpoint(folder, snapshot(seed), MOMENTS, state(step))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+each_damage = pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
+each_file = pytest.mark.parametrize("name", [POLICY, OPTIMIZER, STATE])
+
+
+def test_state_optimizer_and_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    path = write(tmp_path, step=3, seed=1)
+    assert path == tmp_path / "step-000003"
+    saved, arrays = read_checkpoint(path)
+    assert saved == state(3)
+    assert arrays.keys() == MOMENTS.keys()
+    for name, array in MOMENTS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+    loaded = model(seed=2)
+    load_weights(loaded, path, what="policy")
+    for name, value in model(seed=1).state_dict().items():
+        assert loaded.state_dict()[name].equal(value)
+        assert loaded.state_dict()[name].dtype == value.dtype
+
+
+def test_a_checkpoint_leaves_no_temporary_files_and_replaces_the_same_step(tmp_path: Path) -> None:
+    write(tmp_path, step=3, seed=0)
+    path = write(tmp_path, step=3, seed=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-000003"]
+    assert sorted(entry.name for entry in path.iterdir()) == sorted([MANIFEST, OPTIMIZER, POLICY, STATE])
+    loaded = model(seed=2)
+    load_weights(loaded, path, what="policy")
+    assert loaded.state_dict()["0.weight"].equal(model(seed=1).state_dict()["0.weight"])
+
+
+@each_damage
+@each_file
+def test_a_file_that_is_not_as_it_was_written_is_refused_by_its_name(name: str, damage, tmp_path: Path) -> None:
+    path = write(tmp_path, step=3)
+    damage(path / name)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path / name} is not the file that the checkpoint's manifest names")
+
+
+@each_damage
+@each_file
+def test_an_older_intact_checkpoint_is_taken_instead_of_a_damaged_one(
+    name: str, damage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = write(tmp_path, step=3), write(tmp_path, step=10)
+    assert newest_checkpoint(tmp_path) == newer
+    damage(newer / name)
+    assert newest_checkpoint(tmp_path) == older
+    assert f"{newer / name} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}"])
+def test_a_manifest_that_says_nothing_is_damage_too(content: str, tmp_path: Path) -> None:
+    older, newer = write(tmp_path, step=3), write(tmp_path, step=4)
+    (newer / MANIFEST).write_text(content)
+    assert newest_checkpoint(tmp_path) == older
+    with pytest.raises(CheckpointError, match="is not the file that the checkpoint's manifest names"):
+        read_checkpoint(newer)
+
+
+def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    older, newer = write(tmp_path, step=3), write(tmp_path, step=4)
+    (newer / MANIFEST).unlink()
+    assert newest_checkpoint(tmp_path) == older
+    with pytest.raises(CheckpointError, match=rf"{newer} is no complete checkpoint: {MANIFEST} is missing"):
+        read_checkpoint(newer)
+
+
+def test_a_half_written_checkpoint_is_ignored_and_cleared_away_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = write(tmp_path, step=3)
+
+    def disk_full(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr("learner.checkpoint.save_file", disk_full)
+        write(tmp_path, step=4)
+    assert newest_checkpoint(tmp_path) == older
+    write(tmp_path, step=4)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_a_checkpoint_that_fails_to_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, step=3)
+
+    def disk_full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("learner.checkpoint.save_file", disk_full)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path, step=3)
+    assert read_checkpoint(path)[0] == state(3)
+
+
+def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "none") is None
+    assert newest_checkpoint(tmp_path) is None
+    for step in (9, 1_000_000, 999_999, 10):
+        write(tmp_path, step)
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-1000000"
+
+
+def test_pruning_keeps_the_newest_and_touches_nothing_else(tmp_path: Path) -> None:
+    for step in (1, 2, 999_999, 1_000_000):
+        write(tmp_path, step)
+    (tmp_path / "step-notes").mkdir()
+    (tmp_path / "step-000000").mkdir()  # without a manifest
+    prune_checkpoints(tmp_path, keep=2)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "step-000000",
+        "step-1000000",
+        "step-999999",
+        "step-notes",
+    ]
+    prune_checkpoints(tmp_path, keep=5)
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-1000000"

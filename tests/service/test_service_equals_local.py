@@ -1,0 +1,82 @@
+"""What the service computes: at staleness 0 exactly what `local` does, whoever does the work."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from deploy.driver import train
+from deploy.local_run import run_local
+
+pytestmark = pytest.mark.ray
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def events(folder: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in metrics(folder)]
+
+
+def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run):
+    local = run_local(small_run("local")).path
+    assert losses(local)[0] != losses(local)[-1]
+    for count in (1, 2):
+        service = train(small_run(f"service-{count}", {"actors.count": count})).folder.path
+        assert losses(service) == pytest.approx(losses(local), rel=0, abs=1e-6)
+        assert summary(service)["weights_sha256"] == summary(local)["weights_sha256"]
+        assert {line["staleness_max"] for line in metrics(service)} == {0}
+
+
+def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run):
+    one = run_local(small_run("one")).path
+    two = train(small_run("two", {"learner.num_ranks": 2})).folder.path
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    expected = load_file(one / "policy.safetensors")
+    actual = load_file(two / "checkpoints" / "step-000005" / "policy.safetensors")
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        assert abs(actual[name] - value).max() < 1e-5, name
+
+
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run):
+    whole = run_local(small_run("whole")).path
+    train(small_run("parts", {"learner.num_steps": 2}))
+    parts = train(small_run("parts")).folder.path
+    assert [line["step"] for line in metrics(parts)] == [1, 2, 3, 4, 5]
+    assert losses(parts) == pytest.approx(losses(whole), rel=0, abs=1e-6)
+    assert summary(parts)["weights_sha256"] == summary(whole)["weights_sha256"]
+
+
+def test_with_staleness_2_actors_work_ahead_and_no_group_is_older(small_run):
+    recipe = small_run("async", {"buffer.max_staleness": 2, "learner.num_steps": 12, "actors.count": 2})
+    folder = train(recipe).folder.path
+    staleness = [line["staleness_max"] for line in metrics(folder)]
+    assert max(staleness) <= 2
+    assert staleness[0] == 0
+    assert max(staleness) > 0, "actors never rolled out during an update"
+    learned = [ticket for event in events(folder, "step_learned") for ticket in event["tickets"]]
+    assert sorted(learned) == list(range(12 * recipe.tickets_per_step))
+
+
+def test_a_broken_image_is_skipped_counted_and_named(small_run, digit_folder):
+    (digit_folder / "3" / "broken.png").write_bytes(b"not a picture")
+    source = {"kind": "image_folder", "path": str(digit_folder)}
+    folder = train(small_run("broken", {"source": source, "policy.num_classes": 10})).folder.path
+    num_images = len(list(digit_folder.rglob("*.png")))
+    assert num_images == 40
+    skipped = events(folder, "image_skipped")
+    assert {event["image_id"] for event in skipped} == {"3/broken.png"}
+    assert summary(folder)["images_skipped"] == len(skipped) == 1
+    assert summary(folder)["groups_learned"] == 39
