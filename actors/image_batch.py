@@ -1,14 +1,16 @@
 """Images read together, without the broken ones among them."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import BrokenImageError, DataError
-from common.protocols import Condition, ImageSource
+from common.protocols import Condition, ImageSource, SourceImage
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,20 @@ class ImageBatch:
         return to_tensor(self.pixels_BHWC).to(device), condition
 
 
-def read_batch(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch | dict[int, BrokenImageError]:
-    """The readable images among `image_indices`; where none is, what is wrong with each."""
+def read_batch(
+    source: ImageSource, image_indices: Sequence[int], executor: Executor | None = None
+) -> ImageBatch | dict[int, BrokenImageError]:
+    """The readable images among `image_indices`; where none is, what is wrong with each.
+
+    The threads of `executor` read them together; what comes back does not depend on it.
+    """
     images, broken = {}, {}
-    for position, index in enumerate(image_indices):
-        try:
-            images[position] = source.read(index)
-        except BrokenImageError as error:
-            broken[position] = error
+    read_all = map if executor is None else executor.map
+    for position, image in enumerate(read_all(partial(_read, source), image_indices)):
+        if isinstance(image, BrokenImageError):
+            broken[position] = image
+        else:
+            images[position] = image
     if not images:
         return broken
     read = list(images.values())
@@ -43,6 +51,13 @@ def read_batch(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch 
         condition={name: np.stack([image.condition[name] for image in read]) for name in read[0].condition},
         broken=broken,
     )
+
+
+def _read(source: ImageSource, index: int) -> SourceImage | BrokenImageError:
+    try:
+        return source.read(index)
+    except BrokenImageError as error:
+        return error
 
 
 def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch:

@@ -6,6 +6,7 @@ Letters: B images of the ticket, G samples a group, T image tokens, V codebook e
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ class RolloutPipeline:
         self._tokenizer = tokenizer
         self._reward = PixelReward(tokenizer, perceptual, recipe.reward)
         self._device = device
+        self._readers = ThreadPoolExecutor(recipe.actors.num_read_threads, thread_name_prefix="read")
 
     @torch.no_grad()
     def roll_out(
@@ -57,7 +59,8 @@ class RolloutPipeline:
     ) -> Rollout:
         """The scored groups of `sample_indices`, in order, without those whose image is broken."""
         with clock("read"):
-            images = read_batch(self._source, [self._order.image_index(index) for index in sample_indices])
+            indices = [self._order.image_index(index) for index in sample_indices]
+            images = read_batch(self._source, indices, self._readers)
         if not isinstance(images, ImageBatch):
             return Rollout(None, _skipped(sample_indices, images))
         recipe = self._recipe

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -19,12 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {"service": "train", "local": "local"}
 ACTOR_STAGES = ("transfer", "read", "encode", "policy", "sample", "decode", "perceptual")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
+MAX_STALENESS = 2
+TAIL = MAX_STALENESS + 1  # last steps: no more tickets are handed out, and the buffer only empties
 OVERRIDES = (
     "resume=never",
     "actors.count=1",
     "learner.num_ranks=1",
     "compute.num_threads=1",
-    "buffer.max_staleness=2",
+    f"buffer.max_staleness={MAX_STALENESS}",
     "evaluation.enabled=false",
     "checkpoint.every=1000000000",  # the one at the end lies outside of every step
     "metrics.port=0",
@@ -33,8 +35,19 @@ OVERRIDES = (
 Line = dict[str, Any]  # of metrics.jsonl
 
 
-def run(kind: str, folder: Path, options: argparse.Namespace) -> list[Line]:
-    """Run the command to its end; its metrics without the first steps."""
+@dataclass(frozen=True)
+class Measured:
+    lines: list[Line]  # of the steps between warm-up and tail
+    groups_from_before: int  # of those learned, the ones that the buffer had before and does not hold after
+
+    @property
+    def groups_per_second(self) -> float:
+        learned = sum(line["num_groups"] for line in self.lines)
+        return (learned - self.groups_from_before) / sum(line["step_seconds"] for line in self.lines)
+
+
+def run(kind: str, folder: Path, options: argparse.Namespace) -> Measured:
+    """Run the command to its end, and read its metrics."""
     own = (f"run.dir={folder}", f"run.name={kind}", f"learner.num_steps={options.steps}")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # a Ray of its own
     done = subprocess.run(
@@ -49,12 +62,9 @@ def run(kind: str, folder: Path, options: argparse.Namespace) -> list[Line]:
         sys.exit(f"{done.stdout}\n{kind} ended with status {done.returncode}")
     lines = [json.loads(line) for line in (folder / kind / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == options.steps
-    return lines[options.warm_up :]
-
-
-def groups_per_second(lines: Iterable[Line]) -> float:
-    lines = list(lines)
-    return sum(line["num_groups"] for line in lines) / sum(line["step_seconds"] for line in lines)
+    end = options.steps - TAIL
+    before, after = (line.get("groups_buffered", 0) for line in (lines[options.warm_up - 1], lines[end - 1]))
+    return Measured(lines[options.warm_up : end], max(0, before - after))
 
 
 def seconds_a_step(lines: list[Line]) -> dict[str, dict[str, float]]:
@@ -63,7 +73,10 @@ def seconds_a_step(lines: list[Line]) -> dict[str, dict[str, float]]:
     The actor's are those of the tickets that the step learned from, divided among the actors.
     """
     step = fmean(line["step_seconds"] for line in lines)
-    actor = {s: fmean(line["actor_stage_seconds"][s] / line["num_actors"] for line in lines) for s in ACTOR_STAGES}
+    actor = {
+        s: fmean(line["actor_stage_seconds"].get(s, 0.0) / line["num_actors"] for line in lines)
+        for s in ACTOR_STAGES
+    }
     learner = {s: fmean(line["stage_seconds"][s] for line in lines) for s in LEARNER_STAGES}
     learner["wait"] = fmean(line["wait_seconds"] for line in lines)
     return {
@@ -75,30 +88,30 @@ def seconds_a_step(lines: list[Line]) -> dict[str, dict[str, float]]:
 def main() -> None:
     options = _options()
     load_average = os.getloadavg()[0]
-    runs: dict[str, list[list[Line]]] = {kind: [] for kind in COMMANDS}
+    runs: dict[str, list[Measured]] = {kind: [] for kind in COMMANDS}
     with tempfile.TemporaryDirectory(prefix="vapi-benchmark-") as temporary:
         for repeat in range(options.repeats):
             for kind, of_kind in runs.items():
                 of_kind.append(run(kind, Path(temporary, str(repeat)), options))
                 print(
-                    f"{kind} {repeat + 1}/{options.repeats}: {groups_per_second(of_kind[-1]):.2f} groups/s",
+                    f"{kind} {repeat + 1}/{options.repeats}: {of_kind[-1].groups_per_second:.2f} groups/s",
                     flush=True,
                 )
 
-    rates = {kind: [groups_per_second(lines) for lines in of_kind] for kind, of_kind in runs.items()}
+    rates = {kind: [measured.groups_per_second for measured in of_kind] for kind, of_kind in runs.items()}
     ratio = median(rates["service"]) / median(rates["local"])
-    print(f"\nsteps {options.warm_up + 1} to {options.steps} of each; the first {options.warm_up} are warm-up")
+    print(f"\nsteps {options.warm_up + 1} to {options.steps - TAIL} of {options.steps}, without warm-up and tail")
     for kind in COMMANDS:
         print(f"{kind:<8} {median(rates[kind]):8.2f} groups/s")
     print(f"ratio    {ratio:8.2f}")
 
-    pooled = [line for lines in runs["service"] for line in lines]
+    pooled = [line for measured in runs["service"] for line in measured.lines]
     step, stages = fmean(line["step_seconds"] for line in pooled), seconds_a_step(pooled)
     busy = [sum(stages["actor"][s] for s in ACTOR_STAGES), sum(stages["learner"][s] for s in LEARNER_STAGES)]
-    bound = sum(busy) / max(busy)
-    print(
-        f"bound    {bound:8.2f} (actor busy {busy[0]:.3f} s a step, learner {busy[1]:.3f} s, wholly overlapped)\n"
-    )
+    bound = (busy[0] * pooled[-1]["num_actors"] + busy[1]) / max(busy)
+    print(f"bound    {bound:8.2f} (an actor is busy {busy[0]:.3f} s a step, the learner {busy[1]:.3f} s)\n")
+    if ratio > bound:
+        print("The ratio is above the bound: something else took turns with these runs. Measure again.\n")
     print(f"a step of the service: {step:.3f} s\n{'process':<10}{'stage':<18}{'seconds':>8}{'share':>7}")
     for process, of_process in stages.items():
         for stage, seconds in of_process.items():
@@ -119,8 +132,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a run (default 20)")
     parser.add_argument("--warm-up", type=int, default=4, help="first steps of a run left out (default 4)")
     options = parser.parse_args()
-    if not 0 <= options.warm_up < options.steps:
-        parser.error(f"--warm-up is {options.warm_up}, --steps {options.steps}: nothing would be left to measure")
+    if not 1 <= options.warm_up < options.steps - TAIL:
+        parser.error(
+            f"--warm-up is {options.warm_up} and --steps {options.steps}: the warm-up needs a step, and at least "
+            f"{options.warm_up + TAIL + 1} steps leave one to measure between it and the last {TAIL}"
+        )
     return options
 
 

@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from deploy.prepare.command import add_prepare
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 2 with one line on standard error for a mistake that the user can mend."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     from common.errors import UserError
     from common.log import set_up_logging
 
@@ -87,6 +89,19 @@ def _recipe(arguments: argparse.Namespace):
     return load_recipe(arguments.recipe, arguments.overrides)
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand before and after options: argparse ends a list of words at the first option."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    takes_overrides = "overrides" in arguments
+    unknown = [word for word in rest if word.startswith("-") or not takes_overrides]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if takes_overrides:
+        arguments.overrides += rest
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deploy", description="VA-π post-training of autoregressive image generators on Ray."
@@ -117,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
+    add_prepare(commands)
     return parser
 
 

@@ -48,13 +48,13 @@ class Pretraining:
         self._order = SampleOrder(recipe.seed, len(self._source))
 
     def run(self) -> None:
-        torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))
         if self._section.classifier is not None:
             self._train_classifier(self._section.classifier)
         self._train_tokenizer(self._section.tokenizer)
         self._train_policy(self._section.policy)
 
     def _train_classifier(self, stage: PretrainStage) -> None:
+        self._seed_initial_weights()
         model = ImageClassifier(self._recipe.policy.num_classes)
 
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
@@ -64,6 +64,7 @@ class Pretraining:
         self._run_stage("classifier", model, loss, stage, self._recipe.evaluation.classifier)
 
     def _train_tokenizer(self, stage: PretrainStage) -> None:
+        self._seed_initial_weights()
         model = build_tokenizer(self._recipe.tokenizer, image_size=self._recipe.image_size)
         perceptual = build_perceptual_metric(self._recipe.perceptual).to(self._device)
 
@@ -80,6 +81,7 @@ class Pretraining:
         tokenizer = build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
         load_weights(tokenizer, resolve(recipe.tokenizer.checkpoint), what="tokenizer")
         tokenizer.to(self._device).eval().requires_grad_(False)
+        self._seed_initial_weights()
         model = build_policy(
             recipe.policy,
             codebook_size=tokenizer.codebook_size,
@@ -139,6 +141,10 @@ class Pretraining:
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
         indices = [self._order.image_index(index) for index in range(step * size, (step + 1) * size)]
         return read_readable(self._source, indices).tensors(self._device)
+
+    def _seed_initial_weights(self) -> None:
+        """Before each model, so that it does not depend on which stages ran before it in this process."""
+        torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return generator(self._recipe.seed, purpose, step)

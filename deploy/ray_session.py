@@ -13,9 +13,14 @@ from common.errors import ClusterError
 
 
 def start_ray(recipe: Recipe) -> str:
-    """Connect; returns what to tell the user. RAY_ADDRESS, which `ray job submit` sets, names a cluster.
+    """Connect, to what the recipe needs; returns what to tell the user."""
+    return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
 
-    Ray reads its environment when imported: see `ray_environment.py`.
+
+def connect(num_cpus: int, object_store_bytes: int) -> str:
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a local Ray of this size.
+
+    Returns what to tell the user. Ray reads its environment when imported: see `ray_environment.py`.
     """
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
@@ -30,9 +35,9 @@ def start_ray(recipe: Recipe) -> str:
         return f"Ray cluster at {address}: {_resources()}"
     ray.init(
         address="local",
-        num_cpus=_cpus_needed(recipe),
+        num_cpus=num_cpus,
         include_dashboard=False,
-        object_store_memory=recipe.ray.object_store_bytes,
+        object_store_memory=object_store_bytes,
         _node_ip_address="127.0.0.1",
         **options,
     )

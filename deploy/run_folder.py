@@ -5,11 +5,12 @@ and, at the end, `summary.json`. The driver is the only writer.
 """
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common.atomic import write_json
+from common.atomic import replacing, write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.paths import resolve
@@ -21,7 +22,13 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"the run folder {path} cannot be made ({error.strerror or error}): set run.dir to a folder that "
+                "can be written to"
+            ) from None
 
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
@@ -40,8 +47,9 @@ class RunFolder:
         """Forget the metrics of steps after `step`: a run resumed there does them again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            path.write_text("".join(line + "\n" for line in lines))
+            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            with replacing(path) as temporary:
+                temporary.write_text("".join(line + "\n" for line in lines))
 
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
@@ -66,10 +74,18 @@ def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
 
 def _unused(folder: Path) -> Path:
     candidate, number = folder, 1
-    while candidate.exists() and any(candidate.iterdir()):
+    while candidate.is_file() or (candidate.is_dir() and any(candidate.iterdir())):
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; a line that a killed run left unfinished counts as beyond all steps."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
 
 def _append(path: Path, value: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ def sample(recipe: Recipe, checkpoint: str | None, num: int, out: str, seed: int
     """Write pictures 000000.png … of classes in turn, `samples.npz` and `grid.png`; returns the grid's path."""
     if num < 1:
         raise RecipeError(f"--num is {num}: ask for at least 1 picture")
+    if seed < 0:
+        raise RecipeError(f"--seed is {seed}: seeds are 0 or above")
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device, checkpoint)
     models = EvaluationModels(recipe, load_tokenizer(recipe, device), None, device)

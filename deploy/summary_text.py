@@ -34,12 +34,12 @@ def score_table(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         "prior_alone": "CE alone",
     }
     shown = {key: title for key, title in extras.items() if key in scores}
-    header = f"{'':<34}{'before':>9}{'after':>9}{'gain':>9}{'noise':>9}"
+    header = f"{'':<46}{'before':>9}{'after':>9}{'gain':>9}{'noise':>9}"
     rows = [header + "".join(f"{title:>10}" for title in shown.values())]
     for key, (title, good) in SCORES.items():
         before, after, noise = (scores[column][key] for column in ("before", "after", "noise"))
         gain = after - before if good == "higher" else before - after
-        row = f"{title + f' ({good} is better)':<34}{before:>9.4f}{after:>9.4f}{gain:>+9.4f}{noise:>9.4f}"
+        row = f"{title + f' ({good} is better)':<46}{before:>9.4f}{after:>9.4f}{gain:>+9.4f}{noise:>9.4f}"
         rows.append(row + "".join(f"{scores[column][key]:>10.4f}" for column in shown))
     rows.append(
         "before and after: mean of 2 sampling seeds; noise: their spread for the base"

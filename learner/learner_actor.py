@@ -51,7 +51,9 @@ class LearnerActor:
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
         self._num_ranks = num_ranks
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
             self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> tuple[StepSums, float, dict[str, float]]:

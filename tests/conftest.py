@@ -1,9 +1,13 @@
 """What tests of several rooms share."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from common.config.recipe import Recipe
+from common.models.families import build_policy, build_tokenizer
+from common.models.llamagen.checkpoints import save_weights
 
 TINY_RECIPE = {
     "image_size": 32,
@@ -43,3 +47,18 @@ def one_thread() -> None:
 def tiny_recipe() -> Recipe:
     """8 x 8 tokens of 20 codes on 32 px digits, groups of 4, models of a few thousand parameters."""
     return Recipe.model_validate(TINY_RECIPE)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights of the tiny recipe's models: tokenizer.safetensors, policy.safetensors."""
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = Recipe.model_validate(TINY_RECIPE)
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
+    policy = build_policy(recipe.policy, codebook_size=tokenizer.codebook_size, grid_size=recipe.grid_size)
+    for parameter in policy.parameters():  # LlamaGen starts with a zero output layer: nothing to learn from
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_weights(tokenizer.state_dict(), folder / "tokenizer.safetensors")
+    save_weights(policy.state_dict(), folder / "policy.safetensors")
+    return folder

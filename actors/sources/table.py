@@ -1,20 +1,24 @@
 """The kinds of source that a recipe can name."""
 
-from collections.abc import Callable
-
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
+from actors.sources.parquet import Parquet
 from actors.sources.split import Split
+from common.config.data import ImageFolderSource, MnistSource, ParquetSource
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.protocols import ImageSource
 
-SOURCES: dict[str, Callable[..., ImageSource]] = {"mnist": Mnist, "image_folder": ImageFolder}
-
 
 def build_source(recipe: Recipe, split: Split) -> ImageSource:
     """The recipe's images of one split. DataError where there is nothing to read."""
-    return SOURCES[recipe.source.kind](recipe.source, recipe.image_size, split)
+    match recipe.source:
+        case MnistSource() as spec:
+            return Mnist(spec, recipe.image_size, split)
+        case ImageFolderSource() as spec:
+            return ImageFolder(spec, recipe.image_size, split)
+        case ParquetSource() as spec:
+            return Parquet(spec, recipe.policy, recipe.image_size, split)
 
 
 def require_readable(source: ImageSource, num_tries: int = 16) -> None:

@@ -86,7 +86,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 # The names that pydantic puts into an error's path for the member of a union it tried.
-_TAGS = {"mnist", "image_folder", "lpips", "shift_tolerant_lpips", "TransformerSize", "TokenizerSize"}
+_TAGS = {"mnist", "image_folder", "parquet", "lpips", "shift_tolerant_lpips", "TransformerSize", "TokenizerSize"}
 
 
 def _is_tag(part: int | str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from common.config.algorithm import ContextSection, GroupSection, LearnerSection, RewardSection
 from common.config.base import Section
-from common.config.data import SourceSpec
+from common.config.data import ParquetSource, SourceSpec
 from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, LpipsSpec, ShiftTolerantLpipsSpec
 from common.config.service import (
     ActorsSection,
@@ -95,11 +95,15 @@ class Recipe(Section):
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of one scored group: context, target and sampled tokens, log-probs, two reward terms, ids.
+        """Bytes of a scored group: context, target, sampled tokens, log-probs, two reward terms, condition, ids.
 
-        The ids have room for an image name (a path, in a folder of pictures) of 256 bytes.
+        The condition is a class id, or a caption's float16 features and mask. The ids have room for an image
+        name (a path, in a folder of pictures) of 256 bytes.
         """
-        return 4 * (2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size) + 288
+        policy = self.policy
+        condition = policy.caption_length * (2 * policy.caption_dim + 1) if policy.conditioning == "text" else 8
+        numbers = 2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size
+        return 4 * numbers + condition + 280
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -110,6 +114,11 @@ class Recipe(Section):
 
 def _shape_problems(recipe: Recipe):
     tokenizer, transformer = recipe.tokenizer, recipe.policy.transformer
+    if recipe.policy.conditioning == "text" and not isinstance(recipe.source, ParquetSource):
+        yield (
+            f"policy.conditioning is text, but source.kind {recipe.source.kind} has no captions: set "
+            "source.kind=parquet, with shards that `prepare --text-encoder` made"
+        )
     if recipe.image_size % tokenizer.downsampling:
         yield (
             f"image_size is {recipe.image_size}, but the tokenizer halves images "

@@ -36,6 +36,8 @@ class ActorsSection(Section):
     """Source images handed to an actor at once: the unit of work. Part of the arithmetic, unlike `count`."""
     tickets_in_flight: int = Field(default=2, gt=0)
     """Tickets an actor holds: one that it works on, the others wait so that it never idles."""
+    num_read_threads: int = Field(default=4, gt=0)
+    """Threads that read and decode a ticket's images. No part of the arithmetic."""
     num_cpus: float = Field(default=1, ge=0)
     """CPUs an actor reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
@@ -124,7 +126,9 @@ class PretrainStage(Section):
     batch_size: int = Field(default=64, gt=0)
     """Images a step."""
     lr: float = Field(gt=0)
-    """Peak learning rate; 2 % linear warm-up, then a cosine to a tenth."""
+    """Peak learning rate, reached after a linear warm-up of 2 % of the steps."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up: a cosine down to a tenth, or the peak rate to the end, as LlamaGen was trained."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout (policy only)."""
     condition_drop: float = Field(default=0.1, ge=0, lt=1)

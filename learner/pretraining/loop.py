@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def train_stage(
     model.train()
     for step in range(first_step, stage.num_steps):
         for group in optimizer.param_groups:
-            group["lr"] = stage.lr * schedule(step, stage.num_steps)
+            group["lr"] = stage.lr * schedule(step, stage.num_steps, stage.schedule)
         torch.manual_seed(step)  # dropout: a resumed stage goes on as an undisturbed one would
         loss, shown = loss_function(step)
         optimizer.zero_grad(set_to_none=True)
@@ -55,11 +56,13 @@ def train_stage(
     model.eval()
 
 
-def schedule(step: int, num_steps: int) -> float:
-    """Share of the peak rate: linear over the first 2 % of the steps, then a cosine down to a tenth."""
+def schedule(step: int, num_steps: int, kind: Literal["cosine", "constant"]) -> float:
+    """Share of the peak rate: linear over the first 2 % of the steps, then a cosine down to a tenth, or 1."""
     warmup = max(1, num_steps // 50)
     if step < warmup:
         return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
     progress = (step - warmup) / max(1, num_steps - warmup)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
 

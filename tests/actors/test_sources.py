@@ -1,19 +1,24 @@
 """Where images come from: the digits of the demo, and folders of pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from actors.image_batch import ImageBatch, read_batch, read_readable, to_tensor, to_uint8
-from actors.sources.image_folder import ImageFolder, center_crop
+from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
-from actors.sources.split import Split, split_indices
+from actors.sources.picture import center_crop
+from actors.sources.split import Split, chosen_indices, split_indices
 from actors.sources.table import build_source, require_readable
-from common.config.data import ImageFolderSource, MnistSource
+from common.atomic import write_json
+from common.config.data import ImageFolderSource, MnistSource, SubsetKeys
+from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
-from common.errors import BrokenImageError, DataError
+from common.errors import BrokenImageError, DataError, RecipeError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -91,6 +96,62 @@ def test_splits_of_a_folder_share_no_picture(tmp_path: Path) -> None:
     train, held_out = (folder(tmp_path, split, held_out_fraction=0.2) for split in ("train", "held_out"))
     names = [source.read(index).image_id for source in (train, held_out) for index in range(len(source))]
     assert (len(train), len(held_out), len(set(names))) == (8, 2, 10)
+
+
+def names_of(path: Path, **keys: Any) -> list[str]:
+    source = ImageFolder(ImageFolderSource(kind="image_folder", path=str(path), **keys), 8, "train")
+    return [source.read(index).image_id for index in range(len(source))]
+
+
+def test_a_fraction_is_a_function_of_its_seed_and_grows_by_adding(tmp_path: Path) -> None:
+    for number in range(40):
+        picture(tmp_path / "a" / f"{number:02d}.png", size=(8, 8))
+    tenth, half = names_of(tmp_path, fraction=0.1), names_of(tmp_path, fraction=0.5)
+    assert (len(tenth), len(half)) == (4, 20)
+    assert tenth == names_of(tmp_path, fraction=0.1)
+    assert tenth == sorted(set(tenth) & set(half))
+    assert tenth != names_of(tmp_path, fraction=0.1, fraction_seed=1)
+    assert len(names_of(tmp_path, fraction=0.001)) == 1
+    assert len(names_of(tmp_path, fraction=1.0)) == 40
+
+
+def test_a_fraction_leaves_the_held_out_images_as_they_are() -> None:
+    whole = SubsetKeys(held_out_fraction=0.2, split_seed=5)
+    tenth = whole.model_copy(update={"fraction": 0.1})
+    held_out = chosen_indices(1000, whole, "held_out").tolist()
+    train = chosen_indices(1000, tenth, "train").tolist()
+    assert chosen_indices(1000, tenth, "held_out").tolist() == held_out
+    assert len(train) == 80
+    assert not set(train) & set(held_out)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "parquet"}, "source.path is missing"),
+        ({"kind": "parquet", "path": "x", "fraction": 0}, "source.fraction is 0: "),
+        ({"kind": "image_folder", "path": "x", "fraction": 1.5}, "source.fraction is 1.5: "),
+        ({"kind": "parquet", "path": "x", "fractoin": 1}, "did you mean source.fraction"),
+        ({"kind": "mnist", "fraction": 0.5}, "source.fraction is not a recipe key"),
+    ],
+)
+def test_mistakes_in_a_source_are_one_sentence(
+    source: dict, said: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "recipe.json", tiny_recipe.model_dump(mode="json") | {"source": source})
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(tmp_path / "recipe.json")
+
+
+def test_a_text_conditional_policy_needs_captions(tiny_recipe: Recipe) -> None:
+    with pytest.raises(ValidationError, match=r"source.kind mnist has no captions: set source.kind=parquet"):
+        with_changes(tiny_recipe, {"policy.conditioning": "text"})
+
+
+def test_room_for_caption_features_is_counted_in_a_group(tiny_recipe: Recipe) -> None:
+    text = {"policy.conditioning": "text", "source": {"kind": "parquet", "path": "x"}, "buffer.max_bytes": 1 << 30}
+    more = with_changes(tiny_recipe, text).group_bytes - tiny_recipe.group_bytes
+    assert more == 120 * (2 * 2048 + 1) - 8
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture at all"])

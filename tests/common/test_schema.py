@@ -47,7 +47,7 @@ def through_a_buffer(table: pa.Table) -> pa.Table:
 def assert_equal(one: GroupBatch, other: GroupBatch) -> None:
     assert one.condition.keys() == other.condition.keys()
     for name, value in (vars(one) | dict(one.condition)).items():
-        expected = vars(other).get(name, other.condition.get(name))
+        expected = (vars(other) | dict(other.condition))[name]
         if isinstance(value, np.ndarray):
             assert value.dtype == expected.dtype, name
             np.testing.assert_array_equal(value, expected, err_msg=name)

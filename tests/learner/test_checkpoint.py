@@ -38,7 +38,10 @@ def state(step: int) -> CheckpointState:
     return CheckpointState(step, step + 1, ledger, groups_learned=31, images_skipped=1, recipe={"seed": 7})
 
 
-MOMENTS = {"0.weight.step": np.float32(3), "0.weight.exp_avg": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+MOMENTS = {
+    "0.weight.step": np.array(3, np.float32),
+    "0.weight.exp_avg": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+}
 
 
 def write(folder: Path, step: int, seed: int = 0) -> Path:
@@ -131,9 +134,10 @@ def test_a_half_written_checkpoint_is_ignored_and_cleared_away_by_the_next(
     def disk_full(*_: object) -> None:
         raise OSError("disk full")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch:
         patch.setattr("learner.checkpoint.save_file", disk_full)
-        write(tmp_path, step=4)
+        with pytest.raises(OSError, match="disk full"):
+            write(tmp_path, step=4)
     assert newest_checkpoint(tmp_path) == older
     write(tmp_path, step=4)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-000003", "step-000004"]

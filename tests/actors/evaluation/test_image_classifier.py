@@ -1,11 +1,17 @@
 """The classifier of generated images: its shapes, its independence of the batch, and that it learns."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from actors.evaluation.image_classifier import FEATURE_DIM, ImageClassifier
-from learner.pretraining.classifier import shifted, train_classifier
+from common.config.service import PretrainStage
+from common.seeding import generator
+from learner.pretraining.classifier import classifier_loss
+from learner.pretraining.loop import Progress, train_stage
 
 
 def classifier(num_classes: int = 10) -> ImageClassifier:
@@ -43,37 +49,18 @@ def test_an_image_scores_the_same_alone_as_in_a_batch_and_in_training_mode() -> 
     torch.testing.assert_close(alone_BD[0], together_BD[2], rtol=1e-4, atol=1e-5)
 
 
-def test_training_learns_labels_and_leaves_eval_mode() -> None:
+def test_training_with_its_loss_learns_labels(tmp_path: Path) -> None:
     model = classifier(4)
     pixels_NCHW, labels_N = bright_quarters(64)
-    losses: list[float] = []
 
-    train_classifier(
-        model,
-        pixels_NCHW,
-        labels_N,
-        num_steps=30,
-        batch_size=16,
-        lr=1e-2,
-        seed=0,
-        on_step=lambda step, loss: losses.append(loss),
-    )
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        draws = generator(0, "batch", step)
+        rows_B = torch.randint(64, (16,), generator=draws)
+        return classifier_loss(model, pixels_NCHW[rows_B], labels_N[rows_B], draws)
 
-    assert len(losses) == 30
-    assert not model.training
+    seen: list[Progress] = []
+    stage = PretrainStage(num_steps=30, lr=1e-2)
+    train_stage(model, loss, stage, state_path=tmp_path / "state.pt", save_every=99, on_step=seen.append)
+    assert seen[-1].loss < seen[0].loss
+    assert seen[-1].shown["accuracy"] > seen[0].shown["accuracy"]
     assert (model(pixels_NCHW)[1].argmax(1) == labels_N).all()
-
-
-def test_equal_seeds_train_equal_weights() -> None:
-    pixels_NCHW, labels_N = bright_quarters(16)
-    models = [classifier(4), classifier(4)]
-    for model in models:
-        train_classifier(model, pixels_NCHW, labels_N, num_steps=3, batch_size=4, lr=1e-2, seed=5)
-    assert torch.equal(models[0].to_logits.weight, models[1].to_logits.weight)
-
-
-def test_a_shift_moves_the_whole_image_and_repeats_its_edge() -> None:
-    ramp_HW = torch.arange(8.0).expand(8, 8)  # the column number
-    moved_BCHW = shifted(ramp_HW.expand(200, 1, 8, 8), torch.Generator().manual_seed(0))
-    rows = {tuple(image[0, 0].tolist()) for image in moved_BCHW}
-    assert rows == {tuple(min(max(column + by, 0), 7) for column in range(8)) for by in (-2, -1, 0, 1, 2)}

@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from common.config.data import SourceSpec
 from common.config.load import load_recipe, with_changes
-from common.config.recipe import Recipe
+from common.config.recipe import PerceptualSpec, Recipe
 from common.errors import RecipeError
 from common.paths import CHECKOUT
 
@@ -98,6 +100,19 @@ def test_an_unknown_key_is_named_with_the_nearest_key_of_its_section(
 @pytest.mark.parametrize("override", ["zzz=1", "zzz.yyy.xxx=1", "learner.zzz=1", "learner.=1", ".=1"])
 def test_an_unknown_key_unlike_any_other_points_at_the_shipped_recipes(override: str, path: Path) -> None:
     assert refusal(path, override).endswith("is not a recipe key: see deploy/recipes")
+
+
+@pytest.mark.parametrize(
+    ("section", "member"),
+    [("source", member) for member in get_args(get_args(SourceSpec)[0])]
+    + [("perceptual", member) for member in get_args(get_args(PerceptualSpec)[0])],
+)
+def test_each_kind_of_a_section_is_spoken_of_by_its_section_alone(
+    section: str, member: type[BaseModel], path: Path
+) -> None:
+    tag = "kind" if section == "source" else "family"
+    (kind,) = get_args(member.model_fields[tag].annotation)
+    assert refusal(path, f"{section}={{{tag}: {kind}, zzz: 1}}").startswith(f"{section}.zzz is not a recipe key")
 
 
 @pytest.mark.parametrize("key", ["learner.lr", "zzz.yyy"])

@@ -45,11 +45,26 @@ def test_the_derived_sizes_follow_from_the_keys(tiny_recipe: Recipe) -> None:
     assert with_changes(tiny_recipe, {"buffer.max_staleness": 3}).buffer_capacity == 16
 
 
+TEXT = {
+    "source": {"kind": "parquet", "path": "shards"},
+    "policy.conditioning": "text",
+    "policy.caption_dim": 24,
+    "policy.caption_length": 12,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, TEXT], ids=["class", "text"])
 @pytest.mark.parametrize("num_rows", [1, 8])
 def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
-    num_rows: int, tiny_recipe: Recipe
+    num_rows: int, changes: dict[str, Any], tiny_recipe: Recipe
 ) -> None:
-    B, G, T = num_rows, tiny_recipe.group.size, tiny_recipe.num_tokens
+    recipe = with_changes(tiny_recipe, changes)
+    B, G, T, policy = num_rows, recipe.group.size, recipe.num_tokens, recipe.policy
+    label: dict[str, np.ndarray] = {"label": np.zeros(B, np.int64)}
+    caption: dict[str, np.ndarray] = {
+        "caption_features": np.zeros((B, policy.caption_length, policy.caption_dim), np.float16),
+        "caption_mask": np.zeros((B, policy.caption_length), np.uint8),
+    }
     groups = GroupBatch(
         sample_index_B=np.arange(B),
         image_id_B=tuple("n01440764/" + "x" * 240 for _ in range(B)),  # a long path in a folder of pictures
@@ -61,6 +76,6 @@ def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
         behaviour_logprobs_BGT=np.zeros((B, G, T), np.float32),
         reward_mse_BG=np.zeros((B, G), np.float32),
         reward_lpips_BG=np.zeros((B, G), np.float32),
-        condition={"label": np.zeros(B, np.int64)},
+        condition=caption if changes else label,
     )
-    assert 0.85 * B * tiny_recipe.group_bytes < to_table(groups).nbytes <= B * tiny_recipe.group_bytes
+    assert 0.85 * B * recipe.group_bytes < to_table(groups).nbytes <= B * recipe.group_bytes

@@ -13,7 +13,7 @@ from learner.pretraining.loop import Progress, schedule, train_stage
 STAGE = PretrainStage(num_steps=12, lr=0.1)
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -35,11 +35,11 @@ def train(
     def on_step(progress: Progress) -> None:
         seen.append(progress)
         if progress.step == stop_after:
-            raise Interrupted
+            raise InterruptionError
 
     try:
         train_stage(own, loss, stage, state_path=path, save_every=save_every, on_step=on_step)
-    except Interrupted:
+    except InterruptionError:
         assert stop_after is not None
     return own, seen
 
@@ -99,7 +99,7 @@ def test_a_stage_that_dies_while_saving_keeps_the_state_before(
 
     def half_a_file(state: object, file: Path) -> None:
         file.write_bytes(b"half")
-        raise Interrupted
+        raise InterruptionError
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", half_a_file)
@@ -109,7 +109,7 @@ def test_a_stage_that_dies_while_saving_keeps_the_state_before(
 
 
 def test_the_rate_rises_over_two_percent_and_falls_to_a_tenth() -> None:
-    rates = [schedule(step, 1000) for step in range(1000)]
+    rates = [schedule(step, 1000, "cosine") for step in range(1000)]
     assert rates[0] == pytest.approx(0.05)
     assert rates[9] == pytest.approx(0.5)
     assert rates[19] == rates[20] == 1
@@ -118,8 +118,22 @@ def test_the_rate_rises_over_two_percent_and_falls_to_a_tenth() -> None:
     assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
+def test_a_constant_rate_stays_at_the_peak_after_the_same_warm_up() -> None:
+    rates = [schedule(step, 1000, "constant") for step in range(1000)]
+    assert rates[:20] == [schedule(step, 1000, "cosine") for step in range(20)]
+    assert set(rates[20:]) == {1.0}
+
+
+def test_a_stage_follows_the_schedule_it_names(tmp_path: Path) -> None:
+    weights = []
+    for kind in ("cosine", "constant"):
+        stage = STAGE.model_copy(update={"schedule": kind})
+        weights.append(train(tmp_path / f"{kind}.pt", stage=stage)[0])
+    assert not same_weights(*weights)
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 49, 50])
 def test_short_stages_warm_up_for_one_step(num_steps: int) -> None:
-    rates = [schedule(step, num_steps) for step in range(num_steps)]
+    rates = [schedule(step, num_steps, "cosine") for step in range(num_steps)]
     assert rates[0] == 1
     assert all(0.1 <= rate <= 1 for rate in rates)

@@ -1,14 +1,14 @@
 """The transformer against the published implementation: tests/data/llamagen, made in float32 on a CPU."""
 
 import zlib
-from math import prod
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from common.config.models import LlamaGenPolicySpec, TransformerSize
@@ -92,23 +92,18 @@ def test_greedy_text_conditional_decoding_draws_the_published_tokens(guidance: f
     assert drawn.tolist() == expected[f"greedy_tokens_cfg{guidance}"].tolist()
 
 
-def procedural(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Weights at the published sizes, as the fixtures' README defines them."""
-    x = np.random.default_rng([11, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
-    if "norm" in name:
-        x = 1 + np.float32(0.1) * x
-    elif "embedding" not in name:
-        x = x / np.float32(prod(shape[1:])) ** np.float32(0.5)
-    return torch.from_numpy(x)
+@pytest.fixture
+def published_b(fill_procedurally: Callable[[nn.Module], None]) -> Callable[[str], LlamaGenTransformer]:
+    """Makes GPT-B, class- or text-conditional."""
 
+    def make(conditioning: str) -> LlamaGenTransformer:
+        spec = LlamaGenPolicySpec.model_validate({"size": "B", "conditioning": conditioning, "checkpoint": ""})
+        with torch.device("meta"):
+            model = LlamaGenTransformer(spec, codebook_size=16384, grid_size=16)
+        fill_procedurally(model)
+        return model
 
-def published_b(conditioning: str) -> LlamaGenTransformer:
-    spec = LlamaGenPolicySpec.model_validate({"size": "B", "conditioning": conditioning, "checkpoint": ""})
-    with torch.device("meta"):
-        model = LlamaGenTransformer(spec, codebook_size=16384, grid_size=16)
-    weights = {name: procedural(name, tuple(own.shape)) for name, own in model.state_dict().items()}
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
+    return make
 
 
 def assert_published_logits(logits_BTV: Tensor, expected: dict[str, Tensor], tag: str) -> None:
@@ -118,7 +113,9 @@ def assert_published_logits(logits_BTV: Tensor, expected: dict[str, Tensor], tag
 
 
 @torch.no_grad()
-def test_gpt_b_class_conditional_at_its_published_size() -> None:
+def test_gpt_b_class_conditional_at_its_published_size(
+    published_b: Callable[[str], LlamaGenTransformer],
+) -> None:
     expected = load_file(DATA / "official_sizes_expected.safetensors")
     context = expected["c2i_B.target_tokens"][:, :-1]
     logits = published_b("class")({"label": expected["c2i_B.labels"]}, context)
@@ -126,7 +123,9 @@ def test_gpt_b_class_conditional_at_its_published_size() -> None:
 
 
 @torch.no_grad()
-def test_gpt_b_text_conditional_at_its_published_size() -> None:
+def test_gpt_b_text_conditional_at_its_published_size(
+    published_b: Callable[[str], LlamaGenTransformer],
+) -> None:
     expected = load_file(DATA / "official_sizes_expected.safetensors")
     random = np.random.default_rng([11, zlib.crc32(b"t2i_B")])
     targets = torch.from_numpy(random.integers(0, 16384, (2, 256)))

@@ -1,0 +1,113 @@
+"""The Parquet shards that `prepare` writes and the `parquet` source reads.
+
+A folder of shards holds shard-00000.parquet …, skipped.jsonl (what was left out and why, a line each) and,
+once all of it is there, manifest.json. A row is one picture:
+
+    image_id          string  a name that a person can find the original by
+    image             binary  PNG, RGB, image_size x image_size
+    label             int64   class-conditional shards: the class id
+    caption           string  text-conditional shards: the caption as it was found
+    caption_tokens    int32   with text features: their number, L; the mask follows from it
+    caption_features  binary  with text features: float16, little-endian, [L, D] in row-major order
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.atomic import write_json
+from common.errors import DataError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ROWS_PER_GROUP = 8  # a group is the least that is read at once: 2 to 4 MB at 384 pixels
+FEATURE_TYPE = "<f2"
+
+Conditioning = Literal["label", "caption"]
+
+_FACTS = b"vapi.shard"
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What a shard says of itself in its footer: rows and skipped items are there together or not at all."""
+
+    num_rows: int
+    skipped: tuple[tuple[str, str], ...]  # name and reason of each item left out
+    max_label: int = -1  # the largest class id; -1 where there is none
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The text features of a folder of shards."""
+
+    encoder: str  # path or hub name
+    dim: int  # D
+    length: int  # the largest L that a caption was cut to
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format: int
+    kind: str  # folder, tars, parquet or saved
+    conditioning: Conditioning
+    image_size: int
+    num_rows: int
+    num_skipped: int
+    columns: dict[str, str]  # name: Arrow type
+    rows_per_group: int
+    classes: tuple[str, ...]  # names by class id, where the input names them
+    max_label: int
+    captions: Captions | None
+    input: str
+    input_items: int
+    input_sha256: str  # of the names and sizes of the input's files
+    shard_rows: dict[str, int]  # file name: rows, in order
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / MANIFEST, asdict(self))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """DataError where `folder` is no complete folder of shards."""
+    try:
+        tree = json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"source.path {folder} has no {MANIFEST}: make it with `python -m deploy prepare INPUT {folder}`, and "
+            "call that again where it was interrupted"
+        ) from None
+    if tree.get("format") != FORMAT:
+        raise DataError(
+            f"{folder} holds shards of format {tree.get('format')}, this code reads {FORMAT}: prepare anew"
+        )
+    captions = tree.pop("captions")
+    return Manifest(**tree | {"captions": captions and Captions(**captions), "classes": tuple(tree["classes"])})
+
+
+def shard_schema(conditioning: Conditioning, with_features: bool) -> pa.Schema:
+    fields = [("image_id", pa.string()), ("image", pa.binary())]
+    fields += [("label", pa.int64())] if conditioning == "label" else [("caption", pa.string())]
+    if with_features:
+        fields += [("caption_tokens", pa.int32()), ("caption_features", pa.binary())]
+    return pa.schema(fields)
+
+
+def add_facts(writer: pq.ParquetWriter, facts: ShardFacts) -> None:
+    """Put `facts` into the footer that `writer` will write."""
+    writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
+
+
+def read_facts(path: Path) -> ShardFacts | None:
+    """None where there is no complete shard at `path`."""
+    try:
+        tree = json.loads(pq.read_metadata(path).metadata[_FACTS])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError):
+        return None
+    return ShardFacts(
+        tree["num_rows"], tuple((name, reason) for name, reason in tree["skipped"]), tree["max_label"]
+    )

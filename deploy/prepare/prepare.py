@@ -1,0 +1,115 @@
+"""From an input to a folder of shards: list, make the shards that are not there yet, sum up."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from common.atomic import replacing
+from common.errors import DataError
+from common.image_shards import (
+    FORMAT,
+    ROWS_PER_GROUP,
+    Captions,
+    Manifest,
+    ShardFacts,
+    read_facts,
+    shard_schema,
+)
+from deploy.prepare.listing import Listing, list_input
+from deploy.prepare.options import PrepareOptions
+from deploy.prepare.progress import Progress
+from deploy.prepare.settings import claim, settings_of
+from deploy.prepare.shard import ShardWork, TextSettings, make_shard
+from deploy.prepare.workers import Workers
+
+SKIPPED = "skipped.jsonl"
+
+
+def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = make_shard) -> Manifest:
+    """Fill `options.output`, going on where an earlier call was interrupted; `make` makes one shard.
+
+    Shard k holds items k · shard_size … of the input's listing, without those skipped: which call or worker
+    makes it does not matter.
+    """
+    captions = _captions(options)
+    with Workers(options.workers, options.gpus_per_worker) as workers:
+        listing = list_input(options, workers)
+        if captions and listing.found.conditioning != "caption":
+            raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
+        claim(options.output, settings_of(options, listing))
+        for left_over in options.output.glob(".*.tmp"):  # of a call that was killed
+            left_over.unlink()
+        works = _works(options, listing)
+        names = [work.path.name for work in works]
+        facts = [read_facts(work.path) for work in works]
+        missing = [index for index, fact in enumerate(facts) if fact is None]
+        progress = Progress(len(works), len(works) - len(missing))
+        for place, made in workers.run(make, [works[index] for index in missing]):
+            facts[missing[place]] = made
+            progress.add(made.num_rows, len(made.skipped))
+    return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
+
+
+def _captions(options: PrepareOptions) -> Captions | None:
+    """Known before the first shard: whether the encoder can be had, and how wide its features are."""
+    if options.text_encoder is None:
+        return None
+    from deploy.prepare.text_encoder import feature_width
+
+    return Captions(options.text_encoder, feature_width(options.text_encoder), options.caption_length)
+
+
+def _works(options: PrepareOptions, listing: Listing) -> list[ShardWork]:
+    text = options.text_encoder and TextSettings(
+        options.text_encoder, options.caption_length, options.text_batch_size
+    )
+    return [
+        ShardWork(
+            path=options.output / f"shard-{number:05d}.parquet",
+            pieces=listing.pieces(start, start + options.shard_size),
+            conditioning=listing.found.conditioning,
+            image_size=options.image_size,
+            min_side=options.min_side,
+            text=text or None,
+        )
+        for number, start in enumerate(range(0, len(listing), options.shard_size))
+    ]
+
+
+def _sum_up(
+    options: PrepareOptions, listing: Listing, captions: Captions | None, facts: dict[str, ShardFacts]
+) -> Manifest:
+    skipped = [item for fact in facts.values() for item in fact.skipped]
+    _write_skipped(options.output / SKIPPED, skipped)
+    num_rows = sum(fact.num_rows for fact in facts.values())
+    if not num_rows:
+        name, reason = skipped[0]
+        raise DataError(
+            f"none of {len(listing)} items of {options.input} can be used; the first, {name}: {reason}"
+        )
+    found = listing.found
+    manifest = Manifest(
+        format=FORMAT,
+        kind=listing.kind,
+        conditioning=found.conditioning,
+        image_size=options.image_size,
+        num_rows=num_rows,
+        num_skipped=len(skipped),
+        columns={field.name: str(field.type) for field in shard_schema(found.conditioning, captions is not None)},
+        rows_per_group=ROWS_PER_GROUP,
+        classes=found.classes,
+        max_label=max(fact.max_label for fact in facts.values()),
+        captions=captions,
+        input=str(options.input),
+        input_items=len(listing),
+        input_sha256=found.sha256,
+        shard_rows={name: fact.num_rows for name, fact in facts.items()},
+    )
+    manifest.write(options.output)
+    return manifest
+
+
+def _write_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    lines = [json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in skipped]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines))

@@ -1,0 +1,102 @@
+"""Evaluation in chunks: what a chunk gives depends on the chunk and the policy alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk
+from actors.evaluation.free_running import sample_tokens
+from actors.image_batch import to_uint8
+from actors.rollout_pipeline import RolloutPipeline
+from common.clock import StageClock
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.errors import DataError
+from common.models.families import PolicyModule, build_policy, build_tokenizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def policy(tiny_recipe: Recipe) -> PolicyModule:
+    torch.manual_seed(1)
+    policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8)
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return policy.eval()
+
+
+@pytest.fixture
+def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
+    """A random tokenizer, and 8 pictures of noise of which 4 are held out."""
+    draws = np.random.default_rng(0)
+    for index in range(8):
+        (tmp_path / "noise").mkdir(exist_ok=True)
+        pixels = draws.integers(256, size=(32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{index}.png")
+    source = {"kind": "image_folder", "path": str(tmp_path), "held_out_fraction": 0.5}
+    recipe = with_changes(tiny_recipe, {"source": source, "reward.lpips_weight": 0, "sampling.top_k": 10})
+    torch.manual_seed(0)
+    return EvaluationModels(recipe, build_tokenizer(recipe.tokenizer, image_size=32).eval(), None, CPU)
+
+
+def test_generated_pictures_take_classes_in_turn(policy: PolicyModule, models: EvaluationModels) -> None:
+    pictures = GenerateChunk((8, 9, 10, 21), seed=0, temperature=1.0).run(policy, models)
+    assert pictures.sample_index_N.tolist() == [8, 9, 10, 21]
+    assert pictures.label_N.tolist() == [8, 9, 0, 1]
+    assert pictures.pixels_NHWC.shape == (4, 32, 32, 3)
+    assert pictures.pixels_NHWC.dtype == np.uint8
+
+
+def test_generated_pictures_are_the_decoded_tokens_of_the_chunks_temperature(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    pictures = GenerateChunk((2, 3), seed=5, temperature=0.25).run(policy, models)
+    sampling = models.recipe.sampling.model_copy(update={"temperature": 0.25})
+    assert sampling.top_k == 10
+    tokens_NT = sample_tokens(policy, {"label": torch.tensor([2, 3])}, sampling, 5, (2, 3))
+    with torch.no_grad():
+        expected = to_uint8(models.tokenizer.decode(tokens_NT))
+    np.testing.assert_array_equal(pictures.pixels_NHWC, expected)
+
+
+def test_pictures_do_not_depend_on_how_they_are_cut_into_chunks(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    whole = GenerateChunk((0, 1, 2), seed=0, temperature=1.0).run(policy, models).pixels_NHWC
+    parts = [GenerateChunk((index,), seed=0, temperature=1.0).run(policy, models) for index in range(3)]
+    joined = np.concatenate([part.pixels_NHWC for part in parts])
+    # equal tokens; the decoder's sums may round otherwise in another batch
+    assert np.abs(whole.astype(int) - joined.astype(int)).max() <= 1
+
+
+def test_held_out_rewards_are_those_of_rollouts_on_held_out_images_with_the_chunks_seed(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    rewards = HeldOutChunk((0, 5), seed=1000).run(policy, models)
+    recipe = with_changes(models.recipe, {"seed": 1000})
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU)
+    groups = pipeline.roll_out(policy, 0, (0, 5), StageClock()).groups
+    assert groups is not None
+    assert len(models.held_out) == 4
+    np.testing.assert_array_equal(rewards.mse_BG, groups.reward_mse_BG)
+    assert rewards.mse_BG.shape == rewards.lpips_BG.shape == (2, 4)
+    assert (rewards.lpips_BG == 0).all()
+
+
+def test_another_seed_draws_other_held_out_groups(policy: PolicyModule, models: EvaluationModels) -> None:
+    one, same, other = (HeldOutChunk((0, 1), seed=seed).run(policy, models) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.mse_BG, same.mse_BG)
+    assert (one.mse_BG != other.mse_BG).any()
+
+
+def test_held_out_images_none_of_which_can_be_read_are_an_error(
+    policy: PolicyModule, models: EvaluationModels, tmp_path: Path
+) -> None:
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of the held-out samples \(0, 1\) can be read"):
+        HeldOutChunk((0, 1), seed=0).run(policy, models)

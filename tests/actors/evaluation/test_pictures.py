@@ -1,0 +1,52 @@
+"""Picture grids and panels."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from actors.evaluation.pictures import GAP, MIN_TILE, TITLE_HEIGHT, grid, save_panels
+
+
+def flat(*shades: int, side: int = MIN_TILE) -> np.ndarray:
+    """Square pictures of one shade each."""
+    return np.stack([np.full((side, side, 3), shade, np.uint8) for shade in shades])
+
+
+def middles(picture: np.ndarray, side: int) -> list[list[int]]:
+    """The shade in the middle of each tile."""
+    return picture[side // 2 :: side, side // 2 :: side, 0].tolist()
+
+
+def test_pictures_fill_rows_from_the_left_and_the_rest_is_black() -> None:
+    picture = grid(flat(10, 20, 30, 40, 50), columns=3)
+    assert picture.shape == (2 * MIN_TILE, 3 * MIN_TILE, 3)
+    assert picture.dtype == np.uint8
+    assert middles(picture, MIN_TILE) == [[10, 20, 30], [40, 50, 0]]
+
+
+def test_a_full_row_gets_no_empty_one_below() -> None:
+    assert middles(grid(flat(10, 20), columns=2), MIN_TILE) == [[10, 20]]
+
+
+def test_small_pictures_are_enlarged_by_a_whole_factor_and_large_ones_are_not() -> None:
+    checks = np.indices((20, 20)).sum(0)[None, :, :, None].repeat(3, axis=3).astype(np.uint8)
+    enlarged = grid(checks, columns=1)
+    assert enlarged.shape == (40, 40, 3)  # 20 fits twice into 48
+    np.testing.assert_array_equal(enlarged[::2, 1::2], checks[0])
+    large = flat(7, side=64)
+    np.testing.assert_array_equal(grid(large, columns=1), large[0])
+
+
+def test_panels_stand_side_by_side_below_their_titles(tmp_path: Path) -> None:
+    path = tmp_path / "samples" / "before_after.png"
+    left, right = np.full((30, 80, 3), 10, np.uint8), np.full((20, 70, 3), 200, np.uint8)
+    save_panels(path, [("before", left), ("after", right)])
+    canvas = np.asarray(Image.open(path))
+    assert canvas.shape == (TITLE_HEIGHT + 30, 80 + GAP + 70, 3)
+    np.testing.assert_array_equal(canvas[TITLE_HEIGHT:, :80], left)
+    np.testing.assert_array_equal(canvas[TITLE_HEIGHT : TITLE_HEIGHT + 20, 80 + GAP :], right)
+    assert (canvas[:, 80 : 80 + GAP] == 255).all()
+    for start in (0, 80 + GAP):
+        assert (canvas[:TITLE_HEIGHT, start : start + 40] < 128).any(), "a title is written above"
+    assert [entry.name for entry in path.parent.iterdir()] == ["before_after.png"]

@@ -1,0 +1,125 @@
+"""The algorithm in one process: it computes what the parts of the service compute, and leaves a run folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from actors.rollout_pipeline import RolloutPipeline
+from actors.sources.table import build_source
+from common.clock import StageClock
+from common.config.load import load_recipe, with_changes
+from common.config.recipe import Recipe
+from common.models.loading import load_policy, load_tokenizer
+from common.schema import concatenate, from_table, to_table
+from common.types import StepReport
+from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.local import post_train
+from deploy.local_run import run_local
+from learner.train_step import Trainer
+
+CPU = torch.device("cpu")
+
+
+def local(recipe: Recipe) -> tuple[list[StepReport], str]:
+    """The reports of `local` and the digest of its final weights."""
+    policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
+    reports = list(post_train(policy, load_tokenizer(recipe, CPU), None, source, recipe, CPU))
+    return reports, weights_sha256(take_snapshot(policy, 0, 0))
+
+
+def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
+    """The same by the service's own parts, tickets through Arrow tables, without Ray."""
+    actor_policy = load_policy(recipe, CPU)
+    source = build_source(recipe, "train")
+    pipeline = RolloutPipeline(recipe, source, load_tokenizer(recipe, CPU), None, CPU)
+    trainer = Trainer(load_policy(recipe, CPU), recipe, CPU)
+    reports, ticket = [], 0
+    for step in range(recipe.learner.num_steps):
+        tables = []
+        for _ in range(recipe.tickets_per_step):
+            size = recipe.actors.images_per_ticket
+            samples = range(ticket * size, (ticket + 1) * size)
+            groups = pipeline.roll_out(actor_policy, step, samples, StageClock()).groups
+            assert groups is not None
+            tables.append(to_table(groups))
+            ticket += 1
+        sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
+        reports.append(sums.report(trainer.step, norm, {}))
+        actor_policy.load_state_dict(trainer.policy.state_dict())
+    return reports, weights_sha256(take_snapshot(trainer.policy, 0, 0))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_parts_of_the_service_give_the_losses_and_the_weights_of_local(recipe: Recipe) -> None:
+    recipe = with_changes(recipe, {"learner.num_steps": 3, "learner.lr": 1e-2})
+    (one, one_sha), (other, other_sha) = local(recipe), in_parts(recipe)
+    assert [report.loss for report in one] == pytest.approx([report.loss for report in other], rel=0, abs=1e-6)
+    assert [report.reward_mean for report in one] == pytest.approx([report.reward_mean for report in other])
+    assert [report.grad_norm for report in one] == pytest.approx([report.grad_norm for report in other])
+    assert one[0].loss != one[2].loss
+    assert one_sha == other_sha
+
+
+def test_a_run_is_a_function_of_its_seed(recipe: Recipe) -> None:
+    (_, one), (_, same) = local(recipe), local(recipe)
+    assert one == same
+    assert local(with_changes(recipe, {"seed": 1}))[1] != one
+
+
+class Shades:
+    """A tokenizer of flat 4 x 4 patches: code v of 20 is the v-th shade from black to white."""
+
+    num_tokens, codebook_size = 64, 20
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        return (F.avg_pool2d(pixels_BCHW.mean(dim=1), 4) * 9.5 + 9.5).round().long().flatten(1)
+
+    def decode(self, tokens_BT: Tensor) -> Tensor:
+        shades_B1hw = (tokens_BT.float() / 9.5 - 1).unflatten(1, (1, 8, 8))
+        return F.interpolate(shades_B1hw, scale_factor=4).expand(-1, 3, -1, -1)
+
+
+def test_the_reward_alone_teaches_a_generator_the_shades_of_its_pictures(recipe: Recipe, pictures: Path) -> None:
+    for path in pictures.rglob("*.png"):
+        Image.new("RGB", (32, 32), "white").save(path)
+    changes = {"learner.num_steps": 12, "learner.lr": 0.02, "learner.ce_weight": 0, "context.noise": 0}
+    recipe = with_changes(recipe, changes)
+    source = build_source(recipe, "train")
+    reports = list(post_train(load_policy(recipe, CPU), Shades(), None, source, recipe, CPU))
+    assert reports[0].reward_mean == pytest.approx(-1.4, abs=0.2)  # of uniform shades against white
+    assert reports[-1].reward_mean > -0.9
+
+
+def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> None:
+    folder = run_local(recipe).path
+    assert folder.name == "try"
+    assert load_recipe(folder / "recipe.json") == recipe
+    metrics = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2]
+    assert all(line["num_groups"] == 4 and line["staleness_max"] == 0 for line in metrics)
+    assert {"loss", "policy_loss", "ce_prior", "clip_fraction", "grad_norm", "step_seconds"} <= metrics[0].keys()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["groups_learned"]) == ("succeeded", 2, 8)
+    assert summary["images_skipped"] == 0
+    assert summary["weights_sha256"] == local(recipe)[1]
+    written, base = load_file(folder / "policy.safetensors"), load_file(recipe.policy.checkpoint)
+    assert written.keys() == base.keys()
+    assert not written["output.weight"].equal(base["output.weight"])
+
+
+def test_a_broken_picture_is_left_out_and_counted(recipe: Recipe, pictures: Path) -> None:
+    source = {"kind": "image_folder", "path": str(pictures)}
+    (pictures / "b" / "1.png").write_bytes(b"not a picture")
+    whole_epoch = with_changes(recipe, {"source": source, "learner.num_steps": 3})  # 3 steps of 4 of 12 images
+    summary = json.loads((run_local(whole_epoch).path / "summary.json").read_text())
+    assert (summary["groups_learned"], summary["images_skipped"]) == (11, 1)
