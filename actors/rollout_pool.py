@@ -57,9 +57,11 @@ class _Member:
 
 
 class RolloutPool:
-    def __init__(self, recipe: Recipe, on_event: Callable[..., None]):
+    def __init__(self, recipe: Recipe, on_event: Callable[..., None], on_wait: Callable[[], None]):
+        """`on_event` is told of actors joining and leaving; `on_wait` is called now and then in long waits."""
         self._recipe = recipe
         self._on_event = on_event
+        self._on_wait = on_wait
         self._members: dict[str, _Member] = {}
         self._num_started = 0
         self.num_restarts = 0
@@ -77,8 +79,9 @@ class RolloutPool:
         """Wait until every actor is ready. Raises ClusterError naming what could not be placed."""
         deadline = time.monotonic() + timeout_seconds
         for name, member in self._members.items():
-            done, _ = ray.wait([member.ready], timeout=max(0.0, deadline - time.monotonic()))
-            if not done:
+            while not _is_ready(member.ready, POLL_SECONDS) and time.monotonic() < deadline:
+                self._on_wait()
+            if not _is_ready(member.ready):
                 actors = self._recipe.actors
                 raise ClusterError(
                     f"{name} was not ready within {timeout_seconds:.0f} s: it needs {actors.num_cpus:g} CPU and "
@@ -131,6 +134,7 @@ class RolloutPool:
         results: dict[int, Any] = {}
         running: dict[ray.ObjectRef, tuple[int, str]] = {}
         while waiting or running:
+            self._on_wait()
             self._welcome_ready()
             busy = {name for _, name in running.values()}
             for name, member in self._members.items():
@@ -203,8 +207,8 @@ class RolloutPool:
         self._add()
 
 
-def _is_ready(reference: ray.ObjectRef) -> bool:
-    done, _ = ray.wait([reference], timeout=0)
+def _is_ready(reference: ray.ObjectRef | None, timeout_seconds: float = 0) -> bool:
+    done, _ = ray.wait([reference], timeout=timeout_seconds)
     return bool(done)
 
 

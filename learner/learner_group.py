@@ -1,6 +1,6 @@
 """The learner's ranks as one: starts them, forms their process group, and steps them together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -13,6 +13,8 @@ from common.types import StepReport
 from learner.learner_actor import LearnerActor
 from learner.shares import share
 from learner.train_step import StepSums
+
+POLL_SECONDS = 0.5
 
 _RemoteLearner: Any = ray.remote(LearnerActor)
 
@@ -29,11 +31,14 @@ class LearnerGroup:
         self._running: list[ray.ObjectRef] = []
         self._step = 0
 
-    def wait_ready(self, timeout_seconds: float) -> None:
+    def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
         """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error."""
         deadline = monotonic() + timeout_seconds
         nodes = [rank.node.remote() for rank in self._ranks]
-        done, missing = ray.wait(nodes, num_returns=len(nodes), timeout=timeout_seconds)
+        done, missing = ray.wait(nodes, num_returns=len(nodes), timeout=0)
+        while missing and monotonic() < deadline:
+            on_wait()
+            done, missing = ray.wait(nodes, num_returns=len(nodes), timeout=POLL_SECONDS)
         if missing:
             learner = self._recipe.learner
             raise ClusterError(

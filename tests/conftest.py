@@ -8,6 +8,9 @@ import torch
 from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import save_weights
+from deploy.ray_environment import set_ray_environment
+
+set_ray_environment()  # before a test imports ray
 
 TINY_RECIPE = {
     "image_size": 32,

@@ -19,11 +19,9 @@ class ImageFolder:
         self._image_size = image_size
         if not self._root.is_dir():
             raise DataError(f"source.path is {self._root}, which is no folder: name a folder of class folders")
-        files = [
-            (path, label)
-            for label, name in enumerate(class_names(self._root))
-            for path in pictures_below(self._root / name)
-        ]
+        names = class_names(self._root)
+        self.num_classes = len(names)
+        files = [(path, label) for label, name in enumerate(names) for path in pictures_below(self._root / name)]
         self._files = [files[index] for index in chosen_indices(len(files), spec, split)]
         if not self._files:
             raise DataError(

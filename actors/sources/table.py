@@ -16,9 +16,20 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
         case MnistSource() as spec:
             return Mnist(spec, recipe.image_size, split)
         case ImageFolderSource() as spec:
-            return ImageFolder(spec, recipe.image_size, split)
+            source = ImageFolder(spec, recipe.image_size, split)
+            _require_classes(source.num_classes, recipe)
+            return source
         case ParquetSource() as spec:
             return Parquet(spec, recipe.policy, recipe.image_size, split)
+
+
+def _require_classes(num_classes: int, recipe: Recipe) -> None:
+    known = recipe.policy.num_classes
+    if num_classes > known:
+        raise DataError(
+            f"source.path has {num_classes} class folders and policy.num_classes is {known}: the generator knows no "
+            f"more than {known} classes; name the folder that it was trained on"
+        )
 
 
 def require_readable(source: ImageSource, num_tries: int = 16) -> None:

@@ -71,10 +71,10 @@ class Exporter:
         )
         self._thread.start()
 
-    def beat(self, status: str) -> None:
-        """Say that the driver is alive, and what it is doing."""
+    def beat(self, status: str | None = None) -> None:
+        """Say that the driver is alive, and what it is doing (None: still the same)."""
         self._last_beat = time.monotonic()
-        self.status = status
+        self.status = status or self.status
 
     def close(self) -> None:
         self._server.shutdown()

@@ -249,3 +249,11 @@ def test_pixels_go_from_bytes_to_plus_minus_one_and_back() -> None:
     assert np.abs(to_uint8(tensor).astype(int) - pixels_BHWC).max() <= 1
     assert to_uint8(3 * tensor).min() == 0
     assert to_uint8(3 * tensor).max() == 255
+
+
+def test_more_class_folders_than_the_generator_knows_are_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    for label in range(3):
+        picture(tmp_path / str(label) / "a.png")
+    changes = {"source": {"kind": "image_folder", "path": str(tmp_path)}, "policy.num_classes": 2}
+    with pytest.raises(DataError, match=r"3 class folders and policy.num_classes is 2"):
+        build_source(with_changes(tiny_recipe, changes), "train")

@@ -66,9 +66,6 @@ def test_several_problems_are_a_line_each(recipe_file: str, capsys: pytest.Captu
 def test_training_is_refused_before_ray_starts_or_a_folder_is_made(
     recipe_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from deploy.ray_environment import set_ray_environment
-
-    set_ray_environment()  # before anything imports ray
     import ray
 
     def no_ray(*_: object, **__: object) -> None:

@@ -15,9 +15,6 @@ import pytest
 from PIL import Image
 
 from deploy.prepare.options import PrepareOptions
-from deploy.ray_environment import set_ray_environment
-
-set_ray_environment()
 
 IMAGE_SIZE = 16
 CLASSES = ("ant", "bee", "cat", "dog")
