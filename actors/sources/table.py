@@ -27,8 +27,8 @@ def _require_classes(num_classes: int, recipe: Recipe) -> None:
     known = recipe.policy.num_classes
     if num_classes > known:
         raise DataError(
-            f"source.path has {num_classes} class folders and policy.num_classes is {known}: the generator knows no "
-            f"more than {known} classes; name the folder that it was trained on"
+            f"source.path has {num_classes} class folders and policy.num_classes is {known}: name the "
+            f"folder of the classes that the generator was trained on"
         )
 
 
