@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.models import EvaluationModels
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.table import build_source
 from common.clock import StageClock

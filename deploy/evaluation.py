@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.evaluation.chunks import (
-    EvaluationChunk,
-    EvaluationModels,
-    GenerateChunk,
-    GeneratedPictures,
-    HeldOutChunk,
-    HeldOutRewards,
-)
+from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutRewards
 from actors.evaluation.image_classifier import ImageClassifier
+from actors.evaluation.models import EvaluationModels
 from actors.evaluation.scores import score_generated
 from actors.image_batch import read_readable, to_tensor
 from actors.sources.table import build_source

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from actors.evaluation.chunks import EvaluationModels, GenerateChunk
+from actors.evaluation.generate_chunk import GenerateChunk
+from actors.evaluation.models import EvaluationModels
 from actors.evaluation.pictures import grid, save_panels
 from common.config.recipe import Recipe
 from common.device import prepare_device

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.evaluation.chunks import (
-    EvaluationChunk,
-    GenerateChunk,
-    GeneratedPictures,
-    HeldOutChunk,
-    HeldOutRewards,
-)
+from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutRewards
 from actors.evaluation.image_classifier import ImageClassifier
 from common.config.load import with_changes
 from common.config.recipe import Recipe
