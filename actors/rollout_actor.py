@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -43,11 +44,15 @@ class RolloutActor:
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)
         perceptual = load_perceptual_metric(recipe, self._device)
-        source = build_source(recipe, "train")
-        self._pipeline = RolloutPipeline(recipe, source, tokenizer, perceptual, self._device)
-        self._evaluation_models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
+        self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device)
         self._version = -1  # the recipe's own weights, until a snapshot is pulled
+
+    @cached_property
+    def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
+        models = self._models
+        source = build_source(models.recipe, "train")
+        return RolloutPipeline(models.recipe, source, models.tokenizer, models.perceptual, self._device)
 
     def describe(self) -> ActorDescription:
         return ActorDescription(ray.util.get_node_ip_address(), os.getpid(), str(self._device), code_fingerprint())
@@ -55,7 +60,7 @@ class RolloutActor:
     def roll_out(
         self, ticket: WorkTicket, version: int, snapshot: list[ray.ObjectRef]
     ) -> tuple[GroupReceipt, pa.Table | None]:
-        """Receipt and groups of a ticket, under policy `version` or a newer one that the actor has already.
+        """Receipt and groups of a ticket, under policy `version`.
 
         `snapshot` holds the reference to that version's weights, in a list so that Ray does not fetch them
         for an actor that has them. The groups are returned, not put: the driver owns them, and they outlive
@@ -63,7 +68,7 @@ class RolloutActor:
         """
         clock = StageClock(self._device)
         with clock("transfer"):
-            self._pull(version, snapshot)
+            self._take(version, snapshot)
         rollout = self._pipeline.roll_out(self._policy, self._version, ticket.sample_indices, clock)
         table = None if rollout.groups is None else to_table(rollout.groups)
         receipt = GroupReceipt(
@@ -79,11 +84,12 @@ class RolloutActor:
 
     def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[ray.ObjectRef]) -> Any:
         """The chunk's result under policy `version`."""
-        self._pull(version, snapshot)
-        return chunk.run(self._policy, self._evaluation_models)
+        self._take(version, snapshot)
+        return chunk.run(self._policy, self._models)
 
-    def _pull(self, version: int, snapshot: list[ray.ObjectRef]) -> None:
-        if version <= self._version:
+    def _take(self, version: int, snapshot: list[ray.ObjectRef]) -> None:
+        """Have the weights of `version`, which is an older one where an evaluation looks back."""
+        if version == self._version:
             return
         weights: WeightSnapshot = ray.get(snapshot[0])
         load_snapshot(self._policy, weights)

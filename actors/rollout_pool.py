@@ -1,7 +1,7 @@
 """The reward actors of a run: starts them, keeps each busy, and replaces those that die or hang.
 
-The pool knows which call belongs to which actor and ticket. What a ticket means, and whether a delivery
-still counts, is the ledger's business.
+The pool knows which call belongs to which actor. What a ticket means, and whether a delivery still counts,
+is the ledger's business; which chunks of an evaluation are still to be done is the chunk queue's.
 """
 
 import time
@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.rollout_actor import ActorDescription, RolloutActor
 from common.config.recipe import Recipe
@@ -41,19 +42,37 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A finished chunk of an evaluation."""
+
+    actor: str
+    index: int
+    result: Any
+
+
+@dataclass(frozen=True)
 class Loss:
-    """An actor that died or hung. Its tickets must be given to others."""
+    """An actor that died or hung. Its tickets and its chunk must be given to others."""
 
     actor: str
     reason: str
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Either a ticket, whose groups come with its receipt, or a chunk."""
+
+    made_at: float
+    groups: ray.ObjectRef | None = None
+    chunk: int | None = None
 
 
 @dataclass
 class _Member:
     handle: Any
     ready: ray.ObjectRef | None  # of its description; None once it has given it
-    calls: dict[ray.ObjectRef, tuple[ray.ObjectRef, float]] = field(default_factory=dict)
-    """Receipt → groups and when the call was made."""
+    calls: dict[ray.ObjectRef, _Call] = field(default_factory=dict)
+    """By the reference to what the call returns: a receipt, or a chunk's result."""
 
 
 class RolloutPool:
@@ -103,55 +122,58 @@ class RolloutPool:
         receipt, groups = member.handle.roll_out.options(num_returns=2).remote(
             ticket, published.version, [published.snapshot]
         )
-        member.calls[receipt] = (groups, time.monotonic())
+        member.calls[receipt] = _Call(time.monotonic(), groups=groups)
+
+    def submit_chunk(self, actor: str, index: int, chunk: EvaluationChunk, published: Published) -> None:
+        member = self._members[actor]
+        result = member.handle.evaluate.remote(chunk, published.version, [published.snapshot])
+        member.calls[result] = _Call(time.monotonic(), chunk=index)
 
     def waiting_for(self) -> list[ray.ObjectRef]:
         """References that become ready when `collect` has something to give."""
-        return self._starting() + [receipt for member in self._members.values() for receipt in member.calls]
+        starting = [member.ready for member in self._members.values() if member.ready is not None]
+        return starting + [call for member in self._members.values() for call in member.calls]
 
-    def collect(self) -> list[Delivery | Loss]:
+    def collect(self) -> list[Delivery | Scored | Loss]:
         """What finished or failed since the last call; never waits.
 
         Lost actors are replaced. An actor's own exception (a bug, or a data set that is gone) is raised.
         """
-        events: list[Delivery | Loss] = []
+        events: list[Delivery | Scored | Loss] = []
         for name, member in list(self._members.items()):
             try:
                 if member.ready is not None and _is_ready(member.ready):
                     self._welcome(name)
-                for receipt in [call for call in member.calls if _is_ready(call)]:
-                    groups, _ = member.calls.pop(receipt)
-                    events.append(Delivery(name, ray.get(receipt), groups))
+                for reference in [reference for reference in member.calls if _is_ready(reference)]:
+                    call, result = member.calls.pop(reference), ray.get(reference)
+                    if call.groups is not None:
+                        events.append(Delivery(name, result, call.groups))
+                    elif call.chunk is not None:
+                        events.append(Scored(name, call.chunk, result))
                 self._require_progress(name, member)
             except (ray.exceptions.RayActorError, TimeoutError) as error:
                 events.append(Loss(name, _first_line(error)))
                 self._replace(name)
         return events
 
-    def evaluate(self, chunks: Sequence[EvaluationChunk], published: Published) -> list[Any]:
-        """The results of `chunks`, in order, spread over the actors; what a lost actor had goes to another."""
-        waiting = list(enumerate(chunks))[::-1]
-        results: dict[int, Any] = {}
-        running: dict[ray.ObjectRef, tuple[int, str]] = {}
-        while waiting or running:
+    def evaluate(self, chunks: Sequence[EvaluationChunk], published: Published) -> Iterator[tuple[int, Any]]:
+        """Index and result of each of `chunks`, as they are done; for actors that have no tickets."""
+        queue = ChunkQueue(chunks)
+        while not queue.is_done:
             self._on_wait()
-            self._welcome_ready()
-            busy = {name for _, name in running.values()}
-            for name, member in self._members.items():
-                if waiting and member.ready is None and name not in busy:
-                    index, chunk = waiting.pop()
-                    call = member.handle.evaluate.remote(chunk, published.version, [published.snapshot])
-                    running[call] = (index, name)
-            done, _ = ray.wait([*running, *self._starting()], timeout=POLL_SECONDS)
-            for call in [call for call in done if call in running]:
-                index, name = running.pop(call)
-                try:
-                    results[index] = ray.get(call)
-                except ray.exceptions.RayActorError as error:
-                    waiting.append((index, chunks[index]))
-                    self._on_event("actor_lost", actor=name, reason=_first_line(error), tickets=[])
-                    self._replace(name)
-        return [results[index] for index in range(len(chunks))]
+            for actor in self.free_actors():
+                taken = queue.take(actor)
+                if taken is None:
+                    break
+                self.submit_chunk(actor, *taken, published)
+            ray.wait(self.waiting_for(), timeout=POLL_SECONDS)
+            for event in self.collect():
+                if isinstance(event, Scored):
+                    queue.finish(event.index)
+                    yield event.index, event.result
+                elif isinstance(event, Loss):
+                    queue.give_back(event.actor)
+                    self._on_event("actor_lost", actor=event.actor, reason=event.reason, tickets=[])
 
     def shutdown(self) -> None:
         for member in self._members.values():
@@ -166,14 +188,6 @@ class RolloutPool:
             self._recipe, name
         )
         self._members[name] = _Member(handle, handle.describe.remote())
-
-    def _starting(self) -> list[ray.ObjectRef]:
-        return [member.ready for member in self._members.values() if member.ready is not None]
-
-    def _welcome_ready(self) -> None:
-        for name, member in list(self._members.items()):
-            if member.ready is not None and _is_ready(member.ready):
-                self._welcome(name)
 
     def _welcome(self, name: str) -> None:
         member = self._members[name]
@@ -191,9 +205,9 @@ class RolloutPool:
 
     def _require_progress(self, name: str, member: _Member) -> None:
         limit = self._recipe.actors.ticket_timeout_seconds * self._recipe.actors.tickets_in_flight
-        for _, started in member.calls.values():
-            if time.monotonic() - started > limit:
-                raise TimeoutError(f"{name} has not delivered a ticket for {limit:.0f} s")
+        for call in member.calls.values():
+            if time.monotonic() - call.made_at > limit:
+                raise TimeoutError(f"{name} has not answered for {limit:.0f} s")
 
     def _replace(self, name: str) -> None:
         member = self._members.pop(name)

@@ -5,12 +5,13 @@ the cross-entropy prior alone costs no reward actor. What the reward adds is wha
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import grid, save_panels
 from actors.rollout_pool import Published, RolloutPool
 from actors.sources.table import build_source
@@ -39,7 +40,7 @@ class BeforeAfter:
 
     def before(self, pool: RolloutPool, base: Published) -> None:
         """Score the base over two seeds, and at the yardstick's temperature."""
-        on_actors = partial(pool.evaluate, published=base)
+        on_actors = partial(_run_on, pool, base)
         evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
         self._base_pictures = evaluations[0].pictures_NHWC
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
@@ -50,7 +51,7 @@ class BeforeAfter:
 
     def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
         """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
-        evaluations = self._evaluate("the result", partial(pool.evaluate, published=result), num_seeds=NUM_SEEDS)
+        evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores
@@ -80,3 +81,8 @@ class BeforeAfter:
         if temperature is None:
             temperature = self._recipe.sampling.temperature
         return self._scorer.evaluate(run_chunks, temperature=temperature, num_seeds=num_seeds)
+
+
+def _run_on(pool: RolloutPool, published: Published, chunks: Sequence[EvaluationChunk]) -> list[Any]:
+    results = dict(pool.evaluate(chunks, published))
+    return [results[index] for index in range(len(chunks))]

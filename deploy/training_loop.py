@@ -99,7 +99,7 @@ class TrainingLoop:
         for event in self.pool.collect():
             if isinstance(event, Loss):
                 self._lost(event)
-            else:
+            elif isinstance(event, Delivery):
                 self._delivered(event)
 
     def _delivered(self, delivery: Delivery) -> None:

@@ -1,0 +1,32 @@
+"""Which chunks of an evaluation wait, are at work, and are done. Pure bookkeeping; an actor has one at a time."""
+
+from collections.abc import Sequence
+
+from actors.evaluation.chunks import EvaluationChunk
+
+
+class ChunkQueue:
+    def __init__(self, chunks: Sequence[EvaluationChunk]):
+        self._chunks = chunks
+        self._waiting = list(range(len(chunks)))
+        self._running: dict[str, int] = {}
+
+    @property
+    def is_done(self) -> bool:
+        return not self._waiting and not self._running
+
+    def take(self, actor: str) -> tuple[int, EvaluationChunk] | None:
+        """Index and chunk for `actor`; None where it has one already or none waits."""
+        if actor in self._running or not self._waiting:
+            return None
+        index = self._running[actor] = self._waiting.pop(0)
+        return index, self._chunks[index]
+
+    def finish(self, index: int) -> None:
+        self._running = {actor: running for actor, running in self._running.items() if running != index}
+
+    def give_back(self, actor: str) -> None:
+        """What a lost actor had is the next to be taken."""
+        index = self._running.pop(actor, None)
+        if index is not None:
+            self._waiting.insert(0, index)

@@ -1,0 +1,49 @@
+"""The chunk queue: every chunk is done once, over the loss of actors."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.evaluation.chunk_queue import ChunkQueue
+from actors.evaluation.generate_chunk import GenerateChunk
+
+CHUNKS = [GenerateChunk((index,), seed=0, temperature=1.0) for index in range(6)]
+
+
+def test_an_actor_has_one_chunk_at_a_time():
+    queue = ChunkQueue(CHUNKS)
+    assert queue.take("one") == (0, CHUNKS[0])
+    assert queue.take("one") is None
+    assert queue.take("two") == (1, CHUNKS[1])
+    queue.finish(0)
+    assert queue.take("one") == (2, CHUNKS[2])
+
+
+def test_what_a_lost_actor_had_goes_to_the_next_one():
+    queue = ChunkQueue(CHUNKS[:2])
+    queue.take("one")
+    queue.give_back("one")
+    queue.give_back("one")  # lost twice is lost once
+    assert queue.take("two") == (0, CHUNKS[0])
+    queue.finish(0)
+    assert not queue.is_done
+    assert queue.take("two") == (1, CHUNKS[1])
+    queue.finish(1)
+    assert queue.is_done
+    assert queue.take("two") is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "finish", "lose"]), st.sampled_from("abc")), max_size=60))
+def test_every_chunk_is_done_once(moves):
+    queue, running, done = ChunkQueue(CHUNKS), {}, []
+    to_the_end = [("lose", "a"), ("lose", "b"), ("lose", "c"), *[("take", "a"), ("finish", "a")] * len(CHUNKS)]
+    for move, actor in moves + to_the_end:
+        if move == "take" and (taken := queue.take(actor)):
+            running[actor] = taken[0]
+        elif move == "finish" and actor in running:
+            done.append(running.pop(actor))
+            queue.finish(done[-1])
+        elif move == "lose":
+            running.pop(actor, None)
+            queue.give_back(actor)
+    assert sorted(done) == list(range(len(CHUNKS)))
+    assert queue.is_done
