@@ -1,9 +1,9 @@
 """G samples a group under teacher forcing, with the log-probabilities the behaviour policy gave them.
 
-Letters: B images, G samples a group, T image tokens, V codebook entries.
+Letters: B images, G samples a group, T image tokens, V codebook entries, D width of hidden states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,16 +12,21 @@ from common.token_distribution import draw, log_probabilities
 
 
 def sample_groups(
-    logits_BTV: Tensor, group_size: int, temperature: float, generators: Sequence[torch.Generator]
+    head: Callable[[Tensor], Tensor],
+    hidden_BTD: Tensor,
+    group_size: int,
+    temperature: float,
+    generators: Sequence[torch.Generator],
 ) -> tuple[Tensor, Tensor]:
     """Sampled tokens int64 [B, G, T] and their behaviour log-probs float32 [B, G, T].
 
     Every position is drawn independently from softmax(logits / temperature): the context is given, so one
-    forward serves all samples. One CPU generator an image. Works image by image, which keeps the float64
-    cumulative sums at [T, V].
+    forward serves all samples. One CPU generator an image. Works image by image: `head` turns hidden states
+    [T, D] into float32 logits [T, V], and no more of them exist at once.
     """
     tokens, logprobs = [], []
-    for logits_TV, generator in zip(logits_BTV, generators, strict=True):
+    for hidden_TD, generator in zip(hidden_BTD, generators, strict=True):
+        logits_TV = head(hidden_TD)
         uniforms_TG = torch.rand(logits_TV.shape[0], group_size, generator=generator, dtype=torch.float64)
         tokens_TG = draw(logits_TV, uniforms_TG, temperature)
         tokens.append(tokens_TG.T)

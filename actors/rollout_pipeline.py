@@ -2,7 +2,7 @@
 
 Plain torch on one device; no Ray. Everything random about a sample comes from (run seed, sample index).
 
-Letters: B images of the ticket, G samples a group, T image tokens, V codebook entries.
+Letters: B images of the ticket, G samples a group, T image tokens, D width of hidden states.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,11 +72,11 @@ class RolloutPipeline:
             noise = [generator(recipe.seed, "context noise", index) for index in kept]
             context_BT = noisy_context(target_BT, recipe.context.noise, self._tokenizer.codebook_size, noise)
             with autocast(recipe.compute, self._device):
-                logits_BTV = policy(condition, context_BT)
-        with clock("sample"):
+                hidden_BTD = policy(condition, context_BT, head=False)
+        with clock("sample"), autocast(recipe.compute, self._device):
             draws = [generator(recipe.seed, "group samples", index) for index in kept]
             tokens_BGT, logprobs_BGT = sample_groups(
-                logits_BTV, recipe.group.size, recipe.group.temperature, draws
+                policy.logits, hidden_BTD, recipe.group.size, recipe.group.temperature, draws
             )
         mse_BG, lpips_BG = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
         groups = GroupBatch(

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from common.config.algorithm import LearnerSection
 from common.config.models import TRANSFORMER_SIZES, LlamaGenPolicySpec
-from common.models.families import build_policy
+from common.models.families import PolicyModule, build_policy
 from common.token_distribution import log_probabilities
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.token_logprobs import token_logprobs
 
 NUM_CLASSES = 1000
 MAX_DIFFERENCE = 1e-4  # of loss and gradients, relative; float32 sums in another order
@@ -56,7 +57,7 @@ class Rows:
         )
 
 
-def random_groups(policy: nn.Module, codebook_size: int, num_tokens: int, num_groups: int, size: int) -> Rows:
+def random_groups(policy: PolicyModule, codebook_size: int, num_tokens: int, num_groups: int, size: int) -> Rows:
     """Random tokens and rewards; behaviour log-probs so far from the policy's that some ratios are clipped."""
     label_B = torch.randint(NUM_CLASSES, (num_groups,))
     targets_BT = torch.randint(codebook_size, (num_groups, num_tokens))
@@ -69,16 +70,18 @@ def random_groups(policy: nn.Module, codebook_size: int, num_tokens: int, num_gr
     return Rows(label_B, targets_BT[:, :-1], targets_BT, samples_BGT, behaviour_BGT, advantages_BG)
 
 
-def backward(policy: nn.Module, rows: Rows, micro_batch: int) -> float:
+def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
     """Forward, loss and backward, normalised by the rows of the whole update; the loss."""
     total = 0.0
     for micro in rows.micro_batches(micro_batch):
-        logits_NTV = policy({"label": micro.label_N}, micro.context_NT)
+        hidden_NTD = policy({"label": micro.label_N}, micro.context_NT, head=False)
+        logprobs = token_logprobs(
+            policy.logits, hidden_NTD, micro.samples_NKT, micro.targets_NT, 1.0, SETTINGS.logit_rows
+        )
         policy_N, _ = policy_loss(
-            logits_NTV, micro.samples_NKT, micro.behaviour_logprobs_NKT, micro.advantages_NK,
-            SETTINGS.clip_range, temperature=1.0,
-        )  # fmt: skip
-        prior_N = ce_prior(logits_NTV, micro.targets_NT)
+            logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NK, SETTINGS.clip_range
+        )
+        prior_N = ce_prior(logprobs.targets_BT)
         loss = (policy_N + SETTINGS.ce_weight * prior_N).sum() / len(rows.label_N)
         loss.backward()
         total += float(loss.detach())
@@ -86,7 +89,7 @@ def backward(policy: nn.Module, rows: Rows, micro_batch: int) -> float:
 
 
 def update(
-    policy: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, micro_batch: int
+    policy: PolicyModule, optimizer: torch.optim.Optimizer, rows: Rows, micro_batch: int
 ) -> tuple[float, float]:
     """One whole update; its seconds, and those of clipping and the optimizer alone."""
     start = perf_counter()
@@ -99,7 +102,7 @@ def update(
     return end - start, end - learned
 
 
-def difference(policy: nn.Module, forms: dict[str, Rows], micro_batch: int) -> tuple[float, float]:
+def difference(policy: PolicyModule, forms: dict[str, Rows], micro_batch: int) -> tuple[float, float]:
     """Relative difference of the losses, and of the gradients: the worst parameter's largest deviation over
     its largest gradient. Leaves the gradients of the last form behind."""
     losses, gradients = [], []

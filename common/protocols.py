@@ -1,7 +1,7 @@
 """What a model, a metric and a data set must offer. Typed structurally: no base class to inherit.
 
 Shape letters: B images (groups), G samples a group, T image tokens, V codebook entries,
-C channels (3), H and W pixels. Pixels in tensors are float in [-1, 1]; pixels at rest are uint8.
+C channels (3), H and W pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; pixels at rest are uint8.
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,14 @@ class Policy(Protocol):
     num_tokens: int
     codebook_size: int
 
-    def __call__(self, condition: Condition, context_BT: Tensor) -> Tensor:
-        """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1]."""
+    def __call__(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
+        """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1].
+
+        Without `head` the hidden states [B, T, D] before the vocabulary head.
+        """
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Float32 logits [..., V] of hidden states [..., D], so that they need never be whole in memory."""
 
     def null_condition(self, condition: Condition) -> Condition:
         """The unconditional twin of `condition`, for classifier-free guidance and label drop."""

@@ -3,7 +3,7 @@
 No Ray, no queue, no clock. The service computes exactly this with reward actors and learner ranks in
 processes of their own, and a test holds it to the same losses and the same final weights.
 
-Letters: B source images (groups), G samples a group, T image tokens, V codebook entries.
+Letters: B source images (groups), G samples a group, T image tokens, D width of hidden states.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from common.types import StepReport
 from learner.advantage import group_advantages, rewards
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.token_logprobs import token_logprobs
 
 # condition, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T], MSE and LPIPS [B, G]
 Groups = tuple[Condition, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -66,10 +67,12 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
     context_BT = noisy_context(targets_BT, recipe.context.noise, tokenizer.codebook_size, noise)
 
     # 2. One forward gives the distribution of every position; each of the G samples draws from all of them.
-    with autocast(recipe.compute, device):
-        logits_BTV = policy(condition, context_BT)
     draws = [generator(recipe.seed, "group samples", index) for index in kept]
-    samples_BGT, logprobs_BGT = sample_groups(logits_BTV, recipe.group.size, recipe.group.temperature, draws)
+    with autocast(recipe.compute, device):
+        hidden_BTD = policy(condition, context_BT, head=False)
+        samples_BGT, logprobs_BGT = sample_groups(
+            policy.logits, hidden_BTD, recipe.group.size, recipe.group.temperature, draws
+        )
 
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
     reward = PixelReward(tokenizer, perceptual, recipe.reward)
@@ -95,12 +98,13 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
     for start in range(0, num_groups, learner.micro_batch_size):
         b = slice(start, start + learner.micro_batch_size)
         with autocast(recipe.compute, device):
-            logits_BTV = policy({name: column[b] for name, column in condition.items()}, context_BT[b])
-        policy_B, ratio_BGT = policy_loss(
-            logits_BTV, samples_BGT[b], old_logprobs_BGT[b], advantages_BG[b], learner.clip_range,
-            recipe.group.temperature,
-        )  # fmt: skip
-        prior_B = ce_prior(logits_BTV, targets_BT[b])
+            hidden_BTD = policy({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
+            logprobs_BGT, target_logprobs_BT = token_logprobs(
+                policy.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
+                learner.logit_rows,
+            )  # fmt: skip
+        policy_B, ratio_BGT = policy_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BG[b], learner.clip_range)
+        prior_B = ce_prior(target_logprobs_BT)
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)

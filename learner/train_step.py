@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import autocast
+from common.models.families import PolicyModule
 from common.schema import GroupBatch
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.token_logprobs import token_logprobs
 
 
 @dataclass
@@ -50,7 +52,7 @@ class StepSums:
 class Trainer:
     """The policy, its optimizer, and the step."""
 
-    def __init__(self, policy: nn.Module, recipe: Recipe, device: torch.device):
+    def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
         self.policy = policy.eval()  # dropout off, in learning as in sampling
         self.optimizer = build_optimizer(policy, recipe.learner)
         self.step = 0
@@ -106,16 +108,18 @@ class Trainer:
         advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
         condition = {name: self._tensor(column[rows]) for name, column in groups.condition.items()}
         with autocast(recipe.compute, self._device):
-            logits_BTV = forward(condition, self._tensor(groups.context_tokens_BT[rows]).long())
-        policy_B, ratio_BGT = policy_loss(
-            logits_BTV,
-            self._tensor(groups.sampled_tokens_BGT[rows]).long(),
-            self._tensor(groups.behaviour_logprobs_BGT[rows]),
-            advantages_BG,
-            learner.clip_range,
-            recipe.group.temperature,
-        )
-        prior_B = ce_prior(logits_BTV, self._tensor(groups.target_tokens_BT[rows]).long())
+            hidden_BTD = forward(condition, self._tensor(groups.context_tokens_BT[rows]).long(), head=False)
+            logprobs = token_logprobs(
+                self.policy.logits,
+                hidden_BTD,
+                self._tensor(groups.sampled_tokens_BGT[rows]).long(),
+                self._tensor(groups.target_tokens_BT[rows]).long(),
+                recipe.group.temperature,
+                learner.logit_rows,
+            )
+        behaviour_BGT = self._tensor(groups.behaviour_logprobs_BGT[rows])
+        policy_B, ratio_BGT = policy_loss(logprobs.samples_BGT, behaviour_BGT, advantages_BG, learner.clip_range)
+        prior_B = ce_prior(logprobs.targets_BT)
         loss_B = policy_B + learner.ce_weight * prior_B
         clipped_BGT = (ratio_BGT.detach() - 1).abs() > learner.clip_range
         return loss_B.sum(), StepSums(

@@ -47,6 +47,8 @@ class LearnerSection(Section):
     """Groups learned from in one optimizer step, over all ranks."""
     micro_batch_size: int = Field(default=8, gt=0)
     """Groups in one forward and backward of a rank."""
+    logit_rows: int = Field(default=2048, gt=0)
+    """Tokens whose logits over the codebook are in memory at once; more are made again in the backward pass."""
     lr: float = Field(default=1e-6, gt=0)
     """Learning rate, constant."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)

@@ -26,6 +26,7 @@ from common.schema import GroupBatch
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.token_logprobs import token_logprobs
 from learner.train_step import StepSums, Trainer
 
 DATA = Path(__file__).parents[1] / "data" / "llamagen"
@@ -105,19 +106,22 @@ def train_once(
     return trainer.train(groups, StageClock())
 
 
-def grouped_terms(policy: nn.Module, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The pure functions on all groups, one row of logits a group, under the names of the fixture."""
-    logits_BTV = policy({"label": expected["labels"]}, expected["noisy_context"])
+def grouped_terms(policy: LlamaGenTransformer, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The pure functions on all groups, one row a group, under the names of the fixture."""
+    hidden_BTD = policy({"label": expected["labels"]}, expected["noisy_context"], head=False)
+    logprobs = token_logprobs(
+        policy.logits,
+        hidden_BTD,
+        expected["grpo_sampled_tokens"],
+        expected["gt_tokens"],
+        GOLDEN["temperature"],
+        rows_at_once=20,
+    )
     advantages_BG = group_advantages(expected["grpo_rewards"], GOLDEN["adv_clip_max"])
     policy_B, ratio_BGT = policy_loss(
-        logits_BTV,
-        expected["grpo_sampled_tokens"],
-        expected["grpo_old_logprobs"],
-        advantages_BG,
-        GOLDEN["clip_range"],
-        GOLDEN["temperature"],
+        logprobs.samples_BGT, expected["grpo_old_logprobs"], advantages_BG, GOLDEN["clip_range"]
     )
-    prior_B = ce_prior(logits_BTV, expected["gt_tokens"])
+    prior_B = ce_prior(logprobs.targets_BT)
     return {
         "grpo_advantages": advantages_BG,
         "grpo_ratio": ratio_BGT,

@@ -230,14 +230,22 @@ class LlamaGenTransformer(nn.Module):
                 nn.init.normal_(module.weight, std=_INIT_STD)
         nn.init.zeros_(self.output.weight)  # training starts from the uniform distribution
 
-    def forward(self, condition: Condition, context_BT: Tensor) -> Tensor:
-        """Float32 logits [B, T, V] of all tokens from the T-1 context tokens int64 [B, T-1]."""
+    def forward(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
+        """Float32 logits [B, T, V] of all tokens from the T-1 context tokens int64 [B, T-1].
+
+        Without `head` the hidden states [B, T, D] that `logits` makes them of, some rows at a time.
+        """
         embedded = [self.cls_embedding(condition), self.tok_embeddings(context_BT)]
         x_BSD = torch.cat(embedded, dim=1)
         length = x_BSD.shape[1]
         mask = self.cls_embedding.attention_mask(condition, length)
         hidden_BSD = self._hidden(x_BSD, self._rope(x_BSD.device)[:, :length], mask)
-        return self._logits(hidden_BSD[:, self.cls_embedding.num_tokens - 1 :])
+        hidden_BTD = hidden_BSD[:, self.cls_embedding.num_tokens - 1 :]
+        return self.logits(hidden_BTD) if head else hidden_BTD
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Float32 logits [..., V] of hidden states [..., D]: the vocabulary head."""
+        return self.output(self.norm(hidden_ND)).float()
 
     def null_condition(self, condition: Condition) -> Condition:
         """The class that means none, or the untrained caption behind the same caption mask."""
@@ -257,9 +265,6 @@ class LlamaGenTransformer(nn.Module):
         for index, layer in enumerate(self.layers):
             x_BQD = layer(x_BQD, rope_2Qr, mask, caches[index] if caches else None)
         return x_BQD
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return self.output(self.norm(hidden)).float()
 
 
 class LlamaGenDecoder:
@@ -291,4 +296,4 @@ class LlamaGenDecoder:
         mask = None if self._mask is None else self._mask[:, :, start:end, :end]
         hidden_BQD = model._hidden(x_BQD, self._rope[:, start:end], mask, self._caches)
         self._position = end
-        return model._logits(hidden_BQD[:, -1])
+        return model.logits(hidden_BQD[:, -1])
