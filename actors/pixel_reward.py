@@ -8,6 +8,9 @@ Actors record the two terms; the learner applies the weights.
 Letters: B images, G samples a group, T image tokens, C, H, W channels and pixels.
 """
 
+from contextlib import AbstractContextManager
+
+import torch
 from torch import Tensor
 
 from common.clock import StageClock
@@ -35,7 +38,7 @@ class PixelReward:
         for start in range(0, B, images_per_chunk):
             chunk = slice(start, start + images_per_chunk)
             source_bCHW = pixels_BCHW[chunk]
-            with clock("decode"):
+            with clock("decode"), self._decode_dtype(pixels_BCHW.device):
                 decoded_NCHW = self._tokenizer.decode(sampled_tokens_BGT[chunk].flatten(0, 1))
                 decoded_bGCHW = decoded_NCHW.float().unflatten(0, (-1, G))
             if self._section.mse_weight:
@@ -46,3 +49,7 @@ class PixelReward:
                     features = self._perceptual.reference_features(source_bCHW)
                     lpips_BG[chunk] = self._perceptual.distance(decoded_bGCHW, features)
         return mse_BG, lpips_BG
+
+    def _decode_dtype(self, device: torch.device) -> AbstractContextManager:
+        in_bfloat16 = self._section.decode_dtype == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16)

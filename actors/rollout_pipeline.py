@@ -18,6 +18,7 @@ from actors.group_sampling import sample_groups
 from actors.image_batch import ImageBatch, read_batch
 from actors.pixel_reward import PixelReward
 from common.clock import StageClock
+from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.device import autocast
 from common.errors import BrokenImageError
@@ -70,6 +71,9 @@ class RolloutPipeline:
             target_BT = self._tokenizer.encode(pixels_BCHW)
         with clock("policy"):
             noise = [generator(recipe.seed, "context noise", index) for index in kept]
+            drops = [generator(recipe.seed, "condition drop", index) for index in kept]
+            chances_B = torch.cat([torch.rand(1, generator=drop) for drop in drops])
+            condition = drop_conditions(policy, condition, chances_B < recipe.actor_condition_drop)
             context_BT = noisy_context(target_BT, recipe.context.noise, self._tokenizer.codebook_size, noise)
             with autocast(recipe.compute, self._device):
                 hidden_BTD = policy(condition, context_BT, head=False)
@@ -90,7 +94,7 @@ class RolloutPipeline:
             behaviour_logprobs_BGT=logprobs_BGT.cpu().numpy(),
             reward_mse_BG=mse_BG.cpu().numpy(),
             reward_lpips_BG=lpips_BG.cpu().numpy(),
-            condition=images.condition,
+            condition={name: column.cpu().numpy() for name, column in condition.items()},
         )
         return Rollout(groups, _skipped(sample_indices, images.broken))
 

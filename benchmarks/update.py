@@ -12,13 +12,11 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.config.algorithm import LearnerSection
 from common.config.models import TRANSFORMER_SIZES, LlamaGenPolicySpec
@@ -27,34 +25,12 @@ from common.token_distribution import log_probabilities
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.rows import Rows
 from learner.token_logprobs import token_logprobs
 
 NUM_CLASSES = 1000
 MAX_DIFFERENCE = 1e-4  # of loss and gradients, relative; float32 sums in another order
 SETTINGS = LearnerSection(num_steps=1)  # the paper's
-
-
-@dataclass(frozen=True)
-class Rows:
-    label_N: Tensor  # int64
-    context_NT: Tensor  # int64 [N, T-1]
-    targets_NT: Tensor  # int64
-    samples_NKT: Tensor  # int64
-    behaviour_logprobs_NKT: Tensor  # float32
-    advantages_NK: Tensor  # float32
-
-    def micro_batches(self, size: int) -> Iterator["Rows"]:
-        return map(Rows, *(column.split(size) for column in vars(self).values()))
-
-    def repeated(self) -> "Rows":
-        """A row for every sample."""
-        num_samples = self.samples_NKT.shape[1]
-        shared = (self.label_N, self.context_NT, self.targets_NT)
-        own = (self.samples_NKT, self.behaviour_logprobs_NKT, self.advantages_NK)
-        return Rows(
-            *(column.repeat_interleave(num_samples, dim=0) for column in shared),
-            *(column.flatten(0, 1)[:, None] for column in own),
-        )
 
 
 def random_groups(policy: PolicyModule, codebook_size: int, num_tokens: int, num_groups: int, size: int) -> Rows:
@@ -67,14 +43,15 @@ def random_groups(policy: PolicyModule, codebook_size: int, num_tokens: int, num
         logprobs_BGT = log_probabilities(logits_BTV, samples_BGT.transpose(1, 2)).transpose(1, 2)
     behaviour_BGT = logprobs_BGT + 0.2 * torch.randn(logprobs_BGT.shape)
     advantages_BG = group_advantages(torch.randn(num_groups, size), SETTINGS.advantage_clip)
-    return Rows(label_B, targets_BT[:, :-1], targets_BT, samples_BGT, behaviour_BGT, advantages_BG)
+    return Rows({"label": label_B}, targets_BT[:, :-1], targets_BT, samples_BGT, behaviour_BGT, advantages_BG)
 
 
 def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
     """Forward, loss and backward, normalised by the rows of the whole update; the loss."""
     total = 0.0
-    for micro in rows.micro_batches(micro_batch):
-        hidden_NTD = policy({"label": micro.label_N}, micro.context_NT, head=False)
+    for start in range(0, len(rows), micro_batch):
+        micro = rows[start : start + micro_batch]
+        hidden_NTD = policy(micro.condition, micro.context_NT, head=False)
         logprobs = token_logprobs(
             policy.logits, hidden_NTD, micro.samples_NKT, micro.targets_NT, 1.0, SETTINGS.logit_rows
         )
@@ -82,7 +59,7 @@ def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
             logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NK, SETTINGS.clip_range
         )
         prior_N = ce_prior(logprobs.targets_BT)
-        loss = (policy_N + SETTINGS.ce_weight * prior_N).sum() / len(rows.label_N)
+        loss = (policy_N + SETTINGS.ce_weight * prior_N).sum() / len(rows)
         loss.backward()
         total += float(loss.detach())
     return total
@@ -147,9 +124,7 @@ def main() -> None:
     for form, rows in forms.items():
         totals, optimizers = zip(*timings[form], strict=True)
         result |= {f"{form}_median_seconds": median(totals), f"{form}_min_seconds": min(totals)}
-        print(
-            f"{form:<10}{len(rows.label_N):>6}{median(totals):>10.2f}{min(totals):>8.2f}{median(optimizers):>19.2f}"
-        )
+        print(f"{form:<10}{len(rows):>6}{median(totals):>10.2f}{min(totals):>8.2f}{median(optimizers):>19.2f}")
     ratio = result["repeated_median_seconds"] / result["grouped_median_seconds"]
     print(f"ratio of medians {ratio:.2f}\n")
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss

@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import check_weights
 from common.paths import resolve
+from learner.train_step import PUBLISHED_DROPOUT
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ def require_sound(recipe: Recipe) -> None:
     problems = [finding.problem for finding in check(recipe) if finding.problem]
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _profile(recipe: Recipe) -> str:
+    drop = recipe.context.condition_drop
+    if recipe.profile == "published":
+        return (
+            f"published: the learner takes a row a sample ({recipe.group.size} times the work) with dropout "
+            f"{PUBLISHED_DROPOUT:g} and drops {drop:.0%} of their conditions; actors do neither"
+        )
+    return (
+        f"corrected: no dropout; actors drop {drop:.0%} of the conditions, and what they sampled under is what is "
+        f"learned; the released scripts have dropout {PUBLISHED_DROPOUT:g} and drop 10 % in the learner only"
+    )
 
 
 def _source(recipe: Recipe) -> str:
@@ -108,6 +122,7 @@ def _size(module: torch.nn.Module) -> str:
 
 
 _CHECKS: dict[str, Callable[[Recipe], str]] = {
+    "profile": _profile,
     "source": _source,
     "tokenizer": _tokenizer,
     "policy": _policy,

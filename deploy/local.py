@@ -16,6 +16,7 @@ from actors.group_sampling import sample_groups
 from actors.image_batch import read_readable
 from actors.pixel_reward import PixelReward
 from common.clock import StageClock
+from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.device import autocast
 from common.models.families import PolicyModule
@@ -65,6 +66,8 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
     targets_BT = tokenizer.encode(pixels_BCHW)
     noise = [generator(recipe.seed, "context noise", index) for index in kept]
     context_BT = noisy_context(targets_BT, recipe.context.noise, tokenizer.codebook_size, noise)
+    chances = [torch.rand(1, generator=generator(recipe.seed, "condition drop", index)) for index in kept]
+    condition = drop_conditions(policy, condition, torch.cat(chances) < recipe.context.condition_drop)
 
     # 2. One forward gives the distribution of every position; each of the G samples draws from all of them.
     draws = [generator(recipe.seed, "group samples", index) for index in kept]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from actors.sources.table import build_source
 from common.config.recipe import Recipe
 from common.device import prepare_device
+from common.errors import RecipeError
 from common.models.llamagen.checkpoints import save_weights
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
@@ -22,6 +23,11 @@ log = logging.getLogger("vapi.local")
 def run_local(recipe: Recipe) -> RunFolder:
     """Train in this process; writes metrics, the final weights and a summary. Never resumes."""
     require_sound(recipe)
+    if recipe.profile == "published":
+        raise RecipeError(
+            "profile is published, which `train` alone can do: deploy/local.py is the corrected algorithm; set "
+            "profile=corrected"
+        )
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
     log.info("run folder %s", folder.path)

@@ -31,7 +31,7 @@ class LearnerActor:
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
-        self._num_ranks = 1
+        self._rank, self._num_ranks = 0, 1
 
     def node(self) -> str:
         return ray.util.get_node_ip_address()
@@ -49,7 +49,7 @@ class LearnerActor:
         store = self._store or dist.TCPStore(host, port, num_ranks, timeout=COLLECTIVE_TIMEOUT)
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
-        self._num_ranks = num_ranks
+        self._rank, self._num_ranks = rank, num_ranks
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
@@ -75,6 +75,7 @@ class LearnerActor:
             num_groups=num_groups,
             num_ranks=self._num_ranks,
             no_sync=self._ddp.no_sync,
+            rank=self._rank,
         )
         return sums, norm, dict(clock.seconds)
 

@@ -18,11 +18,15 @@ from common.config.recipe import Recipe
 from common.device import autocast
 from common.models.families import PolicyModule
 from common.schema import GroupBatch
+from common.seeding import derive_seed
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.rows import Rows
 from learner.token_logprobs import token_logprobs
+
+PUBLISHED_DROPOUT = 0.1  # of tokens, attention and feed-forward outputs in the released scripts' learner
 
 
 @dataclass
@@ -54,6 +58,9 @@ class Trainer:
 
     def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
         self.policy = policy.eval()  # dropout off, in learning as in sampling
+        self._is_published = recipe.profile == "published"
+        if self._is_published:
+            turn_on_dropout(policy, PUBLISHED_DROPOUT)
         self.optimizer = build_optimizer(policy, recipe.learner)
         self.step = 0
         self._recipe = recipe
@@ -68,6 +75,7 @@ class Trainer:
         num_groups: int | None = None,
         num_ranks: int = 1,
         no_sync: Callable[[], AbstractContextManager] = nullcontext,
+        rank: int = 0,
     ) -> tuple[StepSums, float]:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
@@ -77,6 +85,8 @@ class Trainer:
         learner = self._recipe.learner
         scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
         sums = StepSums()
+        if self._is_published:  # a resumed run drops what an undisturbed one would
+            torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
         starts = range(0, len(groups), learner.micro_batch_size)
         self.optimizer.zero_grad(set_to_none=True)
         with clock("forward_backward"):
@@ -97,42 +107,59 @@ class Trainer:
         self.step += 1
         return sums, norm
 
-    def _loss(self, groups: GroupBatch, rows: slice, forward: nn.Module) -> tuple[Tensor, StepSums]:
-        """The loss summed over the groups in `rows`, and the sums to report."""
+    def _loss(self, groups: GroupBatch, micro: slice, forward: nn.Module) -> tuple[Tensor, StepSums]:
+        """The loss summed over the groups in `micro`, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
-        mse_BG, lpips_BG = (
-            self._tensor(groups.reward_mse_BG[rows]),
-            self._tensor(groups.reward_lpips_BG[rows]),
-        )
+        mse_BG = self._tensor(groups.reward_mse_BG[micro])
+        lpips_BG = self._tensor(groups.reward_lpips_BG[micro])
         rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
-        advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
-        condition = {name: self._tensor(column[rows]) for name, column in groups.condition.items()}
+        rows = Rows(
+            condition={name: self._tensor(column[micro]) for name, column in groups.condition.items()},
+            context_NT=self._tensor(groups.context_tokens_BT[micro]).long(),
+            targets_NT=self._tensor(groups.target_tokens_BT[micro]).long(),
+            samples_NKT=self._tensor(groups.sampled_tokens_BGT[micro]).long(),
+            behaviour_logprobs_NKT=self._tensor(groups.behaviour_logprobs_BGT[micro]),
+            advantages_NK=group_advantages(rewards_BG, learner.advantage_clip),
+        )
+        if self._is_published:
+            rows = rows.repeated()
+            dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
+            rows = rows.without_conditions(self.policy, dropped_N)
         with autocast(recipe.compute, self._device):
-            hidden_BTD = forward(condition, self._tensor(groups.context_tokens_BT[rows]).long(), head=False)
             logprobs = token_logprobs(
                 self.policy.logits,
-                hidden_BTD,
-                self._tensor(groups.sampled_tokens_BGT[rows]).long(),
-                self._tensor(groups.target_tokens_BT[rows]).long(),
+                forward(rows.condition, rows.context_NT, head=False),
+                rows.samples_NKT,
+                rows.targets_NT,
                 recipe.group.temperature,
                 learner.logit_rows,
             )
-        behaviour_BGT = self._tensor(groups.behaviour_logprobs_BGT[rows])
-        policy_B, ratio_BGT = policy_loss(logprobs.samples_BGT, behaviour_BGT, advantages_BG, learner.clip_range)
-        prior_B = ce_prior(logprobs.targets_BT)
-        loss_B = policy_B + learner.ce_weight * prior_B
-        clipped_BGT = (ratio_BGT.detach() - 1).abs() > learner.clip_range
-        return loss_B.sum(), StepSums(
-            num_groups=len(loss_B),
-            loss=float(loss_B.detach().sum()),
-            policy_loss=float(policy_B.detach().sum()),
-            ce_prior=float(prior_B.detach().sum()),
+        policy_N, ratio_NKT = policy_loss(
+            logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NK, learner.clip_range
+        )
+        prior_N = ce_prior(logprobs.targets_BT)
+        loss_N = policy_N + learner.ce_weight * prior_N
+        clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
+        groups_a_row = len(rewards_BG) / len(rows)
+        return loss_N.sum() * groups_a_row, StepSums(
+            num_groups=len(rewards_BG),
+            loss=float(loss_N.detach().sum()) * groups_a_row,
+            policy_loss=float(policy_N.detach().sum()) * groups_a_row,
+            ce_prior=float(prior_N.detach().sum()) * groups_a_row,
             reward_mean=float(rewards_BG.mean(dim=1).sum()),
             reward_mse=float(mse_BG.mean(dim=1).sum()),
             reward_lpips=float(lpips_BG.mean(dim=1).sum()),
             reward_std=float(rewards_BG.std(dim=1).sum()),
-            clip_fraction=float(clipped_BGT.float().mean(dim=(1, 2)).sum()),
+            clip_fraction=float(clipped_NKT.float().mean(dim=(1, 2)).sum()) * groups_a_row,
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: arrays of the store are read-only
+
+
+def turn_on_dropout(policy: nn.Module, rate: float) -> None:
+    """Dropout at `rate` in every place that the model has for it, though the rest stays in eval mode."""
+    for module in policy.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+            module.train()

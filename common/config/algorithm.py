@@ -1,6 +1,6 @@
 """The algorithm's settings. Defaults are the paper's (arXiv 2512.19680)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ class ContextSection(Section):
 
     noise: float = Field(default=0.0, ge=0, le=1)
     """ξ: the probability that a context token is replaced by a uniform codebook id."""
+    condition_drop: float = Field(default=0.0, ge=0, lt=1)
+    """The probability that a group is without its condition, so that the generator stays good at guidance."""
 
 
 class GroupSection(Section):
@@ -34,6 +36,8 @@ class RewardSection(Section):
     """Weight of the perceptual distance."""
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled grids decoded and scored at once."""
+    decode_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the decoder computes in. bfloat16 is faster and ranks a group's samples almost alike."""
 
 
 class LearnerSection(Section):

@@ -3,7 +3,7 @@
 Imports neither torch nor ray, so that a recipe is refused in milliseconds, before a cluster is paid for.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,10 @@ class Recipe(Section):
     """The generator to post-train."""
     perceptual: PerceptualSpec = LpipsSpec()
     """The perceptual metric of the reward."""
+    profile: Literal["corrected", "published"] = "corrected"
+    """corrected: no dropout, and actors drop conditions and record it, so that the policy that samples is the one
+    that learns. published: as the released scripts ran, a row a sample, with dropout and condition drop in the
+    learner only."""
     context: ContextSection = ContextSection()
     """The teacher-forcing context."""
     group: GroupSection = GroupSection()
@@ -87,6 +91,11 @@ class Recipe(Section):
     @property
     def tickets_per_step(self) -> int:
         return self.learner.images_per_step // self.actors.images_per_ticket
+
+    @property
+    def actor_condition_drop(self) -> float:
+        """The share of groups that actors leave without their condition."""
+        return self.context.condition_drop if self.profile == "corrected" else 0.0
 
     @property
     def buffer_capacity(self) -> int:

@@ -161,3 +161,22 @@ def test_the_seconds_of_each_stage_are_taken(recipe: Recipe) -> None:
     pipeline = RolloutPipeline(recipe, NoisePictures(), tokenizer_of(recipe), None, torch.device("cpu"))
     pipeline.roll_out(policy_of(recipe), 0, (0,), clock)
     assert set(clock.seconds) == {"read", "encode", "policy", "sample", "decode"}
+
+
+def test_dropped_conditions_are_recorded_and_those_that_sampled(recipe: Recipe) -> None:
+    dropping = with_changes(recipe, {"context.condition_drop": 0.5})
+    kept, some = groups_of(roll_out(recipe, range(24))), groups_of(roll_out(dropping, range(24)))
+    dropped_B = some.condition["label"] == recipe.policy.num_classes
+    assert 4 <= dropped_B.sum() <= 20
+    assert some.condition["label"][~dropped_B].tolist() == kept.condition["label"][~dropped_B].tolist()
+    with torch.no_grad():
+        condition = {"label": torch.from_numpy(some.condition["label"])}
+        logits_BTV = policy_of(recipe)(condition, torch.from_numpy(some.context_tokens_BT).long())
+    logprobs_BGT = logits_BTV.log_softmax(-1).gather(-1, torch.from_numpy(some.sampled_tokens_BGT).long().mT).mT
+    np.testing.assert_allclose(some.behaviour_logprobs_BGT, logprobs_BGT, rtol=1e-4, atol=1e-5)
+
+
+def test_under_the_published_profile_actors_drop_nothing(recipe: Recipe) -> None:
+    changes = {"context.condition_drop": 0.5, "profile": "published"}
+    groups = groups_of(roll_out(with_changes(recipe, changes), range(24)))
+    assert (groups.condition["label"] < recipe.policy.num_classes).all()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.clock import StageClock
+from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy
 from common.schema import GroupBatch
@@ -107,3 +108,38 @@ def test_a_reward_that_is_no_number_stops_the_step_before_it_reaches_the_weights
         trainer.train(batch, StageClock())
     assert trainer.step == 0
     assert all(before[name].equal(value) for name, value in trainer.policy.state_dict().items())
+
+
+def train_as_published(recipe: Recipe, condition_drop: float, seed: int = 0, rank: int = 0) -> StepSums:
+    changes = {"profile": "published", "context.condition_drop": condition_drop, "seed": seed}
+    trainer = Trainer(policy_of(recipe), with_changes(recipe, changes), CPU)
+    return trainer.train(groups(), StageClock(), rank=rank)[0]
+
+
+def test_the_published_profile_learns_from_a_row_a_sample_under_dropout(tiny_recipe: Recipe) -> None:
+    corrected, _ = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU).train(groups(), StageClock())
+    published = train_as_published(tiny_recipe, 0.0)
+    assert published.num_groups == corrected.num_groups
+    assert published.ce_prior == pytest.approx(corrected.ce_prior, rel=0.1)  # the same up to dropout
+    assert published.ce_prior != corrected.ce_prior
+    assert train_as_published(tiny_recipe, 0.0, rank=1).ce_prior != published.ce_prior
+
+
+def test_the_published_profile_draws_the_same_dropout_for_the_same_step(tiny_recipe: Recipe) -> None:
+    assert train_as_published(tiny_recipe, 0.1) == train_as_published(tiny_recipe, 0.1)
+
+
+def test_without_dropout_and_drops_the_published_profile_is_the_corrected_one(
+    tiny_recipe: Recipe, monkeypatch
+) -> None:
+    monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
+    corrected, corrected_norm = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU).train(groups(), StageClock())
+    recipe = with_changes(tiny_recipe, {"profile": "published"})
+    published, published_norm = Trainer(policy_of(tiny_recipe), recipe, CPU).train(groups(), StageClock())
+    assert vars(published) == pytest.approx(vars(corrected), rel=1e-5)
+    assert published_norm == pytest.approx(corrected_norm, rel=1e-5)
+
+
+def test_the_published_profile_drops_conditions_in_the_learner(tiny_recipe: Recipe, monkeypatch) -> None:
+    monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
+    assert train_as_published(tiny_recipe, 0.5).ce_prior != train_as_published(tiny_recipe, 0.0).ce_prior

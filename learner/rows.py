@@ -1,0 +1,50 @@
+"""What goes through the policy in the learner: a row a group, or a row a sample as the released scripts do it.
+
+Letters: N rows, K samples a row, T image tokens. A row a group: N = B, K = G. A row a sample: N = B · G, K = 1.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from torch import Tensor
+
+from common.condition_drop import drop_conditions
+from common.protocols import Condition, Policy
+
+
+@dataclass(frozen=True)
+class Rows:
+    condition: Condition
+    context_NT: Tensor  # int64 [N, T-1]
+    targets_NT: Tensor  # int64
+    samples_NKT: Tensor  # int64
+    behaviour_logprobs_NKT: Tensor  # float32
+    advantages_NK: Tensor  # float32
+
+    def __len__(self) -> int:
+        return len(self.context_NT)
+
+    def __getitem__(self, rows: slice) -> Self:
+        condition = {name: column[rows] for name, column in self.condition.items()}
+        return type(self)(condition, *(column[rows] for name, column in vars(self).items() if name != "condition"))
+
+    def repeated(self) -> Self:
+        """A row a sample: the same loss and the same gradient, at K times the work."""
+        num_samples = self.samples_NKT.shape[1]
+
+        def for_each_sample(column: Tensor) -> Tensor:
+            return column.repeat_interleave(num_samples, dim=0)
+
+        return replace(
+            self,
+            condition={name: for_each_sample(column) for name, column in self.condition.items()},
+            context_NT=for_each_sample(self.context_NT),
+            targets_NT=for_each_sample(self.targets_NT),
+            samples_NKT=self.samples_NKT.flatten(0, 1)[:, None],
+            behaviour_logprobs_NKT=self.behaviour_logprobs_NKT.flatten(0, 1)[:, None],
+            advantages_NK=self.advantages_NK.flatten()[:, None],
+        )
+
+    def without_conditions(self, policy: Policy, dropped_N: Tensor) -> Self:
+        """The rows of `dropped_N` (bool) under the null condition."""
+        return replace(self, condition=drop_conditions(policy, self.condition, dropped_N))

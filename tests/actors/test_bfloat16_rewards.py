@@ -1,0 +1,35 @@
+"""Rewards from pictures decoded in bfloat16, with the demo's trained models on held-out digits."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from actors.rollout_pipeline import RolloutPipeline
+from actors.sources.table import build_source
+from common.clock import StageClock
+from common.config.load import load_recipe
+from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from learner.advantage import rewards
+
+DEMO = Path(__file__).parents[2] / "deploy" / "recipes" / "demo.yaml"
+CPU = torch.device("cpu")
+
+
+def rewards_of(dtype: str) -> np.ndarray:
+    """Rewards [B, G] of the same samples, decoded in `dtype`."""
+    recipe = load_recipe(DEMO, [f"reward.decode_dtype={dtype}"])
+    models = load_tokenizer(recipe, CPU), load_perceptual_metric(recipe, CPU)
+    pipeline = RolloutPipeline(recipe, build_source(recipe, "held_out"), *models, CPU)
+    groups = pipeline.roll_out(load_policy(recipe, CPU), 0, range(6), StageClock()).groups
+    assert groups is not None
+    terms = torch.from_numpy(groups.reward_mse_BG), torch.from_numpy(groups.reward_lpips_BG)
+    return rewards(*terms, recipe.reward).numpy()
+
+
+def test_bfloat16_ranks_the_samples_of_a_group_as_float32_does() -> None:
+    in_float32_BG, in_bfloat16_BG = rewards_of("float32"), rewards_of("bfloat16")
+    assert not np.array_equal(in_float32_BG, in_bfloat16_BG)
+    correlations = [spearmanr(*rows).statistic for rows in zip(in_float32_BG, in_bfloat16_BG, strict=True)]
+    assert np.mean(correlations) > 0.98
