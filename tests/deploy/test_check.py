@@ -25,6 +25,7 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     findings = list(check(recipe))
     assert [finding.problem for finding in findings] == [None] * 8
     details = {finding.subject: finding.detail for finding in findings}
+    assert details.pop("profile").startswith("corrected: no dropout; actors drop 0% of the conditions")
     assert details == {
         "source": "9 images, 0.89 epochs",  # 2 steps of 4 images
         "tokenizer": "307,239 parameters, 8 x 8 tokens of 20 codes",
@@ -35,6 +36,12 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
         "resources": "1 reward actors and 1 learner ranks: 2 CPU and 0 GPU in all",
     }
     require_sound(recipe)
+
+
+def test_the_published_profile_says_how_it_differs(recipe: Recipe) -> None:
+    published = with_changes(recipe, {"profile": "published", "context.condition_drop": 0.1})
+    (detail,) = (finding.detail for finding in check(published) if finding.subject == "profile")
+    assert "a row a sample (4 times the work) with dropout 0.1 and drops 10% of their conditions" in detail
 
 
 @pytest.mark.parametrize("section", ["tokenizer", "policy"])
