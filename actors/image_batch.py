@@ -1,6 +1,6 @@
 """Images read together, without the broken ones among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -27,16 +27,18 @@ class ImageBatch:
         return to_tensor(self.pixels_BHWC).to(device), condition
 
 
-def read_batch(
+def start_reading(
     source: ImageSource, image_indices: Sequence[int], executor: Executor | None = None
-) -> ImageBatch | dict[int, BrokenImageError]:
-    """The readable images among `image_indices`; where none is, what is wrong with each.
-
-    The threads of `executor` read them together; what comes back does not depend on it.
-    """
-    images, broken = {}, {}
+) -> Iterable[SourceImage | BrokenImageError]:
+    """The images, or what is wrong with them, in order; the threads of `executor` begin at once."""
     read_all = map if executor is None else executor.map
-    for position, image in enumerate(read_all(partial(_read, source), image_indices)):
+    return read_all(partial(_read, source), image_indices)
+
+
+def batch_of(read_images: Iterable[SourceImage | BrokenImageError]) -> ImageBatch | dict[int, BrokenImageError]:
+    """The readable ones together; where none is, what is wrong with each."""
+    images, broken = {}, {}
+    for position, image in enumerate(read_images):
         if isinstance(image, BrokenImageError):
             broken[position] = image
         else:
@@ -61,8 +63,8 @@ def _read(source: ImageSource, index: int) -> SourceImage | BrokenImageError:
 
 
 def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch:
-    """Like `read_batch`, where a batch without a single readable image is an error (DataError)."""
-    batch = read_batch(source, image_indices)
+    """Like `batch_of`, where a batch without a single readable image is an error (DataError)."""
+    batch = batch_of(start_reading(source, image_indices))
     if isinstance(batch, ImageBatch):
         return batch
     raise DataError(f"none of {len(batch)} images can be read; the first: {next(iter(batch.values()))}")

@@ -21,6 +21,8 @@ from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from common.weights.snapshot import load_snapshot
 
+READING = "reading"  # the concurrency group, a thread of its own, in which an actor looks ahead
+
 
 @dataclass(frozen=True)
 class ActorDescription:
@@ -47,6 +49,12 @@ class RolloutActor:
         self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device)
         self._version = -1  # the recipe's own weights, until a snapshot is pulled
+
+    @ray.method(concurrency_group=READING)
+    def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
+        """Read the images of a ticket that waits, while the models work on the one before."""
+        if "_pipeline" in self.__dict__:  # never built here, beside the thread that may be building it
+            self._pipeline.read_ahead(sample_indices)
 
     @cached_property
     def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images

@@ -5,7 +5,7 @@ Plain torch on one device; no Ray. Everything random about a sample comes from (
 Letters: B images of the ticket, G samples a group, T image tokens, D width of hidden states.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actors.context_noise import noisy_context
 from actors.group_sampling import sample_groups
-from actors.image_batch import ImageBatch, read_batch
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.pixel_reward import PixelReward
 from common.clock import StageClock
 from common.condition_drop import drop_conditions
@@ -53,6 +53,15 @@ class RolloutPipeline:
         self._reward = PixelReward(tokenizer, perceptual, recipe.reward)
         self._device = device
         self._readers = ThreadPoolExecutor(recipe.actors.num_read_threads, thread_name_prefix="read")
+        self._ahead: dict[tuple[int, ...], Iterable] = {}  # by sample indices: images being read
+
+    def read_ahead(self, sample_indices: Sequence[int]) -> None:
+        """Begin to read the images of a ticket that `roll_out` will be called with soon. From any thread."""
+        self._ahead[tuple(sample_indices)] = self._start_reading(sample_indices)
+
+    def _start_reading(self, sample_indices: Sequence[int]) -> Iterable:
+        indices = [self._order.image_index(index) for index in sample_indices]
+        return start_reading(self._source, indices, self._readers)
 
     @torch.no_grad()
     def roll_out(
@@ -60,8 +69,8 @@ class RolloutPipeline:
     ) -> Rollout:
         """The scored groups of `sample_indices`, in order, without those whose image is broken."""
         with clock("read"):
-            indices = [self._order.image_index(index) for index in sample_indices]
-            images = read_batch(self._source, indices, self._readers)
+            being_read = self._ahead.pop(tuple(sample_indices), None) or self._start_reading(sample_indices)
+            images = batch_of(being_read)
         if not isinstance(images, ImageBatch):
             return Rollout(None, _skipped(sample_indices, images))
         recipe = self._recipe

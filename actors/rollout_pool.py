@@ -13,7 +13,7 @@ import ray
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.rollout_actor import ActorDescription, RolloutActor
+from actors.rollout_actor import READING, ActorDescription, RolloutActor
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.fingerprint import code_fingerprint
@@ -119,6 +119,8 @@ class RolloutPool:
 
     def submit(self, actor: str, ticket: WorkTicket, published: Published) -> None:
         member = self._members[actor]
+        if member.calls:  # it will wait behind them
+            member.handle.read_ahead.remote(ticket.sample_indices)
         receipt, groups = member.handle.roll_out.options(num_returns=2).remote(
             ticket, published.version, [published.snapshot]
         )
@@ -184,9 +186,9 @@ class RolloutPool:
         actors = self._recipe.actors
         name = f"actor-{self._num_started}"
         self._num_started += 1
-        handle = _RemoteActor.options(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus).remote(
-            self._recipe, name
-        )
+        handle = _RemoteActor.options(
+            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, concurrency_groups={READING: 1}
+        ).remote(self._recipe, name)
         self._members[name] = _Member(handle, handle.describe.remote())
 
     def _welcome(self, name: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.image_batch import ImageBatch, read_batch, read_readable
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading
 from common.errors import BrokenImageError, DataError
 from common.protocols import SourceImage
 
@@ -34,7 +34,7 @@ class Shades:
 
 @given(indices=st.lists(st.integers(0, 99), min_size=1, max_size=8), broken=st.sets(st.integers(0, 99)))
 def test_what_is_readable_is_kept_in_order_and_what_is_not_is_named(indices: list[int], broken: set[int]) -> None:
-    batch = read_batch(Shades(broken), indices)
+    batch = batch_of(start_reading(Shades(broken), indices))
     bad = {position: f"{index}.png" for position, index in enumerate(indices) if index in broken}
     good = [position for position in range(len(indices)) if position not in bad]
     named = batch.broken if isinstance(batch, ImageBatch) else batch
@@ -78,4 +78,4 @@ def test_an_error_that_is_not_the_images_fault_is_not_swallowed() -> None:
             raise DataError("the data set is gone")
 
     with pytest.raises(DataError, match="the data set is gone"):
-        read_batch(Gone(), [0])
+        batch_of(start_reading(Gone(), [0]))

@@ -180,3 +180,22 @@ def test_under_the_published_profile_actors_drop_nothing(recipe: Recipe) -> None
     changes = {"context.condition_drop": 0.5, "profile": "published"}
     groups = groups_of(roll_out(with_changes(recipe, changes), range(24)))
     assert (groups.condition["label"] < recipe.policy.num_classes).all()
+
+
+def test_what_was_read_ahead_is_not_read_again_and_gives_the_same_groups(recipe: Recipe) -> None:
+    class Counting(NoisePictures):
+        num_reads = 0
+
+        def read(self, index: int) -> SourceImage:
+            self.num_reads += 1
+            return super().read(index)
+
+    source = Counting()
+    pipeline = RolloutPipeline(recipe, source, tokenizer_of(recipe), None, torch.device("cpu"))
+    pipeline.read_ahead((3, 4))
+    groups = groups_of(pipeline.roll_out(policy_of(recipe), 3, (3, 4), StageClock()))
+    assert source.num_reads == 2
+    expected = groups_of(roll_out(recipe, (3, 4)))
+    np.testing.assert_array_equal(groups.sampled_tokens_BGT, expected.sampled_tokens_BGT)
+    groups_of(pipeline.roll_out(policy_of(recipe), 3, (3, 4), StageClock()))
+    assert source.num_reads == 4  # what was read ahead serves one ticket

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from actors.image_batch import ImageBatch, read_batch, read_readable, to_tensor, to_uint8
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor, to_uint8
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
 from actors.sources.picture import center_crop
@@ -230,7 +230,7 @@ def test_a_batch_keeps_the_readable_images_and_says_which_they_are(tmp_path: Pat
     picture(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "2.png").write_bytes(b"")
     picture(tmp_path / "b" / "3.png", BLUE)
-    batch = read_batch(folder(tmp_path), [2, 1, 0])
+    batch = batch_of(start_reading(folder(tmp_path), [2, 1, 0]))
     assert isinstance(batch, ImageBatch)
     assert batch.positions == (0, 2)
     assert batch.image_ids == ("b/3.png", "a/1.png")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.image_batch import ImageBatch, read_batch
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.image_folder import ImageFolder
 from actors.sources.parquet import Parquet
@@ -174,7 +174,7 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
     source = parquet(write_shards(tmp_path / "x", rows), image_size=32)
     with pytest.raises(BrokenImageError, match=r"^1.png is not a readable image"):
         source.read(1)
-    batch = read_batch(source, [0, 1, 2, 3])
+    batch = batch_of(start_reading(source, [0, 1, 2, 3]))
     assert isinstance(batch, ImageBatch)
     assert batch.positions == (0, 3)
     assert {position: error.image_id for position, error in batch.broken.items()} == {1: "1.png", 2: "2.png"}
@@ -194,9 +194,9 @@ def test_a_damaged_shard_breaks_its_rows_and_no_others(shards: Path, tmp_path: P
 
 def test_threads_read_what_one_does(shards: Path) -> None:
     indices = [3, 30, 17, 3, 39, 0, 16, 31] * 4
-    alone = read_batch(parquet(shards), indices)
+    alone = batch_of(start_reading(parquet(shards), indices))
     with ThreadPoolExecutor(8) as executor:
-        together = read_batch(parquet(shards), indices, executor)
+        together = batch_of(start_reading(parquet(shards), indices, executor))
     assert isinstance(alone, ImageBatch)
     assert isinstance(together, ImageBatch)
     assert alone.image_ids == together.image_ids
