@@ -25,6 +25,12 @@ class ComputeSection(Section):
     """PyTorch threads of each process."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Autocast of the policy's forward; log-probabilities are float32 in either case."""
+    activation_checkpointing: bool = False
+    """The learner recomputes each transformer block in the backward pass instead of keeping what is inside it:
+    less memory for another forward. No part of the arithmetic."""
+    compile: bool = False
+    """torch.compile of the policy's transformer blocks, in actors and learner; decoding stays uncompiled. The
+    first forward of each kind takes its time to compile. Needs a C++ compiler and, on a GPU, Triton."""
 
 
 class ActorsSection(Section):

@@ -2,6 +2,7 @@
 
 import torch
 
+from common.compilation import require_compiler
 from common.config.recipe import Recipe
 from common.models.families import (
     PolicyModule,
@@ -16,12 +17,20 @@ from common.protocols import PerceptualMetric
 
 
 def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = None) -> PolicyModule:
-    """The generator in eval mode, from `checkpoint` or the recipe's. Raises CheckpointError."""
+    """The generator in eval mode, from `checkpoint` or the recipe's, to compute as the recipe's `compute` says.
+
+    Raises CheckpointError, and ClusterError where it cannot be compiled.
+    """
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
     load_weights(policy, resolve(checkpoint or spec.checkpoint), what="policy", source=spec.source)
-    return policy.to(device).eval()
+    policy = policy.to(device).eval()
+    policy.activation_checkpointing = recipe.compute.activation_checkpointing
+    if recipe.compute.compile:
+        require_compiler(device)
+        policy.compile_blocks()
+    return policy
 
 
 def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:

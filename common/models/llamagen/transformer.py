@@ -5,9 +5,12 @@ P condition tokens (1 for a class, L for a caption of L features), S positions o
 [condition | image tokens], Q positions computed now, K positions that can be looked at.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.errors import RecipeError
@@ -196,9 +199,12 @@ class LlamaGenTransformer(nn.Module):
     """A `Policy` over a `grid_size` x `grid_size` token grid in raster order.
 
     `dropout` acts on tokens, attention outputs and feed-forward outputs, in train mode only. Positions
-    are rotary, so weights trained at one grid size load at another. Raises RecipeError where the size
-    does not divide into heads.
+    are rotary, so weights trained at one grid size load at another. With `activation_checkpointing` set,
+    the backward pass recomputes each block instead of keeping what is inside it. Raises RecipeError where
+    the size does not divide into heads.
     """
+
+    activation_checkpointing = False
 
     def __init__(
         self, spec: LlamaGenPolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0
@@ -262,9 +268,23 @@ class LlamaGenTransformer(nn.Module):
         self, x_BQD: Tensor, rope_2Qr: Tensor, mask: Tensor | None, caches: list[KeyValueCache] | None = None
     ) -> Tensor:
         x_BQD = self.tok_dropout(x_BQD)
+        recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
-            x_BQD = layer(x_BQD, rope_2Qr, mask, caches[index] if caches else None)
+            if caches is not None:  # never the compiled block: each length of the cache would compile it anew
+                x_BQD = layer.forward(x_BQD, rope_2Qr, mask, caches[index])
+            elif recompute:
+                x_BQD = checkpoint(layer, x_BQD, rope_2Qr, mask, None, use_reentrant=False)
+            else:
+                x_BQD = layer(x_BQD, rope_2Qr, mask, None)
         return x_BQD
+
+    def compile_blocks(self, backend: str | Callable = "inductor") -> None:
+        """Compile the blocks by torch.compile, in place, at their first forward; decoding stays as it is.
+
+        The keys of the state dict do not change, and all blocks share what is compiled for one.
+        """
+        for layer in self.layers:
+            layer.compile(backend=backend)
 
 
 class LlamaGenDecoder:
