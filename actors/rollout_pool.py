@@ -21,7 +21,8 @@ from common.types import GroupReceipt, WorkTicket
 
 POLL_SECONDS = 0.5
 
-_RemoteActor: Any = ray.remote(RolloutActor)
+# ray.remote knows concurrency_groups; its type hints do not
+_RemoteActor: Any = ray.remote(concurrency_groups={READING: 1})(RolloutActor)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,9 @@ class RolloutPool:
         actors = self._recipe.actors
         name = f"actor-{self._num_started}"
         self._num_started += 1
-        handle = _RemoteActor.options(
-            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, concurrency_groups={READING: 1}
-        ).remote(self._recipe, name)
+        handle = _RemoteActor.options(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus).remote(
+            self._recipe, name
+        )
         self._members[name] = _Member(handle, handle.describe.remote())
 
     def _welcome(self, name: str) -> None:

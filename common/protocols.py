@@ -1,7 +1,8 @@
 """What a model, a metric and a data set must offer. Typed structurally: no base class to inherit.
 
 Shape letters: B images (groups), G samples a group, T image tokens, V codebook entries,
-C channels (3), H and W pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; pixels at rest are uint8.
+C channels (3), H and W pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; pixels at rest
+are uint8.
 """
 
 from collections.abc import Mapping
