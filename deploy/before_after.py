@@ -4,6 +4,7 @@ Yardsticks keep a result honest: sampling the base at a lower temperature costs 
 the cross-entropy prior alone costs no reward actor. What the reward adds is what exceeds them.
 """
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,10 +16,12 @@ from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import grid, save_panels
 from actors.rollout_pool import Published, RolloutPool
 from actors.sources.table import build_source
+from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.models.loading import load_policy, load_tokenizer
+from deploy.background_evaluation import record_evaluation
 from deploy.evaluation import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
 from deploy.local import post_train
 from deploy.run_folder import RunFolder
@@ -30,28 +33,37 @@ COLUMNS = 10
 
 
 class BeforeAfter:
-    def __init__(self, recipe: Recipe, folder: RunFolder, beat: Callable[[str], None]):
+    def __init__(self, recipe: Recipe, folder: RunFolder, beat: Callable[[str], None], scorer: Scorer):
         self._recipe = recipe
         self._folder = folder
         self._beat = beat
-        self._scorer = Scorer(recipe)
+        self._scorer = scorer
         self._results: dict[str, Any] = {}
         self._base_pictures: np.ndarray | None = None
 
     def before(self, pool: RolloutPool, base: Published) -> None:
-        """Score the base over two seeds, and at the yardstick's temperature."""
+        """Score the base over two seeds, and at the yardstick's temperature; a resumed run has done so."""
+        stored = self._folder.path / "before.json"
+        stored_pictures = self._folder.samples / "before.npy"
+        if base.version > 0 and stored.is_file() and stored_pictures.is_file():
+            self._results, self._base_pictures = json.loads(stored.read_text()), np.load(stored_pictures)
+            return
         on_actors = partial(_run_on, pool, base)
         evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
+        record_evaluation(self._folder, base.version, evaluations[0])
         self._base_pictures = evaluations[0].pictures_NHWC
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
         cooler = self._recipe.evaluation.compare_temperature
         if cooler is not None:
             (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
             self._results["before_at_compare_temperature"] = evaluation.scores
+        np.save(stored_pictures, self._base_pictures)
+        write_json(stored, self._results)
 
     def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
         """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
         evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
+        record_evaluation(self._folder, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores

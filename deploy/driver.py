@@ -14,8 +14,10 @@ from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.metrics.exporter import Exporter, Metrics
 from common.weights.snapshot import weights_sha256
+from deploy.background_evaluation import BackgroundEvaluation
 from deploy.before_after import BeforeAfter
 from deploy.check import require_sound
+from deploy.evaluation import Scorer
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
 from deploy.ray_session import on_stop_signal, start_ray, stop_ray
@@ -95,12 +97,18 @@ def _serve(
     measurements = Measurements(recipe, metrics, exporter)
     measurements.published(ray.get(published.snapshot).num_bytes)
 
-    evaluation = BeforeAfter(recipe, folder, exporter.beat) if recipe.evaluation.enabled else None
-    if evaluation is not None:
-        evaluation.before(pool, published)
+    before_after, during = None, None
+    if recipe.evaluation.enabled:
+        scorer = Scorer(recipe)
+        during = BackgroundEvaluation(scorer, recipe.sampling.temperature, folder)
+        cleanup.callback(during.close)
+        before_after = BeforeAfter(recipe, folder, exporter.beat, scorer)
+        before_after.before(pool, published)
     live_line = LiveLine(learner_config.num_steps)
     cleanup.callback(live_line.close)
-    loop = TrainingLoop(recipe, folder, pool, learner, ledger, measurements, live_line, published, progress)
+    loop = TrainingLoop(
+        recipe, folder, pool, learner, ledger, measurements, live_line, published, during, progress
+    )
 
     def stop(number: int) -> None:
         loop.stop_signal = number
@@ -108,9 +116,7 @@ def _serve(
     cleanup.callback(on_stop_signal(stop))
     loop.run()
     live_line.close()
-    scores = (
-        evaluation.after(pool, loop.published) if evaluation is not None and loop.stop_signal is None else None
-    )
+    scores = before_after.after(pool, loop.published) if before_after and loop.stop_signal is None else None
     status = "succeeded" if loop.stop_signal is None else "stopped"
     summary = {
         "status": status,

@@ -1,7 +1,7 @@
 """A run's folder: what it was asked, what it measured, what happened, what came out.
 
-`recipe.json`, `metrics.jsonl` (a line a step), `events.jsonl` (a line an event), `checkpoints/`, `samples/`
-and, at the end, `summary.json`. The driver is the only writer.
+`recipe.json`, `metrics.jsonl` (a line a step), `evaluations.jsonl` (a line an evaluation), `events.jsonl` (a line
+an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The driver is the only writer.
 """
 
 import json
@@ -36,6 +36,9 @@ class RunFolder:
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)
 
+    def evaluation(self, line: dict[str, Any]) -> None:
+        _append(self.path / "evaluations.jsonl", line)
+
     def event(self, kind: str, **facts: Any) -> None:
         """Something that happened, with the time (UTC) it did."""
         _append(self.path / "events.jsonl", {"time": datetime.now(UTC).isoformat(), "event": kind, **facts})
@@ -44,12 +47,12 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
 
     def drop_metrics_from(self, step: int) -> None:
-        """Forget the metrics of steps after `step`: a run resumed there does them again."""
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            with replacing(path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in lines))
+        """Forget the metrics and scores of steps after `step`: a run resumed there does them again."""
+        for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
+            if path.exists():
+                lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+                with replacing(path) as temporary:
+                    temporary.write_text("".join(line + "\n" for line in lines))
 
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:

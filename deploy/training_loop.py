@@ -12,11 +12,12 @@ from typing import Any
 
 import ray
 
-from actors.rollout_pool import Delivery, Loss, Published, RolloutPool
+from actors.rollout_pool import Delivery, Loss, Published, RolloutPool, Scored
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
 from common.types import GroupReceipt, StepReport
+from deploy.background_evaluation import BackgroundEvaluation
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
 from deploy.run_folder import RunFolder
@@ -53,6 +54,7 @@ class TrainingLoop:
     measurements: Measurements
     live_line: LiveLine
     published: Published
+    evaluation: BackgroundEvaluation | None = None
     progress: Progress = field(default_factory=Progress)
     stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
     _idle_since: float = field(default_factory=time.monotonic)
@@ -65,25 +67,37 @@ class TrainingLoop:
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
         last_saved = self.progress.step
-        while self.progress.step < self.recipe.learner.num_steps:
+        while self._is_unfinished():
             if self.stop_signal is not None and self._running is None:
                 break
             self._hand_out()
             self._wait()
             self._collect()
             self._start_step()
-            if self._finish_step() and self.progress.step % self.recipe.checkpoint.every == 0:
-                self._checkpoint()
-                last_saved = self.progress.step
+            if self._finish_step():
+                self._start_evaluation()
+                if self.progress.step % self.recipe.checkpoint.every == 0:
+                    self._checkpoint()
+                    last_saved = self.progress.step
+            if self.evaluation is not None:
+                self.evaluation.record()
             self.measurements.state(self.ledger, self.buffer, len(self.pool))
         if last_saved != self.progress.step:
             self._checkpoint()
 
+    def _is_unfinished(self) -> bool:
+        evaluating = self.evaluation is not None and self.evaluation.is_running
+        return evaluating or self.progress.step < self.recipe.learner.num_steps
+
     def _hand_out(self) -> None:
-        """Give every free actor a ticket, while the ledger has slots."""
+        """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
         if self.stop_signal is not None:
             return
         for actor in self.pool.free_actors():
+            chunk = self.evaluation.take(actor) if self.evaluation else None
+            if chunk is not None:
+                self.pool.submit_chunk(actor, *chunk)
+                continue
             ticket = self.ledger.admit(actor, self.published.version)
             if ticket is None:
                 return
@@ -92,13 +106,17 @@ class TrainingLoop:
     def _wait(self) -> None:
         references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
         if references:
-            # Only receipts and step results are watched; they are small, so fetching them costs nothing.
+            # Receipts, step results and pictures to score are watched: small, so fetching them costs nothing.
             ray.wait(references, timeout=POLL_SECONDS)
+        elif self.evaluation is not None:  # its thread alone is at work
+            time.sleep(POLL_SECONDS)
 
     def _collect(self) -> None:
         for event in self.pool.collect():
             if isinstance(event, Loss):
                 self._lost(event)
+            elif isinstance(event, Scored) and self.evaluation is not None:
+                self.evaluation.deliver(event.index, event.result)
             elif isinstance(event, Delivery):
                 self._delivered(event)
 
@@ -112,6 +130,8 @@ class TrainingLoop:
 
     def _lost(self, loss: Loss) -> None:
         tickets = self.ledger.revoke(loss.actor)
+        if self.evaluation is not None:
+            self.evaluation.give_back(loss.actor)
         self.folder.event("actor_lost", actor=loss.actor, reason=loss.reason, tickets=tickets)
         self.measurements.actor_lost()
 
@@ -183,6 +203,11 @@ class TrainingLoop:
         self.folder.event("step_learned", step=report.step, tickets=running.tickets)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
         self.live_line.step(line)
+
+    def _start_evaluation(self) -> None:
+        step, every = self.progress.step, self.recipe.evaluation.every
+        if self.evaluation and every and step % every == 0 and step < self.recipe.learner.num_steps:
+            self.evaluation.start(self.published)
 
     def _checkpoint(self) -> Path:
         start = time.monotonic()

@@ -110,6 +110,8 @@ class EvaluationSection(Section):
 
     enabled: bool = False
     """Score the base before, and the result after."""
+    every: int = Field(default=0, ge=0)
+    """Also score every so many steps, by the actors between their tickets; 0 does not."""
     num_samples: int = Field(default=2000, ge=20)
     """Free-running pictures to score, classes in equal shares."""
     num_held_out: int = Field(default=256, gt=0)

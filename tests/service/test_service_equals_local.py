@@ -80,3 +80,22 @@ def test_a_broken_image_is_skipped_counted_and_named(small_run, digit_folder):
     assert {event["image_id"] for event in skipped} == {"3/broken.png"}
     assert summary(folder)["images_skipped"] == len(skipped) == 1
     assert summary(folder)["groups_learned"] == 39
+
+
+def test_scores_during_training_are_recorded_and_change_nothing(small_run):
+    plain = train(small_run("plain")).folder.path
+    evaluation = {
+        "evaluation.enabled": True,
+        "evaluation.every": 2,
+        "evaluation.num_samples": 20,
+        "evaluation.num_held_out": 4,
+        "evaluation.classifier": "deploy/recipes/demo/classifier.safetensors",
+        "sampling.batch_size": 5,
+    }
+    scored = train(small_run("scored", {"actors.count": 2} | evaluation)).folder.path
+    lines = [json.loads(line) for line in (scored / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 5]
+    assert len({line["held_out_reward"] for line in lines}) == 4
+    for step in (0, 2, 4, 5):
+        assert (scored / "samples" / f"step-{step:06d}.png").is_file()
+    assert summary(scored)["weights_sha256"] == summary(plain)["weights_sha256"]
