@@ -41,22 +41,24 @@ class BackgroundEvaluation:
         self._results: dict[int, Any] = {}
         self._chunks_done = Event()
         self._published: Published | None = None
+        self._waiting: Published | None = None
         self._is_closed = False
 
     @property
     def is_running(self) -> bool:
         return self._future is not None
 
-    def start(self, published: Published) -> bool:
-        """Begin to score `published`; False where the last evaluation is still at work."""
-        if self.is_running:
-            log.warning("version %d is not scored: the last evaluation is still at work", published.version)
-            return False
-        self._published = published
-        self._future = self._thread.submit(
-            self._scorer.evaluate, self._run_chunks, temperature=self._temperature, num_seeds=1
-        )
-        return True
+    def start(self, published: Published) -> None:
+        """Score `published`, after an evaluation that is still at work. One can wait; a third is not done."""
+        if self._waiting is not None:
+            log.warning("step %d is not scored: two evaluations are still to be done", published.version)
+        elif self.is_running:
+            self._waiting = published
+        else:
+            self._published = published
+            self._future = self._thread.submit(
+                self._scorer.evaluate, self._run_chunks, temperature=self._temperature, num_seeds=1
+            )
 
     def take(self, actor: str) -> tuple[int, EvaluationChunk, Published] | None:
         """A chunk for `actor`, with its index and the weights to do it with."""
@@ -85,6 +87,9 @@ class BackgroundEvaluation:
         (evaluation,), version = self._future.result(), self._published.version
         self._future = self._published = None
         record_evaluation(self._folder, version, evaluation)
+        if self._waiting is not None:
+            self._waiting, waiting = None, self._waiting
+            self.start(waiting)
 
     def close(self) -> None:
         """Give up what is unfinished."""
