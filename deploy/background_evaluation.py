@@ -88,7 +88,7 @@ class BackgroundEvaluation:
         self._future = self._published = None
         record_evaluation(self._folder, version, evaluation)
         if self._waiting is not None:
-            self._waiting, waiting = None, self._waiting
+            waiting, self._waiting = self._waiting, None
             self.start(waiting)
 
     def close(self) -> None:
