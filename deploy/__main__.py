@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from deploy.convert import add_convert
 from deploy.prepare.command import add_prepare
 
 
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
     add_prepare(commands)
+    add_convert(commands)
     return parser
 
 

@@ -1,14 +1,14 @@
 """Weights files: the published `.pt` layouts, safetensors, and the checkpoint folders of our runs.
 
-Loading is strict. A key too many or too few means another model than the recipe says, and a model that is
+Reading is strict. A key too many or too few means another model than the recipe says, and a model that is
 half random still draws pictures; so nothing is skipped but what is listed here.
 """
 
 import argparse
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,41 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from common.atomic import replacing
 from common.errors import CheckpointError
 
+LAYOUTS = ("model", "module", "state_dict", "bare")  # where a published .pt file has its state dict
+SUFFIXES = (".safetensors", ".pt", ".pth")
 _POLICY_FILE = "policy.safetensors"  # in a checkpoint folder of a run
-_NESTED_UNDER = ("model", "module", "state_dict")
+_NESTED_UNDER = LAYOUTS[:-1]
 _MAY_BE_EXTRA = {"freqs_cis"}  # a table of older LlamaGen files; computed here
 _MAY_BE_MISSING = {"quantize.codebook_used"}  # a usage statistic that nothing reads
 _NUM_NAMED = 3  # keys that a message names
+
+
+@dataclass(frozen=True)
+class _WeightsFile:
+    """A weights file that is there, and how messages speak of it."""
+
+    path: Path
+    noun: str  # what it holds, such as "policy weights"
+    setting: str  # what a user changes to name another, such as "policy.checkpoint"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """In what a file differs from a model; false where it fits."""
+
+    missing: tuple[str, ...]  # keys
+    unexpected: tuple[str, ...]  # keys
+    reshaped: tuple[str, ...]  # a sentence each
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+    def __str__(self) -> str:
+        kinds = {"missing keys": self.missing, "unexpected keys": self.unexpected, "wrong shapes": self.reshaped}
+        return "; ".join(f"{kind}: {len(found)} ({_some(found)})" for kind, found in kinds.items() if found)
 
 
 def load_weights(module: nn.Module, path: str | Path, *, what: str, source: str = "") -> None:
@@ -32,11 +60,11 @@ def load_weights(module: nn.Module, path: str | Path, *, what: str, source: str 
     `what` is the recipe section that names the file, such as "policy"; `source` says where the file can be
     had. A module on the meta device is given memory on the CPU. Raises CheckpointError.
     """
-    file = _find(path, what, source)
-    stored = _read(file, what)
-    _check_fit(module, {name: tuple(tensor.shape) for name, tensor in stored.items()}, file, what)
+    file = _of_recipe(path, what, source)
+    stored = _read(file)
+    _check_fit(module, shapes_of(stored), file, what)
+    weights = completed(stored, module)
     own = module.state_dict()
-    weights = {name: stored[name] if name in stored else torch.zeros(tensor.shape) for name, tensor in own.items()}
     on_meta = any(tensor.is_meta for tensor in own.values())
     if on_meta:  # assigned, not copied into: cast here, and away from the file that they are mapped from
         weights = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in weights.items()}
@@ -48,80 +76,124 @@ def check_weights(module: nn.Module, path: str | Path, *, what: str, source: str
 
     `module` may be on the meta device and is left as it is.
     """
-    file = _find(path, what, source)
-    _check_fit(module, _read_shapes(file, what), file, what)
+    file = _of_recipe(path, what, source)
+    _check_fit(module, _read_shapes(file), file, what)
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write safetensors, complete or not at all; `dtype` casts floating-point tensors."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, tensor in state_dict.items():
-        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        tensors[name] = tensor.detach().to("cpu", cast).contiguous()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(Path(path)) as partial:
+        save_file(_to_store(state_dict, dtype), partial)
 
 
-def _find(path: str | Path, what: str, source: str) -> Path:
+def save_published(state_dict: Mapping[str, Tensor], path: str | Path, layout: str) -> None:
+    """Write a `.pt` file in one of LAYOUTS, complete or not at all."""
+    tensors = _to_store(state_dict)
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
+        torch.save(tensors if layout == "bare" else {layout: tensors}, file)
+
+
+def read_weights(path: str | Path, *, noun: str, setting: str) -> dict[str, Tensor]:
+    """All tensors of a weights file or a checkpoint folder of a run, as stored. Raises CheckpointError.
+
+    `noun` and `setting` are how messages speak of the file, and of what a user changes to name another.
+    """
+    return _read(_find(path, noun, setting))
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def misfit(module: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Misfit:
+    """How a file with `stored` shapes differs from `module`, which may be on the meta device."""
+    needed = shapes_of(module.state_dict())
+    return Misfit(
+        missing=tuple(name for name in needed if name not in stored and name not in _MAY_BE_MISSING),
+        unexpected=tuple(name for name in stored if name not in needed and name not in _MAY_BE_EXTRA),
+        reshaped=tuple(
+            f"{name} is {list(stored[name])} and must be {list(shape)}"
+            for name, shape in needed.items()
+            if name in stored and stored[name] != shape
+        ),
+    )
+
+
+def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file that fits, under exactly the model's keys and in their order."""
+    needed = shapes_of(module.state_dict())
+    return {name: stored[name] if name in stored else torch.zeros(shape) for name, shape in needed.items()}
+
+
+def _of_recipe(path: str | Path, what: str, source: str) -> _WeightsFile:
+    return _find(path, f"{what} weights", f"{what}.checkpoint", source)
+
+
+def _find(path: str | Path, noun: str, setting: str, source: str = "") -> _WeightsFile:
     path = Path(path).expanduser()
     if path.is_dir():
         if not (path / _POLICY_FILE).is_file():
             raise CheckpointError(
                 f"The folder {path} holds no {_POLICY_FILE}, so it is no checkpoint of a run: point "
-                f"{what}.checkpoint at a weights file, or a folder such as runs/NAME/checkpoints/step-000100."
+                f"{setting} at a weights file, or a folder such as runs/NAME/checkpoints/step-000100."
             )
-        return path / _POLICY_FILE
+        return _WeightsFile(path / _POLICY_FILE, noun, setting)
     if not path.is_file():
         obtain = f"get it from {source}, or " if source else ""
+        raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at a file that exists.")
+    if path.suffix not in SUFFIXES:
         raise CheckpointError(
-            f"There is no {what} weights file {path}: {obtain}point {what}.checkpoint at a file that exists."
+            f"The {noun} {path} are not named .safetensors, .pt or .pth: point {setting} at such a file."
         )
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise CheckpointError(
-            f"The {what} weights {path} are not named .safetensors, .pt or .pth: point {what}.checkpoint at "
-            f"such a file."
-        )
-    return path
+    return _WeightsFile(path, noun, setting)
 
 
-def _read(file: Path, what: str) -> dict[str, Tensor]:
-    if file.suffix != ".safetensors":
-        return _read_pickle(file, what)
+def _read(file: _WeightsFile) -> dict[str, Tensor]:
+    if file.path.suffix != ".safetensors":
+        return _read_pickle(file)
     try:
-        with safe_open(file, framework="pt", device="cpu") as stored:
+        with safe_open(file.path, framework="pt", device="cpu") as stored:
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise _unreadable(file, what, error) from error
+        raise _unreadable(file, error) from error
 
 
-def _read_shapes(file: Path, what: str) -> dict[str, tuple[int, ...]]:
-    if file.suffix != ".safetensors":
-        return {name: tuple(tensor.shape) for name, tensor in _read_pickle(file, what).items()}
+def _to_store(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Tensors on the CPU that share no memory: a view would be stored with all that it is a part of."""
+    tensors, taken = {}, set()
+    for name, tensor in state_dict.items():
+        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        tensor = tensor.detach().to("cpu", cast).contiguous()
+        memory = tensor.untyped_storage()
+        is_shared = memory.data_ptr() in taken or memory.nbytes() > tensor.nbytes
+        tensors[name] = tensor.clone() if is_shared else tensor
+        taken.add(memory.data_ptr())
+    return tensors
+
+
+def _read_shapes(file: _WeightsFile) -> dict[str, tuple[int, ...]]:
+    if file.path.suffix != ".safetensors":
+        return shapes_of(_read_pickle(file))
     try:
-        with safe_open(file, framework="pt", device="cpu") as stored:
+        with safe_open(file.path, framework="pt", device="cpu") as stored:
             return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _unreadable(file, what, error) from error
+        raise _unreadable(file, error) from error
 
 
-def _read_pickle(file: Path, what: str) -> dict[str, Tensor]:
+def _read_pickle(file: _WeightsFile) -> dict[str, Tensor]:
     """The state dict of a `.pt` file, mapped from disk where the format (a zip since torch 1.6) allows."""
+    path = file.path
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training files keep their arguments
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can raise anything at all
-        raise _unreadable(file, what, error) from error
+        raise _unreadable(file, error) from error
     state_dict = _state_dict(content)
     if state_dict is None:
         seen = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(
-            f"The {what} weights {file} hold {seen} and no state dict: point {what}.checkpoint at a file of "
+            f"The {file.noun} {path} hold {seen} and no state dict: point {file.setting} at a file of "
             f"tensors by name, bare or under one of {', '.join(_NESTED_UNDER)}."
         )
     return state_dict
@@ -138,33 +210,24 @@ def _state_dict(content: Any) -> dict[str, Tensor] | None:
     return None
 
 
-def _check_fit(module: nn.Module, stored: Mapping[str, tuple[int, ...]], file: Path, what: str) -> None:
-    needed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    missing = [name for name in needed if name not in stored and name not in _MAY_BE_MISSING]
-    extra = [name for name in stored if name not in needed and name not in _MAY_BE_EXTRA]
-    reshaped = [
-        f"{name} is {list(stored[name])} and must be {list(shape)}"
-        for name, shape in needed.items()
-        if name in stored and stored[name] != shape
-    ]
-    kinds = {"missing keys": missing, "unexpected keys": extra, "wrong shapes": reshaped}
-    faults = [f"{kind}: {len(found)} ({_some(found)})" for kind, found in kinds.items() if found]
-    if faults:
+def _check_fit(module: nn.Module, stored: Mapping[str, tuple[int, ...]], file: _WeightsFile, what: str) -> None:
+    found = misfit(module, stored)
+    if found:
         raise CheckpointError(
-            f"The {what} weights {file} do not fit the model that the recipe describes, which has "
-            f"{len(needed)} tensors ({'; '.join(faults)}): make the settings under {what} those of the file, "
-            f"or point {what}.checkpoint at another."
+            f"The {file.noun} {file.path} do not fit the model that the recipe describes, which has "
+            f"{len(module.state_dict())} tensors ({found}): make the settings under {what} those of the file, "
+            f"or point {file.setting} at another."
         )
 
 
-def _unreadable(file: Path, what: str, error: Exception) -> CheckpointError:
+def _unreadable(file: _WeightsFile, error: Exception) -> CheckpointError:
     if isinstance(error, pickle.UnpicklingError):  # torch's own text is a page about turning safety off
         reason = "it is damaged, or holds Python objects other than tensors"
     else:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0].rstrip(": ")
     return CheckpointError(
-        f"The {what} weights {file} ({file.stat().st_size} bytes) cannot be read ({reason}): replace it with "
-        f"a complete copy, or point {what}.checkpoint at another file."
+        f"The {file.noun} {file.path} ({file.path.stat().st_size} bytes) cannot be read ({reason}): replace it "
+        f"with a complete copy, or point {file.setting} at another file."
     )
 
 

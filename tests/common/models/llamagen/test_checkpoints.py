@@ -11,7 +11,7 @@ from torch import nn
 
 from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.errors import CheckpointError
-from common.models.llamagen.checkpoints import check_weights, load_weights, save_weights
+from common.models.llamagen.checkpoints import LAYOUTS, check_weights, load_weights, save_published, save_weights
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 
@@ -39,6 +39,11 @@ def refusal(module: nn.Module, path: Path, source: str = "") -> str:
     assert str(checked.value) == str(loaded.value)
     assert "\n" not in str(loaded.value)
     return str(loaded.value)
+
+
+def test_the_published_models_are_these_eight() -> None:
+    policies = {"c2i_B", "c2i_L", "c2i_XL", "c2i_XXL", "c2i_3B", "t2i_XL"}
+    assert OFFICIAL.keys() == policies | {"vq_ds16", "vq_ds8"}
 
 
 @pytest.mark.parametrize("name", sorted(OFFICIAL))
@@ -142,6 +147,32 @@ def test_saving_leaves_one_file_and_casts_floating_point_only(tmp_path: Path) ->
     assert stored["weight"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert stored["weight"].dtype == torch.float16
     assert stored["steps"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_published_file_is_written_in_its_layout_and_loads(layout: str, tmp_path: Path) -> None:
+    donor, model = tiny(), tiny()
+    save_published(donor.state_dict(), tmp_path / "new" / "weights.pt", layout)
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["weights.pt"]
+    content = torch.load(tmp_path / "new" / "weights.pt", weights_only=True)
+    assert set(content) == (set(donor.state_dict()) if layout == "bare" else {layout})
+    load_weights(model, tmp_path / "new" / "weights.pt", what="policy")
+    assert model.tok_embeddings.weight.equal(donor.tok_embeddings.weight)
+
+
+def test_parts_of_a_larger_tensor_are_stored_alone(tmp_path: Path) -> None:
+    whole = torch.arange(100_000.0)
+    parts = {"one": whole[:10], "same": whole[:10], "all": whole.view(2, -1), "all again": whole}
+    save_published(parts, tmp_path / "parts.pt", "bare")
+    save_weights(parts, tmp_path / "parts.safetensors")
+    for stored in (torch.load(tmp_path / "parts.pt"), load_file(tmp_path / "parts.safetensors")):
+        assert {name: tensor.untyped_storage().nbytes() for name, tensor in stored.items()} == {
+            "one": 40,
+            "same": 40,
+            "all": 400_000,
+            "all again": 400_000,
+        }
+        assert all(stored[name].equal(part) for name, part in parts.items())
 
 
 def test_a_missing_file_is_said_to_be_missing_and_where_to_get_it(tmp_path: Path) -> None:
