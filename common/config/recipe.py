@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from common.config.algorithm import ContextSection, GroupSection, LearnerSection, RewardSection
 from common.config.base import Section
 from common.config.data import ParquetSource, SourceSpec
+from common.config.evaluation import EvaluationSection
 from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, LpipsSpec, ShiftTolerantLpipsSpec
 from common.config.service import (
     ActorsSection,
     BufferSection,
     CheckpointSection,
     ComputeSection,
-    EvaluationSection,
     MetricsSection,
     PretrainSection,
     RaySection,
@@ -74,7 +74,7 @@ class Recipe(Section):
     sampling: SamplingSection = SamplingSection()
     """Free-running sampling."""
     evaluation: EvaluationSection = EvaluationSection()
-    """Scores before and after."""
+    """Scores of the generator."""
     pretrain: PretrainSection | None = None
     """From-scratch training, for `pretrain`."""
 
@@ -161,5 +161,5 @@ def _service_problems(recipe: Recipe):
             f"with {learner.images_per_step} images a step keeps {recipe.buffer_capacity} groups of "
             f"{recipe.group_bytes} bytes: raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness"
         )
-    if recipe.evaluation.enabled and not recipe.evaluation.classifier:
-        yield "evaluation.enabled is true, but evaluation.classifier names no weights file: set one of the two"
+    if recipe.evaluation.enabled and (problem := recipe.evaluation.problem(recipe.policy.conditioning)):
+        yield f"{problem}, or set evaluation.enabled=false"

@@ -1,4 +1,4 @@
-"""Everything around the algorithm: processes, buffer, run folder, metrics, evaluation, pretraining."""
+"""Everything around the algorithm: processes, buffer, run folder, metrics, sampling, pretraining."""
 
 from typing import Literal
 
@@ -103,27 +103,6 @@ class SamplingSection(Section):
     """Classifier-free guidance; 1 is none."""
     batch_size: int = Field(default=100, gt=0)
     """Pictures decoded together. Part of the arithmetic, like `actors.images_per_ticket`."""
-
-
-class EvaluationSection(Section):
-    """Scores before and after training."""
-
-    enabled: bool = False
-    """Score the base before, and the result after."""
-    every: int = Field(default=0, ge=0)
-    """Also score every so many steps, by the actors between their tickets; 0 does not."""
-    num_samples: int = Field(default=2000, ge=20)
-    """Free-running pictures to score, classes in equal shares."""
-    num_held_out: int = Field(default=256, gt=0)
-    """Held-out images for the teacher-forced reward."""
-    classifier: str = ""
-    """Weights of the image classifier whose features and classes the scores use."""
-    compare_temperature: float | None = Field(default=None, ge=0)
-    """Also score the base at this sampling temperature, as a yardstick."""
-    compare_prior: bool = False
-    """Also train with the cross-entropy prior alone for as many steps, as a yardstick."""
-    seed: int = Field(default=1000, ge=0)
-    """Seed of the evaluation's own draws; noise is measured over `seed` and `seed + 1`."""
 
 
 class PretrainStage(Section):

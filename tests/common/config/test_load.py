@@ -192,7 +192,20 @@ def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Pat
         ),
         (
             ["evaluation.enabled=true"],
-            "evaluation.enabled is true, but evaluation.classifier names no weights file: set one of the two",
+            "evaluation.classifier names no weights file, and the scores need a classifier: set it, or "
+            "evaluation.features=inception, or set evaluation.enabled=false",
+        ),
+        (
+            ["evaluation={enabled: true, features: inception, classifier: a.pt}"],
+            "evaluation.features is inception, but evaluation.inception_weights names no weights file: set it",
+        ),
+        (
+            [
+                "source={kind: parquet, path: shards}",
+                "policy.conditioning=text",
+                "evaluation={enabled: true, classifier: a.pt}",
+            ],
+            "evaluation.features is classifier, but policy.conditioning is text and captions have no classes",
         ),
     ],
 )
