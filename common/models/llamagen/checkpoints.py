@@ -83,7 +83,10 @@ def check_weights(module: nn.Module, path: str | Path, *, what: str, source: str
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write safetensors, complete or not at all; `dtype` casts floating-point tensors."""
     with replacing(Path(path)) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(_to_store(state_dict, dtype), partial)
+        partial.chmod(mode)  # safetensors makes files that their owner alone can read
 
 
 def save_published(state_dict: Mapping[str, Tensor], path: str | Path, layout: str) -> None:

@@ -149,6 +149,13 @@ def test_saving_leaves_one_file_and_casts_floating_point_only(tmp_path: Path) ->
     assert stored["steps"].dtype == torch.int64
 
 
+def test_whoever_may_read_other_new_files_may_read_weights(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_weights({"weight": torch.ones(2)}, tmp_path / "weights.safetensors")
+    save_published({"weight": torch.ones(2)}, tmp_path / "weights.pt", "model")
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_published_file_is_written_in_its_layout_and_loads(layout: str, tmp_path: Path) -> None:
     donor, model = tiny(), tiny()
