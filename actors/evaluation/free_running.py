@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.config.service import SamplingSection
+from actors.evaluation.guidance import guidance_scales, guided
+from common.config.sampling import SamplingSection
 from common.protocols import Condition, Policy
 from common.seeding import generator
 from common.token_distribution import draw, keep_likely
@@ -20,12 +21,13 @@ def sample_tokens(
 ) -> Tensor:
     """Tokens int64 [N, T], one row a sample index.
 
-    Each picture's random numbers come from (seed, sample index) alone. With a guidance scale s other than
-    1, logits are u + s · (c - u) of the conditional c and the unconditional u.
+    Each picture's random numbers come from (seed, sample index) alone. Where a token's guidance scale is
+    not 1, each picture is decoded twice side by side, with its condition and without.
     """
-    some_column = next(iter(condition.values()))
-    guided = sampling.guidance_scale != 1
-    if guided:
+    device = next(iter(condition.values())).device
+    scales_T = guidance_scales(sampling, policy.num_tokens)
+    is_guided = any(scale != 1 for scale in scales_T)
+    if is_guided:
         null = policy.null_condition(condition)
         condition = {name: torch.cat([column, null[name]]) for name, column in condition.items()}
     uniforms_NT = torch.stack(
@@ -33,16 +35,18 @@ def sample_tokens(
             torch.rand(policy.num_tokens, generator=generator(seed, "free running", index), dtype=torch.float64)
             for index in sample_indices
         ]
-    ).to(some_column.device)
-    decoder = policy.start_decoding(condition)
+    ).to(device)
     tokens: list[Tensor] = []
-    for uniforms_N in uniforms_NT.T:
-        last = tokens[-1].repeat(2 if guided else 1) if tokens else None
-        logits_NV = decoder.next_logits(last)
-        if guided:
-            with_NV, without_NV = logits_NV.chunk(2)
-            logits_NV = without_NV + sampling.guidance_scale * (with_NV - without_NV)
-        tokens.append(_next_token(logits_NV, uniforms_N, sampling))
+    # Around all tokens: autocast keeps the weights it has cast until the outermost context ends.
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=sampling.autocast == "bfloat16"):
+        decoder = policy.start_decoding(condition)
+        for scale, uniforms_N in zip(scales_T, uniforms_NT.T, strict=True):
+            last = tokens[-1].repeat(2 if is_guided else 1) if tokens else None
+            logits_NV = decoder.next_logits(last)
+            if is_guided:
+                with_NV, without_NV = logits_NV.chunk(2)
+                logits_NV = guided(with_NV, without_NV, scale)
+            tokens.append(_next_token(logits_NV, uniforms_N, sampling))
     return torch.stack(tokens, dim=1)
 
 

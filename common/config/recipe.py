@@ -12,6 +12,7 @@ from common.config.base import Section
 from common.config.data import ParquetSource, SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, LpipsSpec, ShiftTolerantLpipsSpec
+from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
     BufferSection,
@@ -21,7 +22,6 @@ from common.config.service import (
     PretrainSection,
     RaySection,
     RunSection,
-    SamplingSection,
 )
 
 PolicySpec = LlamaGenPolicySpec

@@ -1,4 +1,4 @@
-"""Everything around the algorithm: processes, buffer, run folder, metrics, sampling, pretraining."""
+"""Everything around the algorithm: processes, buffer, run folder, metrics, pretraining."""
 
 from typing import Literal
 
@@ -88,21 +88,6 @@ class RaySection(Section):
     """Size of its object store."""
     placement_timeout_seconds: float = Field(default=300.0, gt=0)
     """How long to wait for the cluster to place the processes."""
-
-
-class SamplingSection(Section):
-    """Free-running sampling."""
-
-    temperature: float = Field(default=1.0, ge=0)
-    """Softmax temperature; 0 takes the most likely token."""
-    top_k: int = Field(default=0, ge=0)
-    """Keep the k most likely tokens; 0 keeps all."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Keep the most likely tokens that together hold this probability."""
-    guidance_scale: float = Field(default=1.0, ge=0)
-    """Classifier-free guidance; 1 is none."""
-    batch_size: int = Field(default=100, gt=0)
-    """Pictures decoded together. Part of the arithmetic, like `actors.images_per_ticket`."""
 
 
 class PretrainStage(Section):

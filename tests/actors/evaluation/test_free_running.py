@@ -8,7 +8,7 @@ from torch import Tensor
 
 from actors.evaluation.free_running import sample_tokens
 from common.config.recipe import Recipe
-from common.config.service import SamplingSection
+from common.config.sampling import SamplingSection
 from common.models.families import PolicyModule, build_policy
 from common.protocols import CachedDecoder, Condition
 
@@ -103,6 +103,38 @@ def test_guidance_of_scale_zero_forgets_the_condition(policy: PolicyModule) -> N
     sampling = SamplingSection(temperature=0, guidance_scale=0)
     tokens_NT = sampled(policy, range(4), sampling)
     assert (tokens_NT == tokens_NT[:1]).all()
+
+
+def test_an_interval_guides_the_tokens_from_its_start_on(policy: PolicyModule) -> None:
+    """The tokens before are those of the plain conditional, and the first guided one is the guided choice."""
+    interval = SamplingSection(temperature=0, guidance_scale=3, guidance_schedule="interval", guidance_start=4)
+    tokens_NT = sampled(policy, range(10), interval)
+    plain_NT = sampled(policy, range(10), SamplingSection(temperature=0))
+    assert tokens_NT[:, :4].equal(plain_NT[:, :4])
+    condition = labels(*range(10))
+    with torch.no_grad():
+        with_NV = policy(condition, plain_NT[:, :-1])[:, 4]
+        without_NV = policy(policy.null_condition(condition), plain_NT[:, :-1])[:, 4]
+    assert tokens_NT[:, 4].equal((without_NV + 3 * (with_NV - without_NV)).argmax(-1))
+    assert not tokens_NT[:, 4].equal(plain_NT[:, 4])
+
+
+def test_under_autocast_the_policy_computes_in_bfloat16_and_gives_float32_logits(policy: PolicyModule) -> None:
+    seen = set()
+    policy.layers[0].feed_forward.w1.register_forward_hook(lambda *call: seen.add(("hidden", call[2].dtype)))
+    policy.output.register_forward_hook(lambda *call: seen.add(("head", call[2].dtype)))
+    logits = policy.logits
+    policy.logits = lambda hidden: _noted(seen, logits(hidden))  # type: ignore[method-assign]
+    tokens_NT = sampled(policy, range(6), SamplingSection(autocast="bfloat16", guidance_scale=2))
+    assert seen == {("hidden", torch.bfloat16), ("head", torch.bfloat16), ("logits", torch.float32)}
+    together_NT = sampled(policy, range(6), SamplingSection(guidance_scale=2))
+    assert tokens_NT.shape == together_NT.shape
+    assert (tokens_NT == together_NT).float().mean() > 0.5  # bfloat16 changes some draws, then what follows
+
+
+def _noted(seen: set, logits: Tensor) -> Tensor:
+    seen.add(("logits", logits.dtype))
+    return logits
 
 
 class CountsRows:
