@@ -1,5 +1,6 @@
 """Evaluation in chunks: what a chunk gives depends on the chunk and the policy alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from actors.evaluation.conditions import caption_condition, class_labels
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.generate_chunk import GenerateChunk
 from actors.evaluation.held_out_chunk import HeldOutChunk
@@ -18,6 +20,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.models.families import PolicyModule, build_policy, build_tokenizer
+from common.protocols import SourceImage
 
 CPU = torch.device("cpu")
 
@@ -51,6 +54,84 @@ def test_generated_pictures_take_classes_in_turn(policy: PolicyModule, models: E
     assert pictures.label_N.tolist() == [8, 9, 0, 1]
     assert pictures.pixels_NHWC.shape == (4, 32, 32, 3)
     assert pictures.pixels_NHWC.dtype == np.uint8
+
+
+def test_uniform_classes_are_drawn_from_the_chunks_seed(policy: PolicyModule, models: EvaluationModels) -> None:
+    uniform = replace(models, recipe=with_changes(models.recipe, {"sampling.classes": "uniform"}))
+    pictures = GenerateChunk((0, 1, 2, 3), seed=3, temperature=1.0).run(policy, uniform)
+    assert pictures.label_N.tolist() == class_labels("uniform", 10, 3, range(4)).tolist()
+    assert pictures.label_N.tolist() != [0, 1, 2, 3]
+
+
+@torch.no_grad()
+def test_an_output_size_resizes_by_plain_bicubic_before_rounding(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    pictures = GenerateChunk((2, 3), seed=5, temperature=1.0, output_size=20).run(policy, models)
+    tokens_NT = sample_tokens(policy, {"label": torch.tensor([2, 3])}, models.recipe.sampling, 5, (2, 3))
+    pixels_NCHW = models.tokenizer.decode(tokens_NT)
+    resized = torch.nn.functional.interpolate(pixels_NCHW, size=20, mode="bicubic", antialias=False)
+    np.testing.assert_array_equal(pictures.pixels_NHWC, to_uint8(resized))
+    assert pictures.pixels_NHWC.shape == (2, 20, 20, 3)
+
+
+def test_captions_are_what_a_text_conditional_policy_is_given(
+    text_policy: PolicyModule, text_models: EvaluationModels
+) -> None:
+    draws = np.random.default_rng(0)
+    captions = tuple(draws.normal(size=(tokens, 6)).astype(np.float16) for tokens in (1, 3))
+    pictures = GenerateChunk((4, 5), seed=0, temperature=1.0, captions=captions).run(text_policy, text_models)
+    assert pictures.label_N.tolist() == [-1, -1]
+    condition = caption_condition(captions, length=4)
+    tokens_NT = sample_tokens(text_policy, condition, text_models.recipe.sampling, 0, (4, 5))
+    with torch.no_grad():
+        np.testing.assert_array_equal(pictures.pixels_NHWC, to_uint8(text_models.tokenizer.decode(tokens_NT)))
+    swapped = GenerateChunk((4, 5), 0, 1.0, captions[::-1]).run(text_policy, text_models)
+    assert (swapped.pixels_NHWC != pictures.pixels_NHWC).any()
+
+
+def test_without_prompts_the_held_out_captions_are_taken_in_turn(
+    text_policy: PolicyModule, text_models: EvaluationModels
+) -> None:
+    captions = [np.full((2, 6), value, np.float16) for value in (1, -1)]
+    source = Captioned([caption_condition([caption], length=4) for caption in captions])
+    models = replace(text_models)
+    models.__dict__["held_out"] = source  # what the cached property would read from shards
+    in_turn = GenerateChunk((0, 1, 2), seed=0, temperature=1.0).run(text_policy, models)
+    named = GenerateChunk((0, 1, 2), 0, 1.0, (captions[0], captions[1], captions[0])).run(text_policy, models)
+    np.testing.assert_array_equal(in_turn.pixels_NHWC, named.pixels_NHWC)
+
+
+class Captioned:
+    """A held-out split of captions, by their columns [1, …]."""
+
+    def __init__(self, conditions: list):
+        self.conditions = conditions
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def read(self, index: int) -> SourceImage:
+        columns = {name: column[0].numpy() for name, column in self.conditions[index].items()}
+        return SourceImage(str(index), np.zeros((32, 32, 3), np.uint8), columns)
+
+
+@pytest.fixture
+def text_models(models: EvaluationModels) -> EvaluationModels:
+    text = {"conditioning": "text", "caption_dim": 6, "caption_length": 4}
+    changes = {f"policy.{key}": value for key, value in text.items()}
+    return replace(
+        models, recipe=with_changes(models.recipe, {"source": {"kind": "parquet", "path": "shards"}, **changes})
+    )
+
+
+@pytest.fixture
+def text_policy(text_models: EvaluationModels) -> PolicyModule:
+    torch.manual_seed(1)
+    policy = build_policy(text_models.recipe.policy, codebook_size=20, grid_size=8)
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return policy.eval()
 
 
 def test_generated_pictures_are_the_decoded_tokens_of_the_chunks_temperature(

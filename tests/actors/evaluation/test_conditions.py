@@ -1,0 +1,60 @@
+"""What pictures are drawn under. Letters: L valid caption tokens, D width of a caption feature."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from actors.evaluation.conditions import caption_condition, class_labels, held_out_condition
+from common.errors import BrokenImageError, DataError
+from common.protocols import SourceImage
+
+
+def test_balanced_classes_come_in_turn() -> None:
+    assert class_labels("balanced", 3, seed=7, sample_indices=(0, 1, 2, 3, 8)).tolist() == [0, 1, 2, 0, 2]
+
+
+def test_a_uniform_class_depends_on_seed_and_index_alone() -> None:
+    together_N = class_labels("uniform", 1000, seed=0, sample_indices=range(50))
+    assert together_N.dtype == np.int64
+    assert [class_labels("uniform", 1000, 0, (index,)).item() for index in range(50)] == together_N.tolist()
+    assert (class_labels("uniform", 1000, 1, range(50)) != together_N).any()
+
+
+def test_uniform_classes_are_drawn_about_equally_often() -> None:
+    counts = np.bincount(class_labels("uniform", 4, seed=0, sample_indices=range(2000)), minlength=4)
+    assert counts.sum() == 2000
+    assert (abs(counts - 500) < 80).all()  # four standard deviations
+    assert len(set(counts)) > 1  # drawn, not in turn
+
+
+def test_captions_are_padded_on_the_left() -> None:
+    long_LD, short_LD = np.full((3, 2), 5, np.float16), np.full((1, 2), 7, np.float16)
+    condition = caption_condition([long_LD, short_LD], length=4)
+    assert condition["caption_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
+    assert condition["caption_features"][..., 0].tolist() == [[0, 5, 5, 5], [0, 0, 0, 7]]
+
+
+class Captioned:
+    """Three images; those of `broken` cannot be read."""
+
+    def __init__(self, broken: Sequence[int] = ()):
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 3
+
+    def read(self, index: int) -> SourceImage:
+        if index in self.broken:
+            raise BrokenImageError(f"image {index}", "cut short")
+        return SourceImage(str(index), np.zeros((1, 1, 3), np.uint8), {"caption_mask": np.array([index])})
+
+
+def test_held_out_captions_come_in_turn() -> None:
+    assert held_out_condition(Captioned(), (0, 1, 2, 3, 7))["caption_mask"].tolist() == [[0], [1], [2], [0], [1]]
+
+
+def test_the_caption_of_a_broken_image_is_replaced_by_the_next() -> None:
+    assert held_out_condition(Captioned([1, 2]), (0, 1, 2))["caption_mask"].tolist() == [[0], [0], [0]]
+    with pytest.raises(DataError, match=r"none of 3 held-out images can be read.*image 0 is not a readable image"):
+        held_out_condition(Captioned([0, 1, 2]), (1,))
