@@ -4,6 +4,7 @@ The pool knows which call belongs to which actor. What a ticket means, and wheth
 is the ledger's business; which chunks of an evaluation are still to be done is the chunk queue's.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ from common.errors import ClusterError
 from common.fingerprint import code_fingerprint
 from common.types import GroupReceipt, WorkTicket
 
+log = logging.getLogger("vapi.actors")
+
 POLL_SECONDS = 0.5
+OVERDUE_SECONDS = 30.0
 
 # ray.remote knows concurrency_groups; its type hints do not
 _RemoteActor: Any = ray.remote(concurrency_groups={READING: 1})(RolloutActor)  # type: ignore[call-overload]
@@ -72,6 +76,10 @@ class _Call:
 class _Member:
     handle: Any
     ready: ray.ObjectRef | None  # of its description; None once it has given it
+    asked_at: float
+    node: str = ""
+    is_leaving: bool = False  # finishes what it has, gets no more
+    is_overdue: bool = False  # not ready for long, and reported
     calls: dict[ray.ObjectRef, _Call] = field(default_factory=dict)
     """By the reference to what the call returns: a receipt, or a chunk's result."""
 
@@ -90,29 +98,65 @@ class RolloutPool:
         """Actors that are ready."""
         return sum(member.ready is None for member in self._members.values())
 
+    @property
+    def num_wanted(self) -> int:
+        """Actors that are to stay, ready or not."""
+        return sum(not member.is_leaving for member in self._members.values())
+
+    def nodes(self) -> dict[str, str]:
+        """The node of each actor; empty where it is not ready."""
+        return {name: member.node for name, member in self._members.items()}
+
+    def resize(self, count: int) -> None:
+        """Have `count` actors: new ones load meanwhile; those that leave finish what they have first."""
+        staying = [member for member in self._members.values() if not member.is_leaving]
+        leaving = [member for member in self._members.values() if member.is_leaving]
+        for member in leaving[: max(0, count - len(staying))]:
+            member.is_leaving = False
+        for _ in range(count - self.num_wanted):
+            self._add()
+        staying.sort(key=lambda member: (member.ready is None, len(member.calls)))
+        for member in staying[: max(0, len(staying) - count)]:
+            member.is_leaving = True
+
     def start(self) -> None:
         """Ask for the recipe's actors; they load in parallel."""
         for _ in range(self._recipe.actors.count):
             self._add()
 
     def wait_ready(self, timeout_seconds: float) -> None:
-        """Wait until every actor is ready. Raises ClusterError naming what could not be placed."""
-        deadline = time.monotonic() + timeout_seconds
-        for name, member in self._members.items():
-            while not _is_ready(member.ready, POLL_SECONDS) and time.monotonic() < deadline:
-                self._on_wait()
-            if not _is_ready(member.ready):
+        """Wait until every actor is ready, or one is and the others have had their time.
+
+        Raises ClusterError where none could be placed.
+        """
+        start = time.monotonic()
+        first_ready = None
+        while len(self) < len(self._members):
+            now = time.monotonic()
+            if len(self) and first_ready is None:
+                first_ready = now
+            if first_ready is not None and now - first_ready > OVERDUE_SECONDS:
+                return
+            if first_ready is None and now - start > timeout_seconds:
                 actors = self._recipe.actors
                 raise ClusterError(
-                    f"{name} was not ready within {timeout_seconds:.0f} s: it needs {actors.num_cpus:g} CPU and "
-                    f"{actors.num_gpus:g} GPU, and the cluster has {_free()} free; lower actors.count or add nodes"
+                    f"no reward actor was ready within {timeout_seconds:.0f} s: each needs {self._needs()}; lower "
+                    f"actors.count ({actors.count}) or what they need, or add nodes"
                 )
-            self._welcome(name)
+            self._on_wait()
+            ray.wait(self.waiting_for(), timeout=POLL_SECONDS)
+            for event in self.collect():
+                if isinstance(event, Loss):
+                    self._on_event("actor_lost", actor=event.actor, reason=event.reason, tickets=[])
 
     def free_actors(self) -> Iterator[str]:
         """Actors that can take one more ticket, the least busy first; asked anew after each."""
         while True:
-            ready = {name: member for name, member in self._members.items() if member.ready is None}
+            ready = {
+                name: member
+                for name, member in self._members.items()
+                if member.ready is None and not member.is_leaving
+            }
             name = min(ready, key=lambda name: len(ready[name].calls), default=None)
             if name is None or len(ready[name].calls) >= self._recipe.actors.tickets_in_flight:
                 return
@@ -154,6 +198,9 @@ class RolloutPool:
                     elif call.chunk is not None:
                         events.append(Scored(name, call.chunk, result))
                 self._require_progress(name, member)
+                self._report_overdue(name, member)
+                if member.is_leaving and not member.calls:
+                    self._dismiss(name)
             except (ray.exceptions.RayActorError, TimeoutError) as error:
                 events.append(Loss(name, _first_line(error)))
                 self._replace(name)
@@ -183,14 +230,29 @@ class RolloutPool:
             ray.kill(member.handle)
         self._members.clear()
 
+    def _dismiss(self, name: str) -> None:
+        ray.kill(self._members.pop(name).handle)
+        self._on_event("actor_left", actor=name)
+
+    def _report_overdue(self, name: str, member: _Member) -> None:
+        if member.ready is None or member.is_overdue or time.monotonic() - member.asked_at < OVERDUE_SECONDS:
+            return
+        member.is_overdue = True
+        log.warning("%s is not ready after %.0f s: it waits for %s", name, OVERDUE_SECONDS, self._needs())
+        self._on_event("actor_pending", actor=name, needs=self._needs())
+
+    def _needs(self) -> str:
+        actors = self._recipe.actors
+        return f"{actors.num_cpus:g} CPU and {actors.num_gpus:g} GPU, and the cluster has {_free()} free"
+
     def _add(self) -> None:
         actors = self._recipe.actors
         name = f"actor-{self._num_started}"
         self._num_started += 1
-        handle = _RemoteActor.options(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus).remote(
-            self._recipe, name
-        )
-        self._members[name] = _Member(handle, handle.describe.remote())
+        handle = _RemoteActor.options(
+            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, label_selector=actors.label_selector
+        ).remote(self._recipe, name)
+        self._members[name] = _Member(handle, handle.describe.remote(), time.monotonic())
 
     def _welcome(self, name: str) -> None:
         member = self._members[name]
@@ -202,6 +264,7 @@ class RolloutPool:
                 "submit the job with --working-dir so that every node gets this checkout"
             )
         member.ready = None
+        member.node = description.node
         self._on_event(
             "actor_joined", actor=name, node=description.node, pid=description.pid, device=description.device
         )
@@ -215,6 +278,8 @@ class RolloutPool:
     def _replace(self, name: str) -> None:
         member = self._members.pop(name)
         ray.kill(member.handle)
+        if member.is_leaving:
+            return
         self.num_restarts += 1
         if self.num_restarts > self._recipe.actors.max_restarts:
             raise ClusterError(

@@ -17,10 +17,11 @@ from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
 from deploy.before_after import BeforeAfter
 from deploy.check import require_sound
+from deploy.control_actor import ControlLink
 from deploy.evaluation import Scorer
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
-from deploy.ray_session import on_stop_signal, start_ray, stop_ray
+from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
 from deploy.training_loop import Progress, TrainingLoop
 from learner.checkpoint import CheckpointState, read_checkpoint
@@ -70,6 +71,8 @@ def _serve(
 ) -> Outcome:
     cleanup.callback(stop_ray)
     log.info("%s", start_ray(recipe))
+    folder.connection(connection())
+    control = ControlLink(recipe.run.name)
     learner = LearnerGroup(recipe, str(checkpoint) if checkpoint else None)
     cleanup.callback(learner.shutdown)
     pool = RolloutPool(recipe, folder.event, exporter.beat)
@@ -107,7 +110,7 @@ def _serve(
     live_line = LiveLine(learner_config.num_steps)
     cleanup.callback(live_line.close)
     loop = TrainingLoop(
-        recipe, folder, pool, learner, ledger, measurements, live_line, published, during, progress
+        recipe, folder, pool, learner, ledger, measurements, live_line, published, control, during, progress
     )
 
     def stop(number: int) -> None:

@@ -14,8 +14,11 @@ class Measurements:
         self._recipe = recipe
         self._metrics = metrics
         self._exporter = exporter
-        metrics.set("vapi_actors_wanted", recipe.actors.count)
+        self.wanted(recipe.actors.count)
         metrics.set("vapi_buffer_capacity_groups", recipe.buffer_capacity)
+
+    def wanted(self, num_actors: int) -> None:
+        self._metrics.set("vapi_actors_wanted", num_actors)
 
     def delivered(self, receipt: GroupReceipt) -> None:
         add = self._metrics.add

@@ -44,6 +44,13 @@ def connect(num_cpus: int, object_store_bytes: int) -> str:
     return f"local Ray: {_resources()}"
 
 
+def connection() -> dict[str, Any]:
+    """What another process on this machine needs to join: the address, and a local Ray's token."""
+    names = () if os.environ.get("RAY_ADDRESS") else ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    return {"address": ray.get_runtime_context().gcs_address, "environment": environment}
+
+
 def stop_ray() -> None:
     """Leave the cluster, or end the local Ray with all its processes."""
     ray.shutdown()

@@ -16,6 +16,8 @@ from common.errors import RecipeError
 from common.paths import resolve
 from learner.checkpoint import newest_checkpoint
 
+CONNECTION = "ray.json"
+
 
 class RunFolder:
     def __init__(self, path: Path):
@@ -32,6 +34,13 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
+
+    def connection(self, connection: dict[str, Any]) -> None:
+        """How `scale`, `stop` and `status` reach the run's Ray: for the run's owner only, it may hold a token."""
+        path = self.path / CONNECTION
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(connection))
 
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)

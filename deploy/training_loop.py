@@ -3,6 +3,7 @@
 One thread. It only decides what comes next; the ledger knows the rules, the pool and the group do the work.
 """
 
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
 from common.types import GroupReceipt, StepReport
 from deploy.background_evaluation import BackgroundEvaluation
+from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
 from deploy.run_folder import RunFolder
@@ -54,12 +56,14 @@ class TrainingLoop:
     measurements: Measurements
     live_line: LiveLine
     published: Published
+    control: ControlLink
     evaluation: BackgroundEvaluation | None = None
     progress: Progress = field(default_factory=Progress)
     stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
     _idle_since: float = field(default_factory=time.monotonic)
     _last_publication: float = field(default_factory=time.monotonic)
     _running: _RunningStep | None = None
+    _last_line: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
@@ -70,6 +74,7 @@ class TrainingLoop:
         while self._is_unfinished():
             if self.stop_signal is not None and self._running is None:
                 break
+            self._answer_requests()
             self._hand_out()
             self._wait()
             self._collect()
@@ -88,6 +93,35 @@ class TrainingLoop:
     def _is_unfinished(self) -> bool:
         evaluating = self.evaluation is not None and self.evaluation.is_running
         return evaluating or self.progress.step < self.recipe.learner.num_steps
+
+    def _answer_requests(self) -> None:
+        for request in self.control.exchange(self._status):
+            if "scale" in request:
+                self._scale(request["scale"], "asked for")
+            elif "stop" in request:
+                self.folder.event("stop_asked_for")
+                self.stop_signal = signal.SIGTERM
+
+    def _scale(self, count: int, reason: str) -> None:
+        before = self.pool.num_wanted
+        if count != before:
+            self.pool.resize(count)
+            self.measurements.wanted(count)
+            self.folder.event("scaled", before=before, after=count, reason=reason)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "run": self.recipe.run.name,
+            "step": self.progress.step,
+            "num_steps": self.recipe.learner.num_steps,
+            "actors": self.pool.nodes(),
+            "actors_wanted": self.pool.num_wanted,
+            "groups_buffered": self.buffer.num_groups,
+            "groups_learned": self.progress.groups_learned,
+            "images_skipped": self.progress.images_skipped,
+            "actor_restarts": self.pool.num_restarts,
+            "last_step": self._last_line,
+        }
 
     def _hand_out(self) -> None:
         """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
@@ -199,6 +233,7 @@ class TrainingLoop:
             "wait_seconds": running.wait_seconds,
             "actor_stage_seconds": _stage_sums(running.receipts),
         }
+        self._last_line = line
         self.folder.metrics(line)
         self.folder.event("step_learned", step=report.step, tickets=running.tickets)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)

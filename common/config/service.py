@@ -30,7 +30,7 @@ class ComputeSection(Section):
     less memory for another forward. No part of the arithmetic."""
     compile: bool = False
     """torch.compile of the policy's transformer blocks, in actors and learner; decoding stays uncompiled. The
-    first forward of each kind takes its time to compile. Needs a C++ compiler and, on a GPU, Triton."""
+    first forward of each batch size takes its time to compile. Needs a C++ compiler and, on a GPU, Triton."""
 
 
 class ActorsSection(Section):
@@ -48,6 +48,8 @@ class ActorsSection(Section):
     """CPUs an actor reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs, or a fraction of one, that an actor reserves in Ray."""
+    label_selector: dict[str, str] = Field(default_factory=dict)
+    """Node labels that an actor's node must have, such as {ray.io/accelerator-type: L4}."""
     max_restarts: int = Field(default=10, ge=0)
     """Dead actors replaced before the run gives up."""
     ticket_timeout_seconds: float = Field(default=600.0, gt=0)

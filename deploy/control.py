@@ -1,0 +1,75 @@
+"""`scale`, `stop` and `status`: talk to a running driver through the Ray cluster that it is on."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from common.errors import ClusterError, RecipeError
+from common.paths import resolve
+from deploy.control_actor import NAMESPACE, control_name
+from deploy.run_folder import CONNECTION
+
+ANSWER_SECONDS = 20.0
+
+
+def scale(run: str, word: str) -> str:
+    """Ask for another number of reward actors; `word` is "actors=N"."""
+    key, _, value = word.partition("=")
+    if key != "actors" or not value.isdecimal() or int(value) < 1:
+        raise RecipeError(f"scale takes actors=N with N of at least 1, not {word!r}")
+    _call(run, "ask", {"scale": int(value)})
+    return f"asked for {value} reward actors"
+
+
+def stop(run: str) -> str:
+    """Ask the driver to finish the running step, leave a checkpoint and end."""
+    _call(run, "ask", {"stop": True})
+    return "asked to stop: it finishes the running step and leaves a checkpoint"
+
+
+def status(run: str) -> dict[str, Any]:
+    """What the driver says of itself."""
+    return _call(run, "status")
+
+
+def _call(run: str, method: str, *arguments: Any) -> Any:
+    """Call the control actor of `run`, a run folder or, with RAY_ADDRESS set, a run's name."""
+    folder = _run_folder(run)
+    address = _address(run, folder)
+    import ray
+
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        actor = ray.get_actor(control_name(folder.name if folder else run))
+        return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        raise ClusterError(f"{run} does not answer, so it is not running ({_first_line(error)})") from None
+    finally:
+        ray.shutdown()
+
+
+def _run_folder(run: str) -> Path | None:
+    for folder in (resolve(run), resolve("runs") / run):
+        if (folder / "recipe.json").is_file():
+            return folder
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    raise RecipeError(f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run")
+
+
+def _address(run: str, folder: Path | None) -> str:
+    """Where the run's Ray is; sets the environment that a local Ray's token is read from."""
+    if os.environ.get("RAY_ADDRESS"):
+        return os.environ["RAY_ADDRESS"]
+    path = folder / CONNECTION if folder else None
+    if path is None or not path.is_file():
+        raise ClusterError(f"{run} is not running: its folder holds no {CONNECTION}")
+    known = json.loads(path.read_text())
+    os.environ.update(known["environment"])
+    return known["address"]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,70 @@
+"""The mailbox of a running driver: other processes leave requests there and read its status."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from common.errors import ClusterError
+
+NAMESPACE = "vapi"
+EVERY_SECONDS = 1.0
+
+
+def control_name(run_name: str) -> str:
+    return f"control:{run_name}"
+
+
+class ControlActor:
+    def __init__(self) -> None:
+        self._requests: list[dict[str, Any]] = []
+        self._status: dict[str, Any] = {}
+
+    def ask(self, request: dict[str, Any]) -> None:
+        """Leave a request: {"scale": N} or {"stop": true}."""
+        self._requests.append(request)
+
+    def status(self) -> dict[str, Any]:
+        """What the driver last said of itself; empty before it has."""
+        return self._status
+
+    def exchange(self, status: dict[str, Any]) -> list[dict[str, Any]]:
+        """The driver's: keep `status`, hand out the requests left since."""
+        self._status = status
+        requests, self._requests = self._requests, []
+        return requests
+
+
+_RemoteControl: Any = ray.remote(ControlActor)
+
+
+class ControlLink:
+    """The driver's end. Raises ClusterError where a run of this name is at work on the cluster already."""
+
+    def __init__(self, run_name: str):
+        name = control_name(run_name)
+        try:
+            self._actor = _RemoteControl.options(
+                name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1
+            ).remote()
+        except ValueError:
+            raise ClusterError(
+                f"a run named {run_name} is at work on this cluster: choose another run.name, or stop that run "
+                f"(python -m deploy stop {run_name})"
+            ) from None
+        self._pending: ray.ObjectRef | None = None
+        self._last = 0.0
+
+    def exchange(self, status: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+        """Requests that have come; sends `status()` about once a second. Never waits."""
+        requests: list[dict[str, Any]] = []
+        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
+            pending, self._pending = self._pending, None
+            with suppress(ray.exceptions.RayActorError):  # Ray restarts it; only unread requests are lost
+                requests = ray.get(pending)
+        if self._pending is None and time.monotonic() - self._last > EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._pending = self._actor.exchange.remote(status())
+        return requests

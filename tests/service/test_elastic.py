@@ -1,0 +1,100 @@
+"""Actors come, go and die in mid-run; at staleness 0 the weights stay those of an undisturbed run."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import deploy.training_loop
+from deploy.driver import train
+from deploy.local_run import run_local
+
+pytestmark = pytest.mark.ray
+
+STEPS = {"learner.num_steps": 12}
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def digest(run: Path) -> str:
+    return json.loads((run / "summary.json").read_text())["weights_sha256"]
+
+
+@pytest.fixture
+def at_steps(monkeypatch):
+    """at_steps({3: act}) has `act(loop)` called once the step is learned."""
+
+    def install(acts: dict[int, Callable]) -> None:
+        record = deploy.training_loop.TrainingLoop._record
+
+        def recording(loop, report, *rest):
+            record(loop, report, *rest)
+            if report.step in acts:
+                acts[report.step](loop)
+
+        monkeypatch.setattr(deploy.training_loop.TrainingLoop, "_record", recording)
+
+    return install
+
+
+def kill_an_actor(loop) -> None:
+    joined = events(loop.folder.path, "actor_joined")
+    os.kill(joined[-1]["pid"], signal.SIGKILL)
+
+
+def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at_steps):
+    expected = digest(run_local(small_run("local", STEPS)).path)
+
+    at_steps({3: kill_an_actor, 7: kill_an_actor})
+    killed = train(small_run("killed", {"actors.count": 2} | STEPS)).folder.path
+    assert digest(killed) == expected
+    assert len(events(killed, "actor_lost")) == 2
+    learned = [ticket for event in events(killed, "step_learned") for ticket in event["tickets"]]
+    assert sorted(learned) == list(range(12 * 4))
+
+
+def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
+    """Up, then down to one, through the command line."""
+    import subprocess
+    import sys
+
+    def command(*words: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        words = (sys.executable, "-m", "deploy", *words)
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+
+    said: list[str] = []
+    recipe = small_run("scaled", {"learner.num_steps": 400})
+    folder = Path(recipe.run.dir) / "scaled"
+
+    def scale() -> None:
+        while not (folder / "metrics.jsonl").exists():
+            time.sleep(0.2)
+        said.append(command("scale", str(folder), "actors=3"))
+        while not any(line["actor"] == "actor-2" for line in events(folder, "actor_joined")):
+            time.sleep(0.2)
+        said.append(command("scale", str(folder), "actors=1"))
+        while len(events(folder, "actor_left")) < 2:
+            time.sleep(0.2)
+        said.append(command("status", str(folder)))
+        said.append(command("stop", str(folder)))
+
+    thread = threading.Thread(target=scale)
+    thread.start()
+    outcome = train(recipe)
+    thread.join(timeout=60)
+    assert [(event["before"], event["after"]) for event in events(folder, "scaled")] == [(1, 3), (3, 1)]
+    assert "1 ready, 1 wanted, 0 restarts" in said[2]
+    assert outcome.summary["status"] == "stopped"
+    steps = outcome.summary["steps"]
+    assert digest(folder) == digest(run_local(small_run("local", {"learner.num_steps": steps})).path)
+    learned = [ticket for event in events(folder, "step_learned") for ticket in event["tickets"]]
+    assert sorted(learned) == list(range(steps * 4))
