@@ -281,10 +281,11 @@ class LlamaGenTransformer(nn.Module):
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
         """Compile the blocks by torch.compile, in place, at their first forward; decoding stays as it is.
 
-        The keys of the state dict do not change, and all blocks share what is compiled for one.
+        The keys of the state dict do not change, and all blocks share what is compiled for one. Each batch size
+        is compiled on its own: code for any size would round by which sizes the process met first.
         """
         for layer in self.layers:
-            layer.compile(backend=backend)
+            layer.compile(backend=backend, dynamic=False)
 
 
 class LlamaGenDecoder:
