@@ -45,15 +45,18 @@ def at_steps(monkeypatch):
     return install
 
 
-def kill_an_actor(loop) -> None:
-    joined = events(loop.folder.path, "actor_joined")
-    os.kill(joined[-1]["pid"], signal.SIGKILL)
+def kill(actor: str) -> Callable:
+    def act(loop) -> None:
+        (pid,) = (event["pid"] for event in events(loop.folder.path, "actor_joined") if event["actor"] == actor)
+        os.kill(pid, signal.SIGKILL)
+
+    return act
 
 
 def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at_steps):
     expected = digest(run_local(small_run("local", STEPS)).path)
 
-    at_steps({3: kill_an_actor, 7: kill_an_actor})
+    at_steps({3: kill("actor-0"), 7: kill("actor-1")})
     killed = train(small_run("killed", {"actors.count": 2} | STEPS)).folder.path
     assert digest(killed) == expected
     assert len(events(killed, "actor_lost")) == 2
