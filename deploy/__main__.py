@@ -72,7 +72,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     from deploy.evaluate import evaluate
 
-    evaluate(recipe, arguments.checkpoint, arguments.out)
+    evaluate(recipe, arguments.checkpoint, arguments.pictures, arguments.out, arguments.grid)
     return 0
 
 
@@ -125,8 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--num", type=int, default=100, help="pictures to draw (default 100)")
     sample.add_argument("--out", default="samples", help="folder for the pictures (default samples)")
     sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
-    evaluate = command("evaluate", _evaluate, "score a generator's pictures and its held-out reward")
-    evaluate.add_argument("--out", help="also write the scores to this JSON file")
+    evaluate = command("evaluate", _evaluate, "score a generator, under teacher forcing and free-running")
+    evaluate.add_argument("--pictures", metavar="FOLDER_OR_NPZ", help="score these instead of drawing pictures")
+    evaluate.add_argument("--out", help="also write the scores to this JSON file, and a picture grid beside it")
+    evaluate.add_argument("--grid", help="write the picture grid to this PNG file")
     for sub in (sample, evaluate):
         sub.add_argument("--checkpoint", help="weights file or checkpoint folder (default: the recipe's policy)")
     pretrain = command("pretrain", _pretrain, "train tokenizer, generator and classifier from scratch")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
 from actors.evaluation.image_classifier import ImageClassifier
+from actors.evaluation.reference import require_reference
 from actors.sources.table import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
@@ -94,12 +96,19 @@ def _perceptual(recipe: Recipe) -> str:
     return f"{spec.family}, {spec.net}"
 
 
-def _classifier(recipe: Recipe) -> str:
-    if not recipe.evaluation.enabled:
+def _features(recipe: Recipe) -> str:
+    section = recipe.evaluation
+    if not section.enabled:
         return "not used (evaluation.enabled is false)"
-    classifier = ImageClassifier(recipe.policy.num_classes)
-    check_weights(classifier, resolve(recipe.evaluation.classifier), what="evaluation.classifier")
-    return _size(classifier)
+    if section.features == "inception":
+        dim, detail = InceptionFeatures.dim, _size(load_inception(resolve(section.inception_weights)))
+    else:
+        classifier = ImageClassifier(recipe.policy.num_classes)
+        check_weights(classifier, resolve(section.classifier), what="evaluation.classifier")
+        dim, detail = ClassifierFeatures.dim, _size(classifier)
+    if section.reference:
+        detail += f"; reference: {require_reference(resolve(section.reference), dim)}"
+    return f"{section.features}, {detail}"
 
 
 def _buffer(recipe: Recipe) -> str:
@@ -127,7 +136,7 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "tokenizer": _tokenizer,
     "policy": _policy,
     "perceptual": _perceptual,
-    "classifier": _classifier,
+    "features": _features,
     "buffer": _buffer,
     "resources": _resources,
 }

@@ -1,9 +1,9 @@
-"""Scores of a generator: held-out reward under teacher forcing, and its free-running pictures.
+"""Scores of a generator: under teacher forcing on held-out images, and of its free-running pictures.
 
 Whoever holds the models runs the chunks: the reward actors of a run, or this process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,48 +11,44 @@ import numpy as np
 import torch
 
 from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.features import build_features, look
 from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
-from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutRewards
-from actors.evaluation.image_classifier import ImageClassifier
+from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutResult
 from actors.evaluation.models import EvaluationModels
-from actors.evaluation.scores import score_generated
-from actors.image_batch import read_readable, to_tensor
-from actors.sources.table import build_source
+from actors.evaluation.picture_files import PictureFiles
+from actors.evaluation.pictures import HeldOutPictures, joined
+from actors.evaluation.reference import build_reference
+from actors.evaluation.scores import psnr, score_generated
 from common.config.recipe import Recipe
+from common.errors import DataError
 from common.models.families import PolicyModule
-from common.models.llamagen.checkpoints import load_weights
 from common.models.loading import load_perceptual_metric, load_tokenizer
-from common.paths import resolve
 from learner.advantage import rewards
 
+CPU = torch.device("cpu")
 RunChunks = Callable[[Sequence[EvaluationChunk]], list[Any]]
 Scores = dict[str, float]
 
-NUM_REFERENCE = 10_000  # real images that free-running pictures are compared with, at the most
-NUM_SHOWN = 100
-BATCH = 250
+NUM_SHOWN = 100  # free-running pictures
+NUM_HELD_OUT_SHOWN = 8
+LEAST_PICTURES = 20
 
 
 @dataclass(frozen=True)
 class Evaluation:
     scores: Scores
     pictures_NHWC: np.ndarray  # uint8, the first free-running ones, classes in turn
+    held_out: HeldOutPictures | None = None  # the first held-out images and what was made of them
 
 
 class Scorer:
-    """Holds the classifier and the features of the real images."""
+    """Holds the features and what they give for the real images."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, device: torch.device = CPU):
+        """`device` is where pictures are looked at."""
         self._recipe = recipe
-        self._classifier = ImageClassifier(recipe.policy.num_classes).eval()
-        load_weights(self._classifier, resolve(recipe.evaluation.classifier), what="evaluation.classifier")
-        source = build_source(recipe, "train")
-        indices = range(min(len(source), NUM_REFERENCE))
-        features = [
-            self._look(read_readable(source, indices[start : start + BATCH]).pixels_BHWC)[0]
-            for start in range(0, len(indices), BATCH)
-        ]
-        self._reference_MD = torch.cat(features)
+        self._features = build_features(recipe, device)
+        self._reference = build_reference(recipe, self._features)
 
     def evaluate(self, run_chunks: RunChunks, *, temperature: float, num_seeds: int) -> list[Evaluation]:
         """The scores for each of `num_seeds` sampling seeds, from `evaluation.seed` on."""
@@ -63,11 +59,7 @@ class Scorer:
             for seed in seeds
             for indices in _chunks(section.num_samples, self._recipe.sampling.batch_size)
         ]
-        held_out = [
-            HeldOutChunk(indices, seed)
-            for seed in seeds
-            for indices in _chunks(section.num_held_out, self._recipe.actors.images_per_ticket)
-        ]
+        held_out = [chunk for seed in seeds for chunk in self._held_out_chunks(seed)]
         results = run_chunks([*held_out, *generate])
         parts = np.split(np.arange(len(held_out)), num_seeds), np.split(np.arange(len(generate)), num_seeds)
         return [
@@ -75,24 +67,53 @@ class Scorer:
             for own_held_out, own_generate in zip(*parts, strict=True)
         ]
 
-    def _score(self, held_out: list[HeldOutRewards], generated: list[GeneratedPictures]) -> Evaluation:
-        mse_BG = torch.from_numpy(np.concatenate([part.mse_BG for part in held_out]))
-        lpips_BG = torch.from_numpy(np.concatenate([part.lpips_BG for part in held_out]))
-        pixels_NHWC = np.concatenate([part.pixels_NHWC for part in generated])
-        label_N = torch.from_numpy(np.concatenate([part.label_N for part in generated]))
-        features_ND, logits_NK = self._look(pixels_NHWC)
-        scores = {"held_out_reward": float(rewards(mse_BG, lpips_BG, self._recipe.reward).mean())}
-        scores |= asdict(score_generated(features_ND, logits_NK, label_N, self._reference_MD))
-        return Evaluation(scores, pixels_NHWC[:NUM_SHOWN])
+    def evaluate_files(self, run_chunks: RunChunks, files: PictureFiles) -> Evaluation:
+        """The scores of pictures that were drawn before, beside those under teacher forcing. Raises DataError."""
+        if files.num_pictures < LEAST_PICTURES:
+            raise DataError(f"{files.path} holds {files.num_pictures} pictures: the scores need {LEAST_PICTURES}")
+        held_out = run_chunks(self._held_out_chunks(self._recipe.evaluation.seed))
+        scores = self._held_out_scores(held_out) | self._free_running_scores(files.batches(), files.label_N)
+        return Evaluation(scores, files.first(NUM_SHOWN), _shown(held_out))
 
-    @torch.no_grad()
-    def _look(self, pixels_NHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [
-            self._classifier(to_tensor(pixels_NHWC[start : start + BATCH]))
-            for start in range(0, len(pixels_NHWC), BATCH)
+    def _held_out_chunks(self, seed: int) -> list[HeldOutChunk]:
+        return [
+            HeldOutChunk(indices, seed, num_pictures=min(max(NUM_HELD_OUT_SHOWN - indices[0], 0), len(indices)))
+            for indices in _chunks(self._recipe.evaluation.num_held_out, self._recipe.actors.images_per_ticket)
         ]
-        features, logits = zip(*parts, strict=True)
-        return torch.cat(features), torch.cat(logits)
+
+    def _score(self, held_out: list[HeldOutResult], generated: list[GeneratedPictures]) -> Evaluation:
+        label_N = np.concatenate([part.label_N for part in generated])
+        pictures = [part.pixels_NHWC for part in generated]
+        scores = self._held_out_scores(held_out) | self._free_running_scores(pictures, label_N)
+        return Evaluation(scores, np.concatenate(pictures)[:NUM_SHOWN], _shown(held_out))
+
+    def _held_out_scores(self, held_out: list[HeldOutResult]) -> Scores:
+        """Means over images and samples. Perplexity is the exponential of the mean cross-entropy."""
+        mse_BG, lpips_BG = _joined(held_out, "mse_BG"), _joined(held_out, "lpips_BG")
+        ceiling_B = _joined(held_out, "reconstruction_mse_B")
+        cross_entropy_B = _joined(held_out, "cross_entropy_B")
+        scores = {
+            "held_out_reward": rewards(mse_BG, lpips_BG, self._recipe.reward).mean(),
+            "held_out_mse": mse_BG.mean(),
+            "held_out_psnr": psnr(mse_BG).mean(),
+            "held_out_cross_entropy": cross_entropy_B.mean(),
+            "held_out_perplexity": cross_entropy_B.mean().exp(),
+            "reconstruction_mse": ceiling_B.mean(),
+            "reconstruction_psnr": psnr(ceiling_B).mean(),
+        }
+        if self._recipe.reward.lpips_weight:  # otherwise no perceptual metric is loaded
+            scores["held_out_lpips"] = lpips_BG.mean()
+            scores["reconstruction_lpips"] = _joined(held_out, "reconstruction_lpips_B").mean()
+        return {name: float(score) for name, score in scores.items()}
+
+    def _free_running_scores(self, pictures: Iterable[np.ndarray], label_N: np.ndarray | None) -> Scores:
+        """Without accuracy where the pictures have no classes, or the features know others."""
+        features_ND, logits_NK = look(self._features, pictures)
+        has_labels = label_N is not None and self._features.knows_labels
+        labels = torch.from_numpy(label_N) if has_labels else None
+        scores = asdict(score_generated(features_ND, logits_NK, labels, self._reference))
+        scores = {self._features.distance_name: scores.pop("frechet_distance"), **scores}
+        return {name: score for name, score in scores.items() if score is not None}
 
 
 def mean_scores(evaluations: Sequence[Evaluation]) -> Scores:
@@ -110,6 +131,15 @@ def in_process(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Ru
         recipe, load_tokenizer(recipe, device), load_perceptual_metric(recipe, device), device
     )
     return lambda chunks: [chunk.run(policy, models) for chunk in chunks]
+
+
+def _joined(results: Sequence[HeldOutResult], column: str) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([getattr(result, column) for result in results]))
+
+
+def _shown(results: Sequence[HeldOutResult]) -> HeldOutPictures | None:
+    parts = [result.pictures for result in results if result.pictures is not None]
+    return joined(parts) if parts else None
 
 
 def _chunks(total: int, size: int) -> list[tuple[int, ...]]:

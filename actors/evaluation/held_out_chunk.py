@@ -2,27 +2,43 @@
 
 The scores depend on the chunk and the policy alone, so not on the number of actors.
 
-Letters: B held-out images, G samples a group.
+Letters: B held-out images, G samples a group, S of them shown, T image tokens, D width of hidden states,
+N images shown.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from actors.evaluation.models import EvaluationModels
+from actors.evaluation.pictures import HeldOutPictures
+from actors.image_batch import read_readable, to_uint8
+from actors.pixel_reward import PixelReward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
+from common.device import autocast
 from common.errors import DataError
 from common.protocols import Policy
+from common.sample_order import SampleOrder
+from common.schema import GroupBatch
+from common.token_distribution import log_probabilities
+
+SAMPLES_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class HeldOutRewards:
-    """Facts; the caller weighs them."""
+class HeldOutResult:
+    """Facts; the caller weighs them. Errors are the reward's: images in [-1, 1], decoded ones not clamped."""
 
-    mse_BG: np.ndarray  # float32
-    lpips_BG: np.ndarray  # float32
+    mse_BG: np.ndarray  # float32; samples against their source images
+    lpips_BG: np.ndarray  # float32; 0 where no perceptual metric is loaded
+    reconstruction_mse_B: np.ndarray  # float32; the decoded target tokens: what no sample can be expected to beat
+    reconstruction_lpips_B: np.ndarray  # float32
+    cross_entropy_B: np.ndarray  # float32, nats a token; of the target tokens given the noisy context
+    pictures: HeldOutPictures | None  # of the first images, where the chunk asks for them
 
 
 @dataclass(frozen=True)
@@ -31,11 +47,68 @@ class HeldOutChunk:
 
     sample_indices: tuple[int, ...]
     seed: int
+    num_pictures: int = 0  # images to bring pictures of
 
-    def run(self, policy: Policy, models: EvaluationModels) -> HeldOutRewards:
-        recipe = with_changes(models.recipe, {"seed": self.seed})
+    @torch.no_grad()
+    def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult:
+        # The error is measured even where the reward leaves it out; the caller's weights are what counts.
+        changes = {"seed": self.seed, "reward.mse_weight": models.recipe.reward.mse_weight or 1.0}
+        recipe = with_changes(models.recipe, changes)
         pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, models.perceptual, models.device)
         groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups
         if groups is None:
             raise DataError(f"none of the held-out samples {self.sample_indices} can be read")
-        return HeldOutRewards(groups.reward_mse_BG, groups.reward_lpips_BG)
+        order = SampleOrder(recipe.seed, len(models.held_out))  # read again: a rollout keeps no pixels
+        images = read_readable(models.held_out, [order.image_index(index) for index in groups.sample_index_B])
+        pixels_BCHW, _ = images.tensors(models.device)
+        reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
+        target_B1T = _tokens(groups.target_tokens_BT, models)[:, None]
+        mse_B1, lpips_B1 = reward.terms(target_B1T, pixels_BCHW, StageClock())
+        return HeldOutResult(
+            mse_BG=groups.reward_mse_BG,
+            lpips_BG=groups.reward_lpips_BG,
+            reconstruction_mse_B=mse_B1[:, 0].cpu().numpy(),
+            reconstruction_lpips_B=lpips_B1[:, 0].cpu().numpy(),
+            cross_entropy_B=_cross_entropy(policy, groups, models).cpu().numpy(),
+            pictures=_pictures(groups, images.pixels_BHWC, models, self.num_pictures)
+            if self.num_pictures
+            else None,
+        )
+
+
+def _cross_entropy(policy: Policy, groups: GroupBatch, models: EvaluationModels) -> Tensor:
+    """The CE prior of each group, float32 [B]: as the learner's, given the context and the group's condition.
+
+    The logits of one image exist at a time.
+    """
+    condition = {name: torch.from_numpy(column).to(models.device) for name, column in groups.condition.items()}
+    target_BT = _tokens(groups.target_tokens_BT, models)
+    with autocast(models.recipe.compute, models.device):
+        hidden_BTD = policy(condition, _tokens(groups.context_tokens_BT, models), head=False)
+        means = [
+            log_probabilities(policy.logits(hidden_TD), target_T[:, None]).mean()
+            for hidden_TD, target_T in zip(hidden_BTD, target_BT, strict=True)
+        ]
+    return -torch.stack(means)
+
+
+def _pictures(
+    groups: GroupBatch, pixels_BHWC: np.ndarray, models: EvaluationModels, num_pictures: int
+) -> HeldOutPictures:
+    shown = slice(num_pictures)
+    samples_NST = groups.sampled_tokens_BGT[shown, :SAMPLES_SHOWN]
+    samples_NSHWC = _decoded(samples_NST.reshape(-1, samples_NST.shape[-1]), models)
+    return HeldOutPictures(
+        source_NHWC=pixels_BHWC[shown],
+        reconstruction_NHWC=_decoded(groups.target_tokens_BT[shown], models),
+        samples_NSHWC=samples_NSHWC.reshape(*samples_NST.shape[:2], *samples_NSHWC.shape[1:]),
+    )
+
+
+def _decoded(tokens_NT: np.ndarray, models: EvaluationModels) -> np.ndarray:
+    parts = _tokens(tokens_NT, models).split(models.recipe.reward.decode_batch_size)
+    return np.concatenate([to_uint8(models.tokenizer.decode(part)) for part in parts])
+
+
+def _tokens(tokens: np.ndarray, models: EvaluationModels) -> Tensor:
+    return torch.from_numpy(tokens).long().to(models.device)

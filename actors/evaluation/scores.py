@@ -1,13 +1,16 @@
-"""Scores of generated images, over features and logits of a classifier, computed by torch-fidelity.
+"""Scores of free-running pictures over the features and logits of a network, computed by torch-fidelity.
 
-None of these is comparable with published FID or Inception Score: those are defined over Inception-v3's
-features. Ours compare runs that share one classifier, one reference set and one number of samples.
+Over Inception-v3 they are those that papers report: the Fréchet distance is FID. Over a classifier of ours they
+compare runs that share the classifier, the reference and the number of samples, and nothing else. sFID is not
+among them: torch-fidelity does not compute it.
 
 Shape letters: N generated images, M reference images, D features, K classes.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import (
     KEY_METRIC_FID,
@@ -23,51 +26,80 @@ from torch_fidelity.metric_prc import (
 
 NEIGHBORS = 3
 """The k of precision and recall, as in the paper."""
+SPLIT = 5000
+"""Pictures that an inception score is taken over, as in ADM's evaluator; the scores of several are averaged."""
+DISTANCES_AT_ONCE = 2000
+"""Rows of the matrices of distances between pictures that are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The Gaussian of a set of features."""
+
+    mean_D: np.ndarray  # float64
+    covariance_DD: np.ndarray  # float64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real images that generated ones are compared with."""
+
+    statistics: Statistics
+    features_MD: Tensor | None  # None where only the statistics are known
 
 
 @dataclass(frozen=True)
 class GenerationScores:
     """What one evaluation says about a generator."""
 
-    fd: float  # Fréchet distance over classifier features, lower is better; never call it FID
+    frechet_distance: float  # lower is better; FID over Inception's features, and over no others
     inception_score: float  # from 1 to K, higher is better
-    accuracy: float  # share from 0 to 1 that the classifier gives the asked label, higher is better
-    precision: float  # share from 0 to 1, higher is better: quality
-    recall: float  # share from 0 to 1, higher is better: diversity
+    accuracy: float | None  # share that the logits give the asked label, higher is better; None without labels
+    precision: float | None  # share, higher is better: quality; None without reference features
+    recall: float | None  # share, higher is better: diversity; None likewise
 
 
 def score_generated(
-    features_ND: Tensor, logits_NK: Tensor, labels_N: Tensor, reference_features_MD: Tensor
+    features_ND: Tensor, logits_NK: Tensor, labels_N: Tensor | None, reference: Reference
 ) -> GenerationScores:
-    """All scores of N generated images that were asked for `labels_N`, against M real ones."""
-    precision, recall = precision_recall(features_ND, reference_features_MD)
+    """All scores of N generated images, which were asked for `labels_N` where they have classes."""
+    precision = recall = None
+    if reference.features_MD is not None:
+        precision, recall = precision_recall(features_ND, reference.features_MD)
     return GenerationScores(
-        fd=frechet_distance(features_ND, reference_features_MD),
+        frechet_distance=frechet_distance(statistics(features_ND), reference.statistics),
         inception_score=inception_score(logits_NK),
-        accuracy=accuracy(logits_NK, labels_N),
+        accuracy=None if labels_N is None else accuracy(logits_NK, labels_N),
         precision=precision,
         recall=recall,
     )
 
 
-def frechet_distance(features_ND: Tensor, reference_MD: Tensor) -> float:
-    """|μ1 - μ2|² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½) of the two sets' Gaussians. Lower is better; 0 for equal sets.
+def statistics(features_ND: Tensor) -> Statistics:
+    """Mean and unbiased covariance of N > 1 rows."""
+    assert len(features_ND) > 1, "a covariance needs two rows"
+    found = fid_features_to_statistics(_on_cpu(features_ND))
+    return Statistics(found["mu"], found["sigma"])
+
+
+def frechet_distance(one: Statistics, other: Statistics) -> float:
+    """|μ1 - μ2|² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½). Lower is better; 0 for equal sets.
 
     Heusel et al., NeurIPS 2017, arXiv 1706.08500, there over Inception features (FID); over a classifier of
     ours it is not FID. Falls with growing N and M: compare at equal numbers, with both well above D.
     """
-    assert min(len(features_ND), len(reference_MD)) > 1, "a covariance needs two rows"
-    statistics = [fid_features_to_statistics(_on_cpu(rows)) for rows in (features_ND, reference_MD)]
-    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+    pair = [{"mu": of.mean_D, "sigma": of.covariance_DD} for of in (one, other)]
+    return fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID]
 
 
 def inception_score(logits_NK: Tensor) -> float:
     """exp of the mean KL(p(y|x) || p(y)), from 1 to K. Higher is better: sure of each, and all classes drawn.
 
-    Salimans et al., NeurIPS 2016, arXiv 1606.03498, over our classifier's logits. One split of all rows:
-    the paper's mean over ten splits depends on the order of the rows, and small splits bias it low.
+    Salimans et al., NeurIPS 2016, arXiv 1606.03498. Mean over parts of SPLIT rows in their order, the rest shared
+    out among them; over all rows where they are fewer, for small parts bias it low.
     """
-    return isc_features_to_metric(_on_cpu(logits_NK), splits=1, shuffle=False)[KEY_METRIC_ISC_MEAN]
+    splits = max(1, len(logits_NK) // SPLIT)
+    return isc_features_to_metric(_on_cpu(logits_NK), splits=splits, shuffle=False)[KEY_METRIC_ISC_MEAN]
 
 
 def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, float]:
@@ -79,9 +111,19 @@ def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, 
     """
     assert min(len(features_ND), len(reference_MD)) > NEIGHBORS, "too few rows for their neighbours"
     metrics = prc_features_to_metric(
-        _on_cpu(features_ND), _on_cpu(reference_MD), prc_neighborhood=NEIGHBORS, verbose=False
+        _on_cpu(features_ND),
+        _on_cpu(reference_MD),
+        prc_neighborhood=NEIGHBORS,
+        prc_batch_size=DISTANCES_AT_ONCE,
+        save_cpu_ram=True,
+        verbose=False,
     )
     return metrics[KEY_METRIC_PRECISION], metrics[KEY_METRIC_RECALL]
+
+
+def psnr(mse_N: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1], from their mean squared errors; at most 100 dB."""
+    return 10 * torch.log10(4 / mse_N.clamp(min=4e-10))
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:

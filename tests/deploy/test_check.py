@@ -31,7 +31,7 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
         "tokenizer": "307,239 parameters, 8 x 8 tokens of 20 codes",
         "policy": "7,552 parameters",
         "perceptual": "not used (reward.lpips_weight is 0)",
-        "classifier": "not used (evaluation.enabled is false)",
+        "features": "not used (evaluation.enabled is false)",
         "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
         "resources": "1 reward actors and 1 learner ranks: 2 CPU and 0 GPU in all",
     }
@@ -125,9 +125,9 @@ def test_missing_weights_of_the_perceptual_metric_are_refused_where_it_is_used(r
 def test_an_evaluation_needs_its_classifier_and_held_out_images(recipe: Recipe, tmp_path: Path) -> None:
     weights = tmp_path / "classifier.safetensors"
     evaluated = with_changes(recipe, {"evaluation.enabled": True, "evaluation.classifier": str(weights)})
-    assert f"There is no evaluation.classifier weights file {weights}" in problems(evaluated)["classifier"]
+    assert f"There is no evaluation.classifier weights file {weights}" in problems(evaluated)["features"]
     save_weights(ImageClassifier(num_classes=9).state_dict(), weights)
-    assert "to_logits.weight is [9, 64] and must be [10, 64]" in problems(evaluated)["classifier"]
+    assert "to_logits.weight is [9, 64] and must be [10, 64]" in problems(evaluated)["features"]
     save_weights(ImageClassifier(num_classes=10).state_dict(), weights)
     assert problems(evaluated) == {}
     nothing_held_out = with_changes(evaluated, {"source.held_out_fraction": 0})

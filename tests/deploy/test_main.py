@@ -84,12 +84,21 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ok", subject]
-        for subject in ("source", "tokenizer", "policy", "perceptual", "classifier", "buffer", "resources")
+        for subject in (
+            "profile",
+            "source",
+            "tokenizer",
+            "policy",
+            "perceptual",
+            "features",
+            "buffer",
+            "resources",
+        )
     ]
     assert main(["check", recipe_file, "policy.checkpoint=gone.pt"]) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok", "ok", "NO", "ok", "ok", "ok", "ok"]
-    assert "There is no policy weights file" in lines[2]
+    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 4
+    assert "There is no policy weights file" in lines[3]
 
 
 def test_pretraining_without_its_section_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:

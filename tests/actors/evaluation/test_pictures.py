@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from actors.evaluation.pictures import GAP, MIN_TILE, TITLE_HEIGHT, grid, save_panels
+from actors.evaluation.pictures import (
+    GAP,
+    MIN_TILE,
+    TITLE_HEIGHT,
+    HeldOutPictures,
+    free_running_panel,
+    grid,
+    held_out_panels,
+    joined,
+    save_panels,
+)
 
 
 def flat(*shades: int, side: int = MIN_TILE) -> np.ndarray:
@@ -50,3 +60,37 @@ def test_panels_stand_side_by_side_below_their_titles(tmp_path: Path) -> None:
     for start in (0, 80 + GAP):
         assert (canvas[:TITLE_HEIGHT, start : start + 40] < 128).any(), "a title is written above"
     assert [entry.name for entry in path.parent.iterdir()] == ["before_after.png"]
+
+
+def test_a_panel_is_as_wide_as_its_title_at_least(tmp_path: Path) -> None:
+    path = tmp_path / "grid.png"
+    save_panels(path, [("a title much wider than this", flat(10)[0]), ("b", flat(200)[0])])
+    canvas = np.asarray(Image.open(path))
+    second = canvas.shape[1] - MIN_TILE
+    assert second > 2 * MIN_TILE
+    np.testing.assert_array_equal(canvas[TITLE_HEIGHT:, second:], flat(200)[0])
+    assert (canvas[TITLE_HEIGHT:, MIN_TILE:second] == 255).all()
+
+
+def held_out(*shades: int) -> HeldOutPictures:
+    """Images of these shades; the reconstruction is one shade lighter, the two samples two and three."""
+    samples = [flat(shade + 2, shade + 3) for shade in shades]
+    return HeldOutPictures(flat(*shades), flat(*(shade + 1 for shade in shades)), np.stack(samples))
+
+
+def test_a_held_out_image_is_a_row_of_every_panel() -> None:
+    panels = dict(held_out_panels(joined([held_out(10, 20), held_out(30)])))
+    assert {title: middles(picture, MIN_TILE) for title, picture in panels.items()} == {
+        "source": [[10], [20], [30]],
+        "reconstruction": [[11], [21], [31]],
+        "teacher-forced samples": [[12, 13], [22, 23], [32, 33]],
+    }
+
+
+def test_free_running_pictures_fill_the_rows_of_their_panel() -> None:
+    title, picture = free_running_panel(flat(*range(7)), rows=3)
+    assert title == "free-running samples"
+    assert middles(picture, MIN_TILE) == [[0, 1], [2, 3], [4, 5]]
+    _, picture = free_running_panel(flat(*range(20)), rows=2)
+    assert middles(picture, MIN_TILE) == [list(range(8)), list(range(8, 16))]
+    assert middles(free_running_panel(flat(5), rows=2)[1], MIN_TILE) == [[5]]

@@ -1,0 +1,122 @@
+"""What free-running pictures are looked at with: a network that gives each its features and class logits.
+
+Shape letters: N pictures, H, W, C pixels and channels, D features, K classes.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from actors.evaluation.image_classifier import FEATURE_DIM, ImageClassifier
+from actors.image_batch import to_tensor
+from common.config.recipe import Recipe
+from common.errors import CheckpointError
+from common.models.llamagen.checkpoints import load_weights
+from common.paths import resolve
+
+log = logging.getLogger("vapi.evaluation")
+
+PUBLISHED_DIGEST = "6726825d"  # how the SHA-256 of the published Inception weights begins, and their name ends
+
+
+class Features(Protocol):
+    """A frozen network that looks at pictures."""
+
+    dim: int  # D
+    distance_name: str  # what the Fréchet distance over these features is called
+    batch_size: int  # pictures to look at together
+    knows_labels: bool  # whether its classes are the policy's
+
+    def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features [N, D] and logits [N, K] of uint8 pictures, float32 on the CPU."""
+
+
+class ClassifierFeatures:
+    """Those of the small classifier: they tell one data set's classes apart, and compare within it only."""
+
+    dim = FEATURE_DIM
+    distance_name = "fd"
+    batch_size = 250
+    knows_labels = True
+
+    def __init__(self, weights: Path, num_classes: int, device: torch.device) -> None:
+        self._classifier = ImageClassifier(num_classes)
+        load_weights(self._classifier, weights, what="evaluation.classifier")
+        self._classifier.to(device).eval()
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
+        features_ND, logits_NK = self._classifier(to_tensor(pixels_NHWC).to(self._device))
+        return features_ND.cpu(), logits_NK.cpu()
+
+
+class InceptionFeatures:
+    """Those of the Inception-v3 that FID is defined over: torch-fidelity's port of the TensorFlow network of 2015.
+
+    2,048 pooled features, and the logits without bias that published inception scores take. Pictures of any
+    size; it resizes them to 299 px itself, as TensorFlow 1 did.
+    """
+
+    dim = 2048
+    distance_name = "fid"
+    batch_size = 50
+    knows_labels = False  # 1,008 classes, in an order of its own
+
+    def __init__(self, weights: Path, device: torch.device) -> None:
+        self._network = load_inception(weights).to(device)
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels_NCHW = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).to(self._device)
+        features_ND, logits_NK = self._network(pixels_NCHW)
+        return features_ND.cpu(), logits_NK.cpu()
+
+
+def build_features(recipe: Recipe, device: torch.device) -> Features:
+    """The features that the recipe names. Raises CheckpointError where their weights are missing or do not fit."""
+    section = recipe.evaluation
+    if section.features == "inception":
+        return InceptionFeatures(resolve(section.inception_weights), device)
+    return ClassifierFeatures(resolve(section.classifier), recipe.policy.num_classes, device)
+
+
+def look(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Features [N, D] and logits [N, K] of all pictures, which come in batches uint8 [n, H, W, 3]."""
+    size = features.batch_size
+    parts = [features(batch[start : start + size]) for batch in pictures for start in range(0, len(batch), size)]
+    features_ND, logits_NK = (torch.cat(column) for column in zip(*parts, strict=True))
+    return features_ND, logits_NK
+
+
+def load_inception(path: Path) -> FeatureExtractorInceptionV3:
+    """Inception-v3 with the weights at `path`, which is never downloaded. Raises CheckpointError."""
+    source = f"{URL_INCEPTION_V3} (pytorch-fid's pt_inception-2015-12-05-6726825d.pth)"
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no evaluation.inception_weights file {path}: get it from {source}, or point "
+            "evaluation.inception_weights at a file that exists."
+        )
+    try:
+        # torch-fidelity would unpickle anything: see first that these are tensors
+        torch.load(path, map_location="cpu", weights_only=True)
+        layers = ["2048", "logits_unbiased"]
+        network = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=str(path))
+    except Exception as error:  # a damaged pickle can raise anything at all
+        raise CheckpointError(
+            f"The evaluation.inception_weights file {path} ({path.stat().st_size} bytes) does not hold the "
+            f"weights of torch-fidelity's Inception-v3 ({type(error).__name__}): replace it with {source}."
+        ) from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(PUBLISHED_DIGEST):
+        log.warning("%s is not the published file of Inception weights: fid compares with no published FID", path)
+    return network

@@ -1,0 +1,135 @@
+"""Teacher-forced scores: what a chunk measures. Letters: B images, T image tokens, V codebook entries."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from actors.evaluation.held_out_chunk import SAMPLES_SHOWN, HeldOutChunk
+from actors.evaluation.models import EvaluationModels
+from actors.image_batch import to_tensor, to_uint8
+from actors.rollout_pipeline import RolloutPipeline
+from common.clock import StageClock
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.models.families import PolicyModule, build_policy, build_tokenizer
+from common.schema import GroupBatch
+
+CPU = torch.device("cpu")
+SEED = 10  # some of its conditions are dropped and some are not
+
+
+@pytest.fixture
+def policy(tiny_recipe: Recipe) -> PolicyModule:
+    torch.manual_seed(1)
+    policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8)
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return policy.eval()
+
+
+@pytest.fixture
+def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
+    """A random tokenizer, and 6 pictures of noise in two classes of which 4 are held out."""
+    draws = np.random.default_rng(0)
+    for index in range(6):
+        folder = tmp_path / "ab"[index % 2]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(draws.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    source = {"kind": "image_folder", "path": str(tmp_path), "held_out_fraction": 0.67}
+    changes = {"source": source, "reward.lpips_weight": 0, "group.size": 6, "context.condition_drop": 0.5}
+    recipe = with_changes(tiny_recipe, changes)
+    torch.manual_seed(0)
+    return EvaluationModels(recipe, build_tokenizer(recipe.tokenizer, image_size=32).eval(), None, CPU)
+
+
+def rolled_out(policy: PolicyModule, models: EvaluationModels, *indices: int) -> GroupBatch:
+    recipe = with_changes(models.recipe, {"seed": SEED})
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU)
+    groups = pipeline.roll_out(policy, 0, indices, StageClock()).groups
+    assert groups is not None
+    return groups
+
+
+def decoded(models: EvaluationModels, tokens: np.ndarray) -> Tensor:
+    with torch.no_grad():
+        return models.tokenizer.decode(torch.from_numpy(tokens).long())
+
+
+def test_the_cross_entropy_is_the_ce_prior_given_the_noisy_context_and_the_groups_condition(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    result = HeldOutChunk((0, 1, 2, 3), SEED).run(policy, models)
+    groups = rolled_out(policy, models, 0, 1, 2, 3)
+    label_B = torch.from_numpy(groups.condition["label"])
+    assert 0 < (label_B == 10).sum() < 4, "some conditions are dropped and some are not"
+    with torch.no_grad():
+        logits_BTV = policy({"label": label_B}, torch.from_numpy(groups.context_tokens_BT).long())
+    target_BT = torch.from_numpy(groups.target_tokens_BT).long()
+    expected_BT = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), target_BT, reduction="none")
+    np.testing.assert_allclose(result.cross_entropy_B, expected_BT.mean(1).numpy(), rtol=1e-4)
+    with torch.no_grad():
+        clean_BTV = policy({"label": label_B}, target_BT[:, :-1])
+    clean_BT = torch.nn.functional.cross_entropy(clean_BTV.transpose(1, 2), target_BT, reduction="none")
+    assert not np.allclose(result.cross_entropy_B, clean_BT.mean(1).numpy(), rtol=1e-3)
+
+
+def test_the_reconstruction_is_the_decoded_target_against_the_source(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    result = HeldOutChunk((2, 0), SEED, num_pictures=2).run(policy, models)
+    assert result.pictures is not None
+    groups = rolled_out(policy, models, 2, 0)
+    error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC)
+    expected_B = error_BCHW.square().mean(dim=(1, 2, 3)).numpy()
+    np.testing.assert_allclose(result.reconstruction_mse_B, expected_B, rtol=1e-4)
+    assert expected_B[0] != expected_B[1]
+
+
+def test_errors_are_measured_where_the_reward_leaves_them_out(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    usual = HeldOutChunk((0, 1), SEED).run(policy, models)
+    without = EvaluationModels(with_changes(models.recipe, {"reward.mse_weight": 0}), models.tokenizer, None, CPU)
+    result = HeldOutChunk((0, 1), SEED).run(policy, without)
+    np.testing.assert_array_equal(result.mse_BG, usual.mse_BG)
+    assert (result.mse_BG > 0).all()
+    np.testing.assert_array_equal(result.reconstruction_mse_B, usual.reconstruction_mse_B)
+
+
+def test_pictures_of_the_first_images_come_where_asked_for(policy: PolicyModule, models: EvaluationModels) -> None:
+    assert HeldOutChunk((0, 1, 2), SEED).run(policy, models).pictures is None
+    pictures = HeldOutChunk((0, 1, 2), SEED, num_pictures=2).run(policy, models).pictures
+    assert pictures is not None
+    groups = rolled_out(policy, models, 0, 1, 2)
+    targets, samples = groups.target_tokens_BT[:2], groups.sampled_tokens_BGT[:2, :SAMPLES_SHOWN]
+    np.testing.assert_array_equal(pictures.reconstruction_NHWC, to_uint8(decoded(models, targets)))
+    assert pictures.samples_NSHWC.shape == (2, SAMPLES_SHOWN, 32, 32, 3)
+    for image in range(2):
+        expected = to_uint8(decoded(models, samples[image]))
+        difference = pictures.samples_NSHWC[image].astype(int) - expected.astype(int)
+        assert np.abs(difference).max() <= 1  # sums round otherwise in another batch
+    sources = [np.asarray(Image.open(name)) for name in groups_files(models, groups)]
+    np.testing.assert_array_equal(pictures.source_NHWC, np.stack(sources[:2]))
+
+
+def groups_files(models: EvaluationModels, groups: GroupBatch) -> list[Path]:
+    folder = Path(models.recipe.source.path)  # type: ignore[union-attr]
+    return [folder / image_id for image_id in groups.image_id_B]
+
+
+def test_a_broken_image_among_them_is_left_out_of_every_score(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    whole = HeldOutChunk((0, 1, 2), SEED, num_pictures=3).run(policy, models)
+    assert whole.pictures is not None
+    (broken,) = groups_files(models, rolled_out(policy, models, 1))
+    broken.write_bytes(b"no picture")
+    result = HeldOutChunk((0, 1, 2), SEED, num_pictures=3).run(policy, models)
+    assert result.pictures is not None
+    np.testing.assert_array_equal(result.pictures.source_NHWC, whole.pictures.source_NHWC[[0, 2]])
+    np.testing.assert_allclose(result.cross_entropy_B, whole.cross_entropy_B[[0, 2]], rtol=1e-4)
+    np.testing.assert_allclose(result.reconstruction_mse_B, whole.reconstruction_mse_B[[0, 2]], rtol=1e-4)
