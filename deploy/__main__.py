@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from deploy.convert import add_convert
 from deploy.prepare.command import add_prepare
+from deploy.sampling.command import add_sample_options, sample_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +63,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _sample(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
-    from deploy.sample import sample
+    from deploy.ray_environment import set_ray_environment
 
-    sample(recipe, arguments.checkpoint, arguments.num, arguments.out, arguments.seed)
+    set_ray_environment()
+    from deploy.sampling.sample import sample
+
+    print(f"wrote {sample(recipe, sample_options(arguments))}")
     return 0
 
 
@@ -122,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     command("local", _local, "post-train in this process: the same algorithm, no Ray")
     command("check", _check, "say what can be known before a GPU is taken")
     sample = command("sample", _sample, "draw free-running pictures")
-    sample.add_argument("--num", type=int, default=100, help="pictures to draw (default 100)")
-    sample.add_argument("--out", default="samples", help="folder for the pictures (default samples)")
-    sample.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    add_sample_options(sample)
     evaluate = command("evaluate", _evaluate, "score a generator, under teacher forcing and free-running")
     evaluate.add_argument("--pictures", metavar="FOLDER_OR_NPZ", help="score these instead of drawing pictures")
     evaluate.add_argument("--out", help="also write the scores to this JSON file, and a picture grid beside it")

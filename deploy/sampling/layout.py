@@ -1,0 +1,96 @@
+"""How pictures lie in the folder of `sample`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from actors.evaluation.pictures import grid, save_panels
+from common.atomic import replacing
+from common.errors import DataError
+from deploy.sampling.archive import write_npz
+from deploy.sampling.prompts import Prompt
+
+GRID = "grid.png"
+COLUMNS, NUM_SHOWN = 10, 100
+
+
+class Layout(Protocol):
+    def picture(self, index: int) -> Path:
+        """Where the picture of a sample index lies."""
+
+    def begin(self) -> None:
+        """Write what does not need the pictures."""
+
+    def finish(self) -> Path:
+        """Write what is made of all pictures, and return what a person would look at first."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """000000.png …, samples.npz, and grid.png of the first hundred."""
+
+    folder: Path
+    num_pictures: int
+    label_N: np.ndarray | None  # int64
+    title: str
+
+    def picture(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.png"
+
+    def begin(self) -> None:
+        pass
+
+    def finish(self) -> Path:
+        pictures = [self.picture(index) for index in range(self.num_pictures)]
+        write_npz(self.folder / "samples.npz", pictures, self.label_N)
+        save_panels(self.folder / GRID, [(self.title, grid(_read(pictures[:NUM_SHOWN]), COLUMNS))])
+        return self.folder / GRID
+
+
+class GenEval:
+    """As GenEval's evaluate_images.py reads it: a folder a prompt, 00000/ …, with metadata.jsonl (the prompt's
+    own line), samples/00000.png … and grid.png."""
+
+    def __init__(self, folder: Path, prompts: Sequence[Prompt], per_prompt: int):
+        if not all(prompt.is_json for prompt in prompts):
+            raise DataError(
+                "--layout geneval needs the lines of GenEval's evaluation_metadata.jsonl, for the evaluator, and "
+                "--prompts is a plain text file: name a .jsonl file, or leave --layout out"
+            )
+        self._folder = folder
+        self._prompts = prompts
+        self._per_prompt = per_prompt
+
+    def picture(self, index: int) -> Path:
+        prompt, number = divmod(index, self._per_prompt)
+        return self._of(prompt) / "samples" / f"{number:05d}.png"
+
+    def begin(self) -> None:
+        for index, prompt in enumerate(self._prompts):
+            with replacing(self._of(index) / "metadata.jsonl") as temporary:
+                temporary.write_text(prompt.line + "\n", encoding="utf-8")
+
+    def finish(self) -> Path:
+        for prompt in range(len(self._prompts)):
+            first = prompt * self._per_prompt
+            pixels_NHWC = _read([self.picture(first + number) for number in range(self._per_prompt)])
+            save_png(self._of(prompt) / GRID, grid(pixels_NHWC, ceil(sqrt(self._per_prompt))))
+        return self._folder
+
+    def _of(self, prompt: int) -> Path:
+        return self._folder / f"{prompt:05d}"
+
+
+def save_png(path: Path, pixels_HWC: np.ndarray) -> None:
+    """Complete or not at all."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels_HWC).save(temporary, format="png")
+
+
+def _read(paths: Sequence[Path]) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in paths])

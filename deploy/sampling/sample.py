@@ -1,0 +1,87 @@
+"""`sample`: free-running pictures of a generator, drawn by actors.
+
+A picture depends on the seed, its index and the recipe, never on the number of actors or on interruptions:
+started again, a call draws only what is missing.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from actors.evaluation.conditions import class_labels
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.models.loading import load_policy, load_tokenizer
+from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.run_folder import RunFolder
+from deploy.sampling.actors import on_actors
+from deploy.sampling.drawing import RunChunks, draw, missing_chunks
+from deploy.sampling.layout import Flat, GenEval, Layout
+from deploy.sampling.options import DEFAULT_NUM, SampleOptions
+from deploy.sampling.progress import Progress
+from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
+from deploy.sampling.settings import claim, settings_of
+
+StartRunner = Callable[[Recipe, Callable[..., None]], AbstractContextManager[RunChunks]]
+
+
+def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = on_actors) -> Path:
+    """Draw the pictures; returns what to look at first. Raises UserError before Ray starts where it can."""
+    options.require_fit(recipe.policy.conditioning)
+    recipe = _for_drawing(recipe, options)
+    prompts = _read(options, recipe)
+    num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
+    layout = _layout(recipe, options, prompts, num_pictures)
+    claim(options.out, settings_of(recipe, options, num_pictures, _digests(recipe, prompts)))
+    layout.begin()
+    num_done = sum(layout.picture(index).is_file() for index in range(num_pictures))
+    if num_done < num_pictures:
+        captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
+        chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
+        busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
+        with start_runner(busy, RunFolder(options.out).event) as run_chunks:
+            draw(run_chunks, chunks, layout, Progress(num_pictures, num_done))
+    return layout.finish()
+
+
+def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:
+    """The recipe of the actors: the weights to draw with, and nothing that drawing does not need."""
+    changes = {"reward.lpips_weight": 0, "compute.compile": False}
+    return with_changes(
+        recipe, changes | ({"policy.checkpoint": options.checkpoint} if options.checkpoint else {})
+    )
+
+
+def _read(options: SampleOptions, recipe: Recipe) -> list[Prompt]:
+    if options.prompts is None:
+        return []
+    prompts = read_prompts(options.prompts)
+    require_width(options.text_encoder or "", recipe.policy)
+    return prompts
+
+
+def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_pictures: int) -> Layout:
+    if options.layout == "geneval":
+        return GenEval(options.out, prompts, options.per_prompt or 1)
+    label_N = None
+    if not prompts:
+        classes, num_classes = recipe.sampling.classes, recipe.policy.num_classes
+        label_N = class_labels(classes, num_classes, options.seed, range(num_pictures))
+    return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}")
+
+
+def _digests(recipe: Recipe, prompts: list[Prompt]) -> dict[str, str]:
+    """Of the weights, by the rule of a run's summary.json, and of the prompts. Raises CheckpointError."""
+    cpu = torch.device("cpu")
+    digests = {
+        "weights_sha256": _sha256(load_policy(recipe, cpu)),
+        "tokenizer_sha256": _sha256(load_tokenizer(recipe, cpu)),
+    }
+    return digests | ({"prompts_sha256": prompts_sha256(prompts)} if prompts else {})
+
+
+def _sha256(model: nn.Module) -> str:
+    return weights_sha256(take_snapshot(model, version=0, step=0))
