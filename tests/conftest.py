@@ -65,3 +65,23 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(tokenizer.state_dict(), folder / "tokenizer.safetensors")
     save_weights(policy.state_dict(), folder / "policy.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights of Inception-v3, in the layout of the published ones."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_, **__):
+            """Keep the random weights."""
+
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "nothing.pth")
+    torch.manual_seed(0)
+    network = Untrained("random", ["2048"], feature_extractor_weights_path=str(folder / "nothing.pth"))
+    for parameter in network.parameters():
+        if parameter.ndim > 1:  # PyTorch's own weights would leave nothing of a picture after so many layers
+            torch.nn.init.kaiming_normal_(parameter)
+    torch.save(network.state_dict(), folder / "inception.pth")
+    return folder / "inception.pth"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +133,25 @@ def test_an_evaluation_needs_its_classifier_and_held_out_images(recipe: Recipe, 
     assert problems(evaluated) == {}
     nothing_held_out = with_changes(evaluated, {"source.held_out_fraction": 0})
     assert "set source.held_out_fraction above 0" in problems(nothing_held_out)["source"]
+
+
+def test_an_evaluation_by_inception_needs_its_weights_and_a_reference_of_its_features(
+    recipe: Recipe, inception_weights: Path, tmp_path: Path
+) -> None:
+    section = {"enabled": True, "features": "inception", "inception_weights": "/nowhere/inception.pth"}
+    evaluated = with_changes(recipe, {"evaluation": section})
+    problem = problems(evaluated)["features"]
+    assert problem.startswith("There is no evaluation.inception_weights file /nowhere/inception.pth: get it from")
+    reference = tmp_path / "reference.npz"
+    evaluated = with_changes(
+        evaluated,
+        {"evaluation.inception_weights": str(inception_weights), "evaluation.reference": str(reference)},
+    )
+    np.savez(reference, mu=np.zeros(64), sigma=np.eye(64))
+    assert "evaluation.features gives 2048 numbers a picture" in problems(evaluated)["features"]
+    np.savez(reference, mu=np.zeros(2048), sigma=np.eye(2048))
+    (detail,) = (finding.detail for finding in check(evaluated) if finding.subject == "features")
+    assert detail == "inception, 23,850,960 parameters; reference: mu and sigma"
 
 
 def test_one_problem_does_not_hide_another_and_all_are_raised_together(recipe: Recipe) -> None:
