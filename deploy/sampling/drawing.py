@@ -1,6 +1,8 @@
 """Cuts the pictures into chunks, and keeps what comes back."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -8,6 +10,8 @@ from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
 from common.config.recipe import Recipe
 from deploy.sampling.layout import Layout, save_png
 from deploy.sampling.progress import Progress
+
+NUM_WRITERS = 4
 
 RunChunks = Callable[[Sequence[GenerateChunk]], Iterator[tuple[int, GeneratedPictures]]]
 """Index and result of each chunk, as they are done."""
@@ -35,11 +39,22 @@ def missing_chunks(
 
 
 def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout, progress: Progress) -> None:
-    """Write the pictures that are not there yet, as they arrive."""
-    for _, drawn in run_chunks(chunks):
-        num_new = 0
-        for index, pixels_HWC in zip(drawn.sample_index_N.tolist(), drawn.pixels_NHWC, strict=True):
-            if not layout.picture(index).is_file():
-                save_png(layout.picture(index), pixels_HWC)
-                num_new += 1
-        progress.add(num_new)
+    """Write the pictures that are not there yet, as they arrive. Threads write: compressing takes its time, and
+    an actor that has delivered a chunk waits for its next one."""
+    with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="pictures") as writers:
+        writing: deque[Future[int]] = deque()
+        for _, drawn in run_chunks(chunks):
+            writing.append(writers.submit(_write, drawn, layout))
+            while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # what waits is bounded
+                progress.add(writing.popleft().result())
+        for written in writing:
+            progress.add(written.result())
+
+
+def _write(drawn: GeneratedPictures, layout: Layout) -> int:
+    """The number of pictures that were missing."""
+    pictures = zip(drawn.sample_index_N.tolist(), drawn.pixels_NHWC, strict=True)
+    missing = [(path, pixels) for index, pixels in pictures if not (path := layout.picture(index)).is_file()]
+    for path, pixels_HWC in missing:
+        save_png(path, pixels_HWC)
+    return len(missing)
