@@ -26,6 +26,7 @@ from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric, Poli
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.seeding import generator
+from common.soundness import take_rows, unsound_groups
 from common.types import SkippedImage
 
 
@@ -33,7 +34,7 @@ from common.types import SkippedImage
 class Rollout:
     """What became of the samples asked for."""
 
-    groups: GroupBatch | None  # None where every image was broken
+    groups: GroupBatch | None  # None where no image gave a group
     skipped: tuple[SkippedImage, ...]
 
 
@@ -67,12 +68,15 @@ class RolloutPipeline:
     def roll_out(
         self, policy: Policy, policy_version: int, sample_indices: Sequence[int], clock: StageClock
     ) -> Rollout:
-        """The scored groups of `sample_indices`, in order, without those whose image is broken."""
+        """The scored groups of `sample_indices`, in order.
+
+        Without those whose image is broken, and those with a number that is not finite.
+        """
         with clock("read"):
             being_read = self._ahead.pop(tuple(sample_indices), None) or self._start_reading(sample_indices)
             images = batch_of(being_read)
         if not isinstance(images, ImageBatch):
-            return Rollout(None, _skipped(sample_indices, images))
+            return Rollout(None, _broken(sample_indices, images))
         recipe = self._recipe
         kept = [sample_indices[position] for position in images.positions]
         pixels_BCHW, condition = images.tensors(self._device)
@@ -105,13 +109,27 @@ class RolloutPipeline:
             reward_lpips_BG=lpips_BG.cpu().numpy(),
             condition={name: column.cpu().numpy() for name, column in condition.items()},
         )
-        return Rollout(groups, _skipped(sample_indices, images.broken))
+        sound, quarantined = _quarantined(groups)
+        return Rollout(sound, _broken(sample_indices, images.broken) + quarantined)
 
 
-def _skipped(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError]) -> tuple[SkippedImage, ...]:
+def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError]) -> tuple[SkippedImage, ...]:
     return tuple(
         SkippedImage(sample_indices[position], error.image_id, error.reason) for position, error in broken.items()
     )
+
+
+def _quarantined(groups: GroupBatch) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
+    """The groups that can be learned from (None: none can), and what is wrong with the others."""
+    unsound = unsound_groups(groups)
+    if not unsound:
+        return groups, ()
+    skipped = tuple(
+        SkippedImage(int(groups.sample_index_B[row]), groups.image_id_B[row], reason, is_quarantined=True)
+        for row, reason in unsound.items()
+    )
+    sound = [row for row in range(len(groups)) if row not in unsound]
+    return (take_rows(groups, sound) if sound else None), skipped
 
 
 def _int32(tokens: Tensor) -> np.ndarray:

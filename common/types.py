@@ -17,11 +17,12 @@ class WorkTicket:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that could not be decoded."""
+    """An image that no group was made of, or whose group cannot be learned from."""
 
     sample_index: int
     image_id: str
     reason: str
+    is_quarantined: bool = False  # the image could be decoded; its group holds a number that is not finite
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,7 @@ class StepReport:
     reward_std: float  # mean over groups of the std over a group's samples
     clip_fraction: float  # share of tokens whose ratio left [1 - ε, 1 + ε]
     grad_norm: float  # before clipping
+    num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
+    is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
+    is_partial: bool = False  # a rank died after the update: means are over the groups of the others
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer

@@ -4,6 +4,7 @@ Letters: B images, G samples a group, T image tokens.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from common.models.families import PolicyModule, TokenizerModule, build_policy, 
 from common.protocols import SourceImage
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
+from common.types import SkippedImage
 
 NUM_IMAGES = 6
 
@@ -199,3 +201,52 @@ def test_what_was_read_ahead_is_not_read_again_and_gives_the_same_groups(recipe:
     np.testing.assert_array_equal(groups.sampled_tokens_BGT, expected.sampled_tokens_BGT)
     groups_of(pipeline.roll_out(policy_of(recipe), 3, (3, 4), StageClock()))
     assert source.num_reads == 4  # what was read ahead serves one ticket
+
+
+class Spoiled:
+    """A tokenizer whose pictures of some groups are no pictures, or a policy that is no longer one."""
+
+    def __init__(self, model: TokenizerModule | PolicyModule, rows: slice) -> None:
+        self._model = model
+        self._rows = rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def decode(self, tokens_NT: torch.Tensor) -> torch.Tensor:
+        return self._spoil(self._model.decode(tokens_NT))
+
+    def __call__(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        return self._spoil(self._model(*arguments, **options))
+
+    def _spoil(self, result: torch.Tensor) -> torch.Tensor:
+        result = result.clone()
+        result[self._rows] = torch.nan
+        return result
+
+
+def test_a_group_whose_reward_is_no_number_is_left_out_and_named(recipe: Recipe) -> None:
+    whole = groups_of(roll_out(recipe, range(3)))
+    tokenizer = Spoiled(tokenizer_of(recipe), slice(5, 6))  # the second sample of the second group of four
+    pipeline = RolloutPipeline(recipe, NoisePictures(), tokenizer, None, torch.device("cpu"))
+    rollout = pipeline.roll_out(policy_of(recipe), 3, range(3), StageClock())
+    groups = groups_of(rollout)
+    name = f"picture-{image_of(recipe, 1)}.png"
+    assert rollout.skipped == (SkippedImage(1, name, "non-finite reward", is_quarantined=True),)
+    assert groups.sample_index_B.tolist() == [0, 2]
+    assert groups.image_id_B == (whole.image_id_B[0], whole.image_id_B[2])
+    assert groups.condition["label"].tolist() == whole.condition["label"][[0, 2]].tolist()
+    np.testing.assert_array_equal(groups.reward_mse_BG, whole.reward_mse_BG[[0, 2]])
+
+
+def test_a_policy_that_gives_no_numbers_makes_no_groups_and_every_image_is_named(recipe: Recipe) -> None:
+    pipeline = RolloutPipeline(
+        recipe, NoisePictures({image_of(recipe, 0)}), tokenizer_of(recipe), None, torch.device("cpu")
+    )
+    rollout = pipeline.roll_out(Spoiled(policy_of(recipe), slice(None)), 3, range(3), StageClock())
+    assert rollout.groups is None
+    assert [(image.sample_index, image.reason, image.is_quarantined) for image in rollout.skipped] == [
+        (0, "it is cut short", False),
+        (1, "non-finite log-probability", True),
+        (2, "non-finite log-probability", True),
+    ]
