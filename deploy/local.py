@@ -25,7 +25,7 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
-from learner.loss import ce_prior, policy_loss
+from learner.loss import ce_prior, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import token_logprobs
 
@@ -106,7 +106,7 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
                 policy.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
                 learner.logit_rows,
             )  # fmt: skip
-        policy_B, ratio_BGT = policy_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BG[b], learner.clip_range)
+        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BG[b], learner)
         prior_B = ce_prior(target_logprobs_BT)
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()

@@ -1,8 +1,11 @@
-"""The GRPO loss and the cross-entropy prior, for groups that share one context.
+"""The GRPO loss with its off-policy corrections, and the cross-entropy prior, for groups that share one context.
 
 All G samples of a group were drawn under the same context, so one forward gives the log-probabilities of all
 of them, and one backward gives exactly the gradient that G repeated forwards and backwards would add up to
 (dropout off).
+
+A correction weights a token with its truncated ratio min(π / π_behaviour, cap), through which no gradient flows.
+Where the policy is the one that sampled, every correction has the value and the gradient of none.
 
 Letters: B groups, G samples a group, T image tokens.
 """
@@ -12,10 +15,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.config.algorithm import LearnerSection
+
 
 class PolicyLoss(NamedTuple):
     loss_B: Tensor  # mean over samples and tokens
     ratio_BGT: Tensor  # π_θ / π_behaviour of each sampled token
+
+
+def surrogate_loss(
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BG: Tensor, section: LearnerSection
+) -> PolicyLoss:
+    """The policy loss under the recipe's `learner.correction`, in a step of one update.
+
+    There the policy before the step is the policy itself: its log-probabilities, detached, need no forward of
+    their own.
+    """
+    if section.correction == "truncated":
+        return truncated_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BG, section.ratio_cap)
+    if section.correction == "decoupled":
+        proximal_BGT, clip_range, cap = logprobs_BGT.detach(), section.clip_range, section.ratio_cap
+        return decoupled_loss(logprobs_BGT, proximal_BGT, behaviour_logprobs_BGT, advantages_BG, clip_range, cap)
+    return policy_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BG, section.clip_range)
 
 
 def policy_loss(
@@ -23,12 +44,50 @@ def policy_loss(
 ) -> PolicyLoss:
     """mean_{G,T} max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) with ρ = exp(log π_θ - log π_behaviour) per token."""
     ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
-    clipped_BGT = ratio_BGT.clamp(1 - clip_range, 1 + clip_range)
-    advantages_BG1 = advantages_BG[:, :, None]
-    loss_BGT = torch.maximum(-advantages_BG1 * ratio_BGT, -advantages_BG1 * clipped_BGT)
+    loss_BGT = _clipped(ratio_BGT, advantages_BG, clip_range)
     return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
+
+
+def truncated_loss(
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BG: Tensor, cap: float
+) -> PolicyLoss:
+    """Truncated importance sampling: a loss whose gradient is mean_{G,T} -min(ρ, cap) A ∇log π_θ.
+
+    The weight of V-trace's policy gradient (IMPALA, arXiv 1802.01561), and no clip. Its value is
+    mean_{G,T} -min(ρ, cap) A.
+    """
+    ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
+    weight_BGT = ratio_BGT.detach().clamp(max=cap)
+    one_BGT = torch.exp(logprobs_BGT - logprobs_BGT.detach())  # its gradient is that of log π_θ
+    loss_BGT = -advantages_BG[:, :, None] * weight_BGT * one_BGT
+    return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
+
+
+def decoupled_loss(
+    logprobs_BGT: Tensor,
+    proximal_logprobs_BGT: Tensor,
+    behaviour_logprobs_BGT: Tensor,
+    advantages_BG: Tensor,
+    clip_range: float,
+    cap: float,
+) -> PolicyLoss:
+    """Decoupled PPO (Hilton et al. 2021, arXiv 2110.00641), its weight truncated.
+
+    mean_{G,T} w max(-A r, -A clip(r, 1-ε, 1+ε)) with r = π_θ / π_prox and w = min(π_prox / π_behaviour, cap) per
+    token: how far a step may go is measured from the proximal policy, and what corrects for the age of the
+    samples is the weight. The log-probabilities of both other policies are constants.
+    """
+    weight_BGT = torch.exp(proximal_logprobs_BGT - behaviour_logprobs_BGT).clamp(max=cap)
+    loss_BGT = weight_BGT * _clipped(torch.exp(logprobs_BGT - proximal_logprobs_BGT), advantages_BG, clip_range)
+    return PolicyLoss(loss_BGT.mean(dim=(1, 2)), torch.exp(logprobs_BGT - behaviour_logprobs_BGT))
 
 
 def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
     """Next-token cross-entropy on the target tokens given the noisy context, mean over tokens; [B]."""
     return -target_logprobs_BT.mean(dim=1)
+
+
+def _clipped(ratio_BGT: Tensor, advantages_BG: Tensor, clip_range: float) -> Tensor:
+    advantages_BG1 = advantages_BG[:, :, None]
+    clipped_BGT = ratio_BGT.clamp(1 - clip_range, 1 + clip_range)
+    return torch.maximum(-advantages_BG1 * ratio_BGT, -advantages_BG1 * clipped_BGT)

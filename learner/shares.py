@@ -22,13 +22,13 @@ def share(tables: Sequence[tuple[Any, int]], num_ranks: int) -> list[list[Piece]
     """Each rank's pieces: consecutive groups, as equal in number as can be, in the order of `tables`.
 
     `tables` holds a reference and its number of groups. DataError where a rank would get none, which
-    happens only if nearly every image of the step was broken.
+    happens only if nearly every image of the step was broken, or its group not finite.
     """
     total = sum(count for _, count in tables)
     if total < num_ranks:
         raise DataError(
-            f"a step has {total} readable images for {num_ranks} learner ranks: mend the data set "
-            "(events.jsonl names the broken images), or lower learner.num_ranks"
+            f"a step has {total} groups for {num_ranks} learner ranks: events.jsonl names the images that were "
+            "left out, and why; mend the data set, or lower learner.num_ranks"
         )
     bounds = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(total), num_ranks))])
     shares: list[list[Piece]] = []

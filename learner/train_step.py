@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
-from learner.loss import ce_prior, policy_loss
+from learner.loss import ce_prior, surrogate_loss
 from learner.optimizer import build_optimizer
+from learner.quarantine import quarantine
 from learner.rows import Rows
 from learner.token_logprobs import token_logprobs
 
@@ -33,7 +35,8 @@ PUBLISHED_DROPOUT = 0.1  # of tokens, attention and feed-forward outputs in the 
 class StepSums:
     """Sums over a rank's groups; ranks add theirs up."""
 
-    num_groups: int = 0
+    num_groups: int = 0  # learned from
+    num_quarantined: int = 0  # of weight 0, and in no other sum
     loss: float = 0.0
     policy_loss: float = 0.0
     ce_prior: float = 0.0
@@ -47,9 +50,16 @@ class StepSums:
         return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        means = {f.name: getattr(self, f.name) / self.num_groups for f in fields(self) if f.name != "num_groups"}
+        counts: dict[str, Any] = {"num_groups": self.num_groups, "num_quarantined": self.num_quarantined}
+        num_groups = max(1, self.num_groups)
+        means = {f.name: getattr(self, f.name) / num_groups for f in fields(self) if f.name not in counts}
         return StepReport(
-            step=step, num_groups=self.num_groups, grad_norm=grad_norm, stage_seconds=stage_seconds, **means
+            step=step,
+            grad_norm=grad_norm,
+            is_bad=not math.isfinite(grad_norm),
+            stage_seconds=stage_seconds,
+            **counts,
+            **means,
         )
 
 
@@ -80,10 +90,12 @@ class Trainer:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
         Under DDP `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
-        groups of all ranks.
+        groups of all ranks. A norm that is no finite number skips the update, and the step counts all the same:
+        it is the norm of the averaged gradient, so that all ranks skip together.
         """
         learner = self._recipe.learner
         scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
+        groups, weights_B = quarantine(groups)
         sums = StepSums()
         if self._is_published:  # a resumed run drops what an undisturbed one would
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
@@ -93,22 +105,20 @@ class Trainer:
             for start in starts:
                 rows = slice(start, start + learner.micro_batch_size)
                 with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, rows, forward or self.policy)
+                    loss, micro = self._loss(groups, weights_B, rows, forward or self.policy)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
             norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), learner.max_grad_norm))
-            if not math.isfinite(norm):
-                raise FloatingPointError(
-                    f"the gradient norm of step {self.step + 1} is {norm} (loss {sums.loss / len(groups)}): "
-                    "lower learner.lr, or look for non-finite rewards"
-                )
-            self.optimizer.step()
+            if math.isfinite(norm):
+                self.optimizer.step()
         self.step += 1
         return sums, norm
 
-    def _loss(self, groups: GroupBatch, micro: slice, forward: nn.Module) -> tuple[Tensor, StepSums]:
-        """The loss summed over the groups in `micro`, and the sums to report."""
+    def _loss(
+        self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module
+    ) -> tuple[Tensor, StepSums]:
+        """The loss summed over the groups in `micro`, weighted, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
         mse_BG = self._tensor(groups.reward_mse_BG[micro])
         lpips_BG = self._tensor(groups.reward_lpips_BG[micro])
@@ -134,15 +144,19 @@ class Trainer:
                 recipe.group.temperature,
                 learner.logit_rows,
             )
-        policy_N, ratio_NKT = policy_loss(
-            logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NK, learner.clip_range
+        policy_N, ratio_NKT = surrogate_loss(
+            logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NK, learner
         )
-        prior_N = ce_prior(logprobs.targets_BT)
+        weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
+        policy_N = policy_N * weights_N
+        prior_N = ce_prior(logprobs.targets_BT) * weights_N
         loss_N = policy_N + learner.ce_weight * prior_N
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
         groups_a_row = len(rewards_BG) / len(rows)
+        num_sound = int(weights_B[micro].sum())
         return loss_N.sum() * groups_a_row, StepSums(
-            num_groups=len(rewards_BG),
+            num_groups=num_sound,
+            num_quarantined=len(rewards_BG) - num_sound,
             loss=float(loss_N.detach().sum()) * groups_a_row,
             policy_loss=float(policy_N.detach().sum()) * groups_a_row,
             ce_prior=float(prior_N.detach().sum()) * groups_a_row,
@@ -150,7 +164,7 @@ class Trainer:
             reward_mse=float(mse_BG.mean(dim=1).sum()),
             reward_lpips=float(lpips_BG.mean(dim=1).sum()),
             reward_std=float(rewards_BG.std(dim=1).sum()),
-            clip_fraction=float(clipped_NKT.float().mean(dim=(1, 2)).sum()) * groups_a_row,
+            clip_fraction=float((clipped_NKT.float().mean(dim=(1, 2)) * weights_N).sum()) * groups_a_row,
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:

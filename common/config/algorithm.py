@@ -63,10 +63,21 @@ class LearnerSection(Section):
     """The gradient's norm is clipped to this."""
     clip_range: float = Field(default=0.2, gt=0)
     """ε: the ratio is clipped to [1 - ε, 1 + ε]."""
+    correction: Literal["none", "truncated", "decoupled"] = "none"
+    """What is done about groups of an older policy (buffer.max_staleness above 0); fresh ones learn alike under
+    all. none: the clip alone, around the policy that sampled. truncated: the gradient of a token is weighted with
+    its ratio, at most ratio_cap, and nothing is clipped. decoupled: the same weight, and the clip is around the
+    policy before the step; with one update a step it never acts, and the gradient is that of truncated."""
+    ratio_cap: float = Field(default=2.0, ge=1)
+    """The largest weight of a token under correction truncated or decoupled."""
     advantage_clip: float = Field(default=5.0, gt=0)
     """Advantages are clamped to ± this."""
     ce_weight: float = Field(default=0.1, ge=0)
     """β: weight of the cross-entropy prior. At 0 quality collapses."""
+    max_bad_steps: int = Field(default=3, gt=0)
+    """A step whose gradient is no finite number updates nothing; this many in a row end the run."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Learner ranks that may be replaced after a loss before the run fails."""
     num_cpus: float = Field(default=1, gt=0)
     """CPUs a rank reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from learner.loss import ce_prior, policy_loss
+from common.config.algorithm import LearnerSection
+from learner.loss import ce_prior, decoupled_loss, policy_loss, surrogate_loss, truncated_loss
 
 LOG_QUARTERS = torch.tensor([0.5, 0.25, 0.25]).log()
 
@@ -82,3 +83,84 @@ def test_the_prior_is_the_mean_negative_log_probability_of_the_targets() -> None
     prior_B = ce_prior(torch.tensor([[0.5, 0.25], [0.2, 0.2]]).log())
     # group 0: (ln 2 + ln 4) / 2; group 1: ln 5
     assert_close(prior_B, torch.tensor([1.03972, 1.60944]), rtol=0, atol=1e-5)
+
+
+def section(correction: str) -> LearnerSection:
+    return LearnerSection(num_steps=1, correction=correction, ratio_cap=2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "weight"),
+    [
+        (0.25, 2.0, 0.25),  # what the policy would hardly do by now counts little
+        (0.25, -2.0, 0.25),
+        (1.5, 2.0, 1.5),  # beyond the clip range, and still with a gradient
+        (1.5, -2.0, 1.5),
+        (8.0, 2.0, 2.0),  # at most the cap
+        (8.0, -2.0, 2.0),
+    ],
+)
+@pytest.mark.parametrize("correction", ["truncated", "decoupled"])
+def test_in_a_step_of_one_update_a_correction_weights_the_gradient_with_the_truncated_ratio(
+    correction: str, ratio: float, advantage: float, weight: float
+) -> None:
+    new_logprob = torch.tensor(log(0.5), requires_grad=True)
+    behaviour_BGT = torch.tensor([[[log(0.5 / ratio)]]])
+    loss_B, ratio_BGT = surrogate_loss(
+        new_logprob.view(1, 1, 1), behaviour_BGT, torch.tensor([[advantage]]), section(correction)
+    )
+    loss_B.sum().backward()
+    assert ratio_BGT.item() == pytest.approx(ratio)
+    assert new_logprob.grad is not None
+    assert (loss_B.item(), new_logprob.grad.item()) == pytest.approx((-weight * advantage, -weight * advantage))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "derivative"),
+    [
+        (1.1, 2.0, -1.1, -1.1),  # inside the range: -A w r
+        (1.5, 2.0, -1.2, 0.0),  # moved far enough from the proximal policy: clipped at 1.2
+        (0.5, -2.0, 0.8, 0.0),
+        (1.5, -2.0, 1.5, 1.5),
+    ],
+)
+def test_decoupled_clips_around_the_proximal_policy_and_weights_with_its_ratio_to_the_behaviour(
+    ratio: float, advantage: float, loss: float, derivative: float
+) -> None:
+    proximal = 0.25
+    new_logprob = torch.tensor(log(proximal * ratio), requires_grad=True)
+    loss_B, ratio_BGT = decoupled_loss(
+        new_logprob.view(1, 1, 1),
+        torch.tensor([[[log(proximal)]]]),
+        torch.tensor([[[log(0.5)]]]),  # the weight is 0.25 / 0.5
+        torch.tensor([[advantage]]),
+        clip_range=0.2,
+        cap=2.0,
+    )
+    loss_B.sum().backward()
+    assert ratio_BGT.item() == pytest.approx(0.5 * ratio)
+    assert new_logprob.grad is not None
+    assert (loss_B.item(), new_logprob.grad.item()) == pytest.approx((loss, derivative), abs=1e-6)
+
+
+def test_a_truncated_loss_is_the_mean_over_samples_and_tokens_of_each_group() -> None:
+    logprobs_BGT = torch.full((2, 2, 2), 0.25).log()
+    behaviour_BGT = torch.tensor([[[0.25, 0.25], [0.25, 0.5]], [[0.25, 0.25], [0.25, 0.01]]]).log()
+    loss_B, _ = truncated_loss(logprobs_BGT, behaviour_BGT, torch.tensor([[1.0, -1.0], [3.0, 2.0]]), cap=2.0)
+    # group 0: (-1 - 1 + 1 + 0.5) / 4. Group 1: (-3 - 3 - 2 - 2 · 2) / 4.
+    assert_close(loss_B, torch.tensor([-0.125, -3.0]))
+
+
+@pytest.mark.parametrize("correction", ["truncated", "decoupled"])
+def test_on_policy_every_correction_has_the_loss_and_the_gradient_of_none(correction: str) -> None:
+    results = []
+    for name in ("none", correction):
+        logits_BTV = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        logprobs_BGT = torch.log_softmax(logits_BTV, -1)[:, :, :2].mT
+        advantages_BG = torch.tensor([[1.0, -0.5], [-2.0, 3.0]])
+        loss_B, _ = surrogate_loss(logprobs_BGT, logprobs_BGT.detach(), advantages_BG, section(name))
+        loss_B.sum().backward()
+        assert logits_BTV.grad is not None
+        results.append((loss_B, logits_BTV.grad))
+    assert results[0][1].abs().max() > 0.1
+    assert_close(results[0], results[1], rtol=0, atol=1e-6)

@@ -40,6 +40,6 @@ def test_fewer_groups_than_ranks_are_refused_with_the_ways_out() -> None:
     with pytest.raises(DataError) as caught:
         share([("a", 1), ("b", 0)], 2)
     assert str(caught.value) == (
-        "a step has 1 readable images for 2 learner ranks: mend the data set (events.jsonl names the broken "
-        "images), or lower learner.num_ranks"
+        "a step has 1 groups for 2 learner ranks: events.jsonl names the images that were left out, and why; "
+        "mend the data set, or lower learner.num_ranks"
     )

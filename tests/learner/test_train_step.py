@@ -99,15 +99,61 @@ def test_a_report_holds_means_over_groups() -> None:
     assert report.stage_seconds == {"optimizer": 0.25}
 
 
-def test_a_reward_that_is_no_number_stops_the_step_before_it_reaches_the_weights(tiny_recipe: Recipe) -> None:
-    trainer = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)
-    before = {name: value.clone() for name, value in trainer.policy.state_dict().items()}
+def test_a_gradient_that_is_no_number_changes_neither_weights_nor_optimizer_and_counts(
+    tiny_recipe: Recipe,
+) -> None:
+    trainer, undisturbed = (Trainer(policy_of(tiny_recipe), tiny_recipe, CPU) for _ in range(2))
+    exploding = groups()
+    exploding.behaviour_logprobs_BGT[2] = -1e30  # finite, but its ratio is not
+    for batch in (groups(), exploding, groups()):
+        sums, norm = trainer.train(batch, StageClock())
+        assert sums.report(trainer.step, norm, {}).is_bad == (batch is exploding)
+    for _ in range(2):
+        undisturbed.train(groups(), StageClock())
+    assert (trainer.step, undisturbed.step) == (3, 2)
+    for parameter, expected in zip(trainer.policy.parameters(), undisturbed.policy.parameters(), strict=True):
+        assert parameter.equal(expected)
+
+
+@pytest.mark.parametrize("profile", ["corrected", "published"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("reward_mse_BG", np.nan), ("reward_lpips_BG", np.inf), ("behaviour_logprobs_BGT", -np.inf)],
+)
+def test_a_group_with_a_number_that_is_not_finite_has_no_part_in_the_step(
+    tiny_recipe: Recipe, monkeypatch, column: str, value: float, profile: str
+) -> None:
+    monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
+    recipe = with_changes(tiny_recipe, {"profile": profile, "learner.max_grad_norm": 1e9})
+    poisoned, without = (Trainer(policy_of(recipe), recipe, CPU) for _ in range(2))
     batch = groups()
-    batch.reward_mse_BG[2, 1] = np.nan
-    with pytest.raises(FloatingPointError, match="gradient norm of step 1 is nan"):
-        trainer.train(batch, StageClock())
-    assert trainer.step == 0
-    assert all(before[name].equal(value) for name, value in trainer.policy.state_dict().items())
+    getattr(batch, column)[3, 1] = value
+    sums, norm = poisoned.train(batch, StageClock())
+    expected_sums, expected_norm = without.train(rows(groups(), slice(0, 3)), StageClock(), num_groups=B)
+    assert (sums.num_groups, sums.num_quarantined) == (3, 1)
+    assert norm == pytest.approx(expected_norm, rel=1e-4)
+    assert vars(sums) == pytest.approx(vars(expected_sums) | {"num_quarantined": 1}, rel=1e-4)
+    for parameter, expected in zip(poisoned.policy.parameters(), without.policy.parameters(), strict=True):
+        assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_nothing_but_such_groups_reports_zeros(tiny_recipe: Recipe) -> None:
+    batch = groups()
+    batch.reward_mse_BG[:] = np.nan
+    sums, norm = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU).train(batch, StageClock())
+    report = sums.report(1, norm, {})
+    assert (report.num_groups, report.num_quarantined, report.loss, report.grad_norm) == (0, 4, 0.0, 0.0)
+
+
+def test_a_correction_weights_groups_of_another_policy_and_leaves_fresh_ones_alone(tiny_recipe: Recipe) -> None:
+    def gradient_norm(correction: str, batch: GroupBatch) -> float:
+        recipe = with_changes(tiny_recipe, {"learner.correction": correction})
+        return Trainer(policy_of(recipe), recipe, CPU).train(batch, StageClock())[1]
+
+    stale = groups()  # sampled by a policy that gave every token the same probability
+    none, truncated, decoupled = (gradient_norm(name, stale) for name in ("none", "truncated", "decoupled"))
+    assert truncated == pytest.approx(decoupled, rel=1e-5)  # with one update a step
+    assert truncated != pytest.approx(none, rel=1e-2)
 
 
 def train_as_published(recipe: Recipe, condition_drop: float, seed: int = 0, rank: int = 0) -> StepSums:
