@@ -32,3 +32,11 @@ class BrokenImageError(DataError):
 
 class ClusterError(UserError):
     """The cluster cannot give what the recipe asks for."""
+
+
+class LearnerLostError(ClusterError):
+    """Every learner rank died: what they had learned since the newest checkpoint is gone."""
+
+
+class DivergedError(UserError):
+    """The training left the finite numbers, and did not come back by itself."""

@@ -1,7 +1,10 @@
 """A learner rank: the Ray shell around the trainer, under PyTorch DDP."""
 
+import gc
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -17,10 +20,20 @@ from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
 from common.weights.snapshot import take_snapshot
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
+from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.train_step import StepSums, Trainer
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
+
+
+@dataclass(frozen=True)
+class RankDescription:
+    """What a rank says of itself when it is ready."""
+
+    node: str
+    pid: int
 
 
 class LearnerActor:
@@ -33,20 +46,37 @@ class LearnerActor:
         self._store: dist.TCPStore | None = None
         self._rank, self._num_ranks = 0, 1
 
-    def node(self) -> str:
-        return ray.util.get_node_ip_address()
+    def describe(self) -> RankDescription:
+        return RankDescription(ray.util.get_node_ip_address(), os.getpid())
+
+    def step(self) -> int:
+        """Optimizer steps done; answered once what the rank was doing has ended or failed."""
+        return self._trainer.step
 
     def open_store(self, num_ranks: int) -> tuple[str, int]:
-        """Rank 0: serve the rendezvous of the process group; its host and port."""
+        """Rank 0: serve the rendezvous of a process group; its host and port."""
         host = ray.util.get_node_ip_address()
         self._store = dist.TCPStore(
-            host, 0, num_ranks, is_master=True, timeout=COLLECTIVE_TIMEOUT, wait_for_workers=False
+            host, 0, num_ranks, is_master=True, timeout=MEETING_TIMEOUT, wait_for_workers=False
         )
         return host, self._store.port
 
     def join(self, rank: int, num_ranks: int, host: str, port: int) -> None:
-        """Form the process group with the other ranks; DDP sends rank 0's weights to all."""
-        store = self._store or dist.TCPStore(host, port, num_ranks, timeout=COLLECTIVE_TIMEOUT)
+        """Form a process group with the other ranks, in place of a former one; DDP sends rank 0's weights to all.
+
+        Raises PeerLostError where one of them does not come.
+        """
+        self.leave()
+        with peer_errors():
+            if rank != 0:
+                self._store = dist.TCPStore(host, port, num_ranks, timeout=MEETING_TIMEOUT)
+            assert self._store is not None, "open the store first"
+            # meeting in the store first, because forming the group waits as long as its collectives do
+            self._store.set(f"present {rank}", "")
+            self._store.wait([f"present {other}" for other in range(num_ranks)], MEETING_TIMEOUT)
+            self._form(rank, num_ranks, self._store)
+
+    def _form(self, rank: int, num_ranks: int, store: dist.TCPStore) -> None:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
         self._rank, self._num_ranks = rank, num_ranks
@@ -57,7 +87,11 @@ class LearnerActor:
             self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> tuple[StepSums, float, dict[str, float]]:
-        """One optimizer step on this rank's share of `num_groups` groups: sums, gradient norm, seconds."""
+        """One optimizer step on this rank's share of `num_groups` groups: sums, gradient norm, seconds.
+
+        Raises PeerLostError where a collective failed. The step is then as if it had not been: the last
+        collective comes before the update.
+        """
         assert self._ddp is not None, "join first"
         clock = StageClock(self._device)
         with clock("fetch"):
@@ -68,15 +102,16 @@ class LearnerActor:
                     for table, piece in zip(tables, pieces, strict=True)
                 ]
             )
-        sums, norm = self._trainer.train(
-            groups,
-            clock,
-            forward=self._ddp,
-            num_groups=num_groups,
-            num_ranks=self._num_ranks,
-            no_sync=self._ddp.no_sync,
-            rank=self._rank,
-        )
+        with peer_errors():
+            sums, norm = self._trainer.train(
+                groups,
+                clock,
+                forward=self._ddp,
+                num_groups=num_groups,
+                num_ranks=self._num_ranks,
+                no_sync=self._ddp.no_sync,
+                rank=self._rank,
+            )
         return sums, norm, dict(clock.seconds)
 
     def snapshot(self, version: int) -> WeightSnapshot:
@@ -87,10 +122,13 @@ class LearnerActor:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
 
     def resume(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up the optimizer state and the step of a checkpoint."""
+        """Take up the optimizer state and the step of a checkpoint, or of another rank."""
         load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
         self._trainer.step = step
 
     def leave(self) -> None:
+        """Give up the process group, if there is one."""
+        self._ddp = None
+        gc.collect()  # the hooks of a former DDP on the parameters go with it, and would use its group
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -1,98 +1,146 @@
-"""The learner's ranks as one: starts them, forms their process group, and steps them together."""
+"""The learner's ranks as one: steps them together, and does a step again that a dying rank broke off."""
 
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
 
 from common.config.recipe import Recipe
-from common.errors import ClusterError
+from common.errors import ClusterError, DivergedError
 from common.types import StepReport
-from learner.learner_actor import LearnerActor
+from learner.rank_group import LOSSES, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
 
-POLL_SECONDS = 0.5
 
-_RemoteLearner: Any = ray.remote(LearnerActor)
+def _ignore(kind: str, **facts: Any) -> None:
+    """Events nobody asked for."""
 
 
 class LearnerGroup:
-    def __init__(self, recipe: Recipe, checkpoint: str | None):
-        """Ask for the ranks; they load in parallel. `checkpoint` is a folder to take the weights from."""
-        learner = recipe.learner
+    def __init__(self, recipe: Recipe, checkpoint: str | None, on_event: Callable[..., None] = _ignore):
+        """Ask for the ranks; they load in parallel. `checkpoint` is a folder to take the weights from.
+
+        `on_event` is told of "rank_joined" and "rank_lost", with facts. Every method that waits for ranks may
+        raise LearnerLostError where none is left, and ClusterError after more losses than learner.max_restarts.
+        """
         self._recipe = recipe
-        self._ranks = [
-            _RemoteLearner.options(num_cpus=learner.num_cpus, num_gpus=learner.num_gpus).remote(recipe, checkpoint)
-            for _ in range(learner.num_ranks)
-        ]
+        self._on_wait: Callable[[], None] = lambda: None
+        self._ranks = RankGroup(recipe, checkpoint, on_event)
+        self._tables: list[tuple[Any, int]] = []  # of the running step: what it takes to do it again
         self._running: list[ray.ObjectRef] = []
         self._step = 0
+        self._num_bad_steps = 0  # in a row
 
     def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
-        """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error."""
-        deadline = monotonic() + timeout_seconds
-        nodes = [rank.node.remote() for rank in self._ranks]
-        done, missing = ray.wait(nodes, num_returns=len(nodes), timeout=0)
-        while missing and monotonic() < deadline:
-            on_wait()
-            done, missing = ray.wait(nodes, num_returns=len(nodes), timeout=POLL_SECONDS)
-        if missing:
-            learner = self._recipe.learner
-            raise ClusterError(
-                f"{len(missing)} of {len(nodes)} learner ranks were not ready within {timeout_seconds:.0f} s: "
-                f"each needs {learner.num_cpus:g} CPU and {learner.num_gpus:g} GPU; lower learner.num_ranks or "
-                "add nodes"
-            )
-        ray.get(done)
-        num_ranks = len(self._ranks)
-        host, port = ray.get(self._ranks[0].open_store.remote(num_ranks))
-        joins = [rank.join.remote(index, num_ranks, host, port) for index, rank in enumerate(self._ranks)]
-        ray.get(joins, timeout=max(1.0, deadline - monotonic()))
+        """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error.
+
+        `on_wait` is called now and then in this and later waits.
+        """
+        self._on_wait = on_wait
+        self._ranks.wait_ready(timeout_seconds, on_wait)
 
     def resume(self, step: int, optimizer: Mapping[str, np.ndarray]) -> None:
         """Take up a checkpoint's optimizer state on every rank."""
         reference = ray.put(dict(optimizer))
-        ray.get([rank.resume.remote(step, reference) for rank in self._ranks])
+        try:
+            ray.get([rank.resume.remote(step, reference) for rank in self._ranks.handles])
+        except LOSSES:
+            self._ranks.recover(self._step)
+            self.resume(step, optimizer)
         self._step = step
 
     def start_step(self, tables: Sequence[tuple[Any, int]]) -> None:
         """Begin an optimizer step on `tables`, (reference, number of groups) each. Raises DataError."""
         assert not self._running, "the last step is not finished"
-        num_groups = sum(count for _, count in tables)
-        shares = share(tables, len(self._ranks))
-        self._running = [
-            rank.train.remote(pieces, num_groups) for rank, pieces in zip(self._ranks, shares, strict=True)
-        ]
+        self._ranks.welcome(self._step)
+        self._tables = list(tables)
+        self._hand_out()
 
     @property
     def is_running(self) -> bool:
         return bool(self._running)
 
     def waiting_for(self) -> list[ray.ObjectRef]:
-        """References that become ready when the running step ends."""
-        return self._running[:1]
+        """References of which one becomes ready when the running step ends, or is broken off."""
+        return list(self._running)
 
     def finish_step(self) -> StepReport:
-        """Wait for the running step on every rank, and report it."""
-        results = ray.get(self._running)
-        self._running = []
-        self._step += 1
-        sums = sum((rank_sums for rank_sums, _, _ in results), StepSums())
-        _, grad_norm, stage_seconds = results[0]
-        return sums.report(self._step, grad_norm, stage_seconds)
+        """Wait for the running step on every rank, and report it.
+
+        A step that a loss broke off is done again, by the ranks that live and on the same groups; one that a
+        survivor had completed counts as done, and is reported from what the survivors measured. Raises
+        DivergedError at the last of learner.max_bad_steps bad steps in a row.
+        """
+        attempts = 1 + self._recipe.learner.max_restarts
+        for _ in range(attempts):
+            is_whole = self._wait_for_results()
+            if is_whole or self._ranks.recover(self._step) > self._step:
+                return self._finish(is_whole)
+            self._hand_out()
+        raise ClusterError(
+            f"step {self._step + 1} was broken off {attempts} times: events.jsonl names the lost ranks; where "
+            "none was lost, look at the network between their nodes"
+        )
 
     def snapshot(self, version: int) -> ray.ObjectRef:
-        """Reference to the weights as policy `version`."""
-        return self._ranks[0].snapshot.remote(version)
+        """Reference to the weights as policy `version`, which are there and outlive every rank."""
+        return self._ranks.ask_first("snapshot", version, step=self._step)
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        return ray.get(self._ranks[0].optimizer_arrays.remote())
+        return ray.get(self._ranks.ask_first("optimizer_arrays", step=self._step))
 
     def shutdown(self) -> None:
-        leaving = [rank.leave.remote() for rank in self._ranks]
-        ray.wait(leaving, num_returns=len(leaving), timeout=5)
-        for rank in self._ranks:
-            ray.kill(rank)
+        self._ranks.shutdown()
+
+    def _hand_out(self) -> None:
+        shares = share(self._tables, len(self._ranks))
+        self._running = [
+            rank.train.remote(pieces, self._num_groups)
+            for rank, pieces in zip(self._ranks.handles, shares, strict=True)
+        ]
+
+    @property
+    def _num_groups(self) -> int:
+        return sum(count for _, count in self._tables)
+
+    def _wait_for_results(self) -> bool:
+        """Whether every rank has ended the step; False as soon as one was lost. Raises a rank's own error."""
+        pending = self._running
+        while pending:
+            self._on_wait()
+            done, pending = ray.wait(pending, timeout=POLL_SECONDS)
+            if not all(_has_result(reference) for reference in done):
+                return False
+        return True
+
+    def _finish(self, is_whole: bool) -> StepReport:
+        results = ray.get([reference for reference in self._running if _has_result(reference)])
+        sums = sum((rank_sums for rank_sums, _, _ in results), StepSums())
+        _, grad_norm, stage_seconds = results[0]
+        self._step += 1
+        report = sums.report(self._step, grad_norm, stage_seconds)
+        if not is_whole:
+            report = replace(report, is_partial=True, num_groups=self._num_groups - report.num_quarantined)
+        self._running, self._tables = [], []
+        self._require_finite(report)
+        return report
+
+    def _require_finite(self, report: StepReport) -> None:
+        self._num_bad_steps = self._num_bad_steps + 1 if report.is_bad else 0
+        if self._num_bad_steps >= self._recipe.learner.max_bad_steps:
+            raise DivergedError(
+                f"the gradient norm of step {report.step} is {report.grad_norm} (loss {report.loss}), as in "
+                f"{self._num_bad_steps} steps in a row (learner.max_bad_steps): lower learner.lr, or resume from "
+                "an older checkpoint"
+            )
+
+
+def _has_result(reference: ray.ObjectRef) -> bool:
+    try:
+        ray.get(reference)
+    except LOSSES:
+        return False
+    return True
