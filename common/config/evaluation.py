@@ -19,8 +19,8 @@ class EvaluationSection(Section):
     num_held_out: int = Field(default=256, gt=0)
     """Held-out images for the teacher-forced scores."""
     features: Literal["classifier", "inception"] = "classifier"
-    """What free-running pictures are looked at with. classifier: a small one trained on the same classes; its scores
-    compare only with each other, and its distance is `fd`. inception: the Inception-v3 of published FIDs; `fid`."""
+    """What free-running pictures are looked at with. classifier: a small one, trained on the same classes; its
+    scores compare with each other only, and its distance is `fd`. inception: that of published FIDs; `fid`."""
     classifier: str = ""
     """Weights of the image classifier, which `pretrain` makes; for `features: classifier`."""
     inception_weights: str = ""
