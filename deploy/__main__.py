@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from deploy.control_commands import add_control
 from deploy.convert import add_convert
 from deploy.prepare.command import add_prepare
 from deploy.sampling.command import add_sample_options, sample_options
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
+    add_control(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser

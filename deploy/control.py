@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import ClusterError, RecipeError
 from common.paths import resolve
 from deploy.control_actor import NAMESPACE, control_name
+from deploy.ray_environment import set_ray_environment
 from deploy.run_folder import CONNECTION
 
 ANSWER_SECONDS = 20.0
@@ -68,6 +69,7 @@ def _address(run: str, folder: Path | None) -> str:
         raise ClusterError(f"{run} is not running: its folder holds no {CONNECTION}")
     known = json.loads(path.read_text())
     os.environ.update(known["environment"])
+    set_ray_environment()
     return known["address"]
 
 
