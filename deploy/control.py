@@ -1,4 +1,7 @@
-"""`scale`, `stop` and `status`: talk to a running driver through the Ray cluster that it is on."""
+"""`scale`, `stop` and `status`: talk to a running driver through the Ray cluster that it is on.
+
+Import it after `set_ray_environment`.
+"""
 
 import json
 import logging
@@ -6,10 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from common.errors import ClusterError, RecipeError
 from common.paths import resolve
 from deploy.control_actor import NAMESPACE, control_name
-from deploy.ray_environment import set_ray_environment
 from deploy.run_folder import CONNECTION
 
 ANSWER_SECONDS = 20.0
@@ -39,8 +43,6 @@ def _call(run: str, method: str, *arguments: Any) -> Any:
     """Call the control actor of `run`, a run folder or, with RAY_ADDRESS set, a run's name."""
     folder = _run_folder(run)
     address = _address(run, folder)
-    import ray
-
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         actor = ray.get_actor(control_name(folder.name if folder else run))
@@ -69,7 +71,6 @@ def _address(run: str, folder: Path | None) -> str:
         raise ClusterError(f"{run} is not running: its folder holds no {CONNECTION}")
     known = json.loads(path.read_text())
     os.environ.update(known["environment"])
-    set_ray_environment()
     return known["address"]
 
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from deploy.ray_environment import set_ray_environment
+
 
 def add_control(commands) -> None:
     """Add the commands to the subparsers of `python -m deploy`."""
@@ -23,6 +25,7 @@ def add_control(commands) -> None:
 
 
 def _scale(arguments: argparse.Namespace) -> int:
+    set_ray_environment()
     from deploy.control import scale
 
     print(scale(arguments.run_name, arguments.words[0]))
@@ -30,6 +33,7 @@ def _scale(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
+    set_ray_environment()
     from deploy.control import stop
 
     print(stop(arguments.run_name))
@@ -37,6 +41,7 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    set_ray_environment()
     from deploy.control import status
 
     answer = status(arguments.run_name)

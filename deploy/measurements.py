@@ -37,6 +37,9 @@ class Measurements:
     def skipped(self) -> None:
         self._metrics.add("vapi_actors_skipped_images_total")
 
+    def quarantined(self, num_groups: int) -> None:
+        self._metrics.add("vapi_actors_quarantined_groups_total", num_groups)
+
     def actor_lost(self) -> None:
         self._metrics.add("vapi_actors_restarts_total")
 
@@ -45,6 +48,7 @@ class Measurements:
     ) -> None:
         metrics = self._metrics
         metrics.add("vapi_learner_steps_total")
+        metrics.add("vapi_learner_bad_steps_total", int(report.is_bad))
         metrics.set("vapi_learner_step", report.step)
         metrics.set("vapi_learner_policy_version", version)
         metrics.observe("vapi_learner_step_seconds", step_seconds)

@@ -42,6 +42,10 @@ class RunFolder:
         path.touch(mode=0o600)
         path.write_text(json.dumps(connection))
 
+    def disconnect(self) -> None:
+        """The run's Ray is gone."""
+        (self.path / CONNECTION).unlink(missing_ok=True)
+
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)
 

@@ -193,7 +193,10 @@ class TrainingLoop:
         for receipt in receipts:
             for image in receipt.skipped:
                 self.folder.event("image_skipped", **asdict(image))
-                self.measurements.skipped()
+                if image.is_quarantined:
+                    self.measurements.quarantined(1)
+                else:
+                    self.measurements.skipped()
                 self.progress.images_skipped += 1
 
     def _finish_step(self) -> bool:
@@ -214,7 +217,6 @@ class TrainingLoop:
     def _publish(self, step: int) -> None:
         version = self.published.version + 1
         self.published = Published(version, self.learner.snapshot(version))
-        ray.wait([self.published.snapshot])
         self.progress.step, self.progress.version = step, version
 
     def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:
@@ -234,6 +236,11 @@ class TrainingLoop:
             "actor_stage_seconds": _stage_sums(running.receipts),
         }
         self._last_line = line
+        if report.is_bad:
+            self.folder.event("step_skipped", step=report.step, grad_norm=str(report.grad_norm))
+        if report.num_quarantined:
+            self.folder.event("groups_quarantined", step=report.step, num_groups=report.num_quarantined)
+            self.measurements.quarantined(report.num_quarantined)
         self.folder.metrics(line)
         self.folder.event("step_learned", step=report.step, tickets=running.tickets)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
