@@ -92,7 +92,11 @@ def build_features(recipe: Recipe, device: torch.device) -> Features:
 def look(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Features [N, D] and logits [N, K] of all pictures, which come in batches uint8 [n, H, W, 3]."""
     size = features.batch_size
-    parts = [features(batch[start : start + size]) for batch in pictures for start in range(0, len(batch), size)]
+    parts = [
+        features(np.array(batch[start : start + size]))  # a copy: torch warns of arrays that came through Ray
+        for batch in pictures
+        for start in range(0, len(batch), size)
+    ]
     features_ND, logits_NK = (torch.cat(column) for column in zip(*parts, strict=True))
     return features_ND, logits_NK
 

@@ -93,7 +93,7 @@ def _npz_batches(path: Path) -> Iterator[np.ndarray]:
             for start in range(0, N, BATCH):
                 n = min(BATCH, N - start)
                 pixels = np.frombuffer(member.read(n * prod(size)), np.uint8)
-                yield pixels.reshape(n, *size).copy()  # torch wants memory that may be written to
+                yield pixels.reshape(n, *size)
 
 
 def _names(folder: Path) -> list[Path]:

@@ -123,6 +123,7 @@ class Shades:
         self.seen: list[int] = []
 
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        assert pixels_NHWC.flags.writeable, "torch.from_numpy warns of others"
         self.seen.append(len(pixels_NHWC))
         shade_N = torch.from_numpy(pixels_NHWC[:, 0, 0, 0].copy()).float()
         return torch.stack([shade_N, shade_N], dim=1), shade_N[:, None]
@@ -131,6 +132,7 @@ class Shades:
 def test_pictures_are_looked_at_in_order_and_a_few_at_a_time() -> None:
     features: Features = Shades()
     pictures = np.zeros((8, 4, 4, 3), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None, None]
+    pictures.setflags(write=False)  # as Ray hands them over
     features_ND, logits_NK = look(features, iter([pictures[:3], pictures[3:]]))
     assert features_ND.tolist() == [[shade, shade] for shade in range(8)]
     assert logits_NK.tolist() == [[shade] for shade in range(8)]
