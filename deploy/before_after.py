@@ -7,13 +7,14 @@ the cross-entropy prior alone costs no reward actor. What the reward adds is wha
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.pictures import grid, save_panels
+from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
 from actors.rollout_pool import Published, RolloutPool
 from actors.sources.table import build_source
 from common.atomic import write_json
@@ -39,25 +40,28 @@ class BeforeAfter:
         self._beat = beat
         self._scorer = scorer
         self._results: dict[str, Any] = {}
-        self._base_pictures: np.ndarray | None = None
+        self._base_pictures: dict[str, np.ndarray] = {}
 
     def before(self, pool: RolloutPool, base: Published) -> None:
         """Score the base over two seeds, and at the yardstick's temperature; a resumed run has done so."""
         stored = self._folder.path / "before.json"
-        stored_pictures = self._folder.samples / "before.npy"
+        stored_pictures = self._folder.samples / "before.npz"
         if base.version > 0 and stored.is_file() and stored_pictures.is_file():
-            self._results, self._base_pictures = json.loads(stored.read_text()), np.load(stored_pictures)
+            self._results, self._base_pictures = json.loads(stored.read_text()), dict(np.load(stored_pictures))
             return
         on_actors = partial(_run_on, pool, base)
         evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
         record_evaluation(self._folder, base.version, evaluations[0])
-        self._base_pictures = evaluations[0].pictures_NHWC
+        self._base_pictures = {
+            "free_running": evaluations[0].pictures_NHWC,
+            "teacher_forced": _held_out(evaluations[0]).samples_NSHWC,
+        }
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
         cooler = self._recipe.evaluation.compare_temperature
         if cooler is not None:
             (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
             self._results["before_at_compare_temperature"] = evaluation.scores
-        np.save(stored_pictures, self._base_pictures)
+        np.savez(stored_pictures, **self._base_pictures)
         write_json(stored, self._results)
 
     def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
@@ -67,11 +71,19 @@ class BeforeAfter:
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores
-        assert self._base_pictures is not None, "before() comes first"
-        path = self._folder.samples / "before_after.png"
-        panels = (("before", self._base_pictures), ("after", evaluations[0].pictures_NHWC))
-        save_panels(path, [(title, grid(pictures, COLUMNS)) for title, pictures in panels])
-        return self._results | {"picture": str(path)}
+        return self._results | self._save_pictures(evaluations[0])
+
+    def _save_pictures(self, after: Evaluation) -> dict[str, str]:
+        """Free-running samples, and teacher-forced ones beside their source images, before and after."""
+        free_running, held_out = self._folder.samples / "before_after.png", self._folder.samples / "held_out.png"
+        pictures = (("before", self._base_pictures["free_running"]), ("after", after.pictures_NHWC))
+        save_panels(free_running, [(title, grid(pixels, COLUMNS)) for title, pixels in pictures])
+        source, reconstruction, (_, samples_after) = held_out_panels(_held_out(after))
+        before = replace(_held_out(after), samples_NSHWC=self._base_pictures["teacher_forced"])
+        samples_before = held_out_panels(before)[2][1]
+        panels = [source, reconstruction, ("samples before", samples_before), ("samples after", samples_after)]
+        save_panels(held_out, panels)
+        return {"picture": str(free_running), "held_out_picture": str(held_out)}
 
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with the cross-entropy term only, for as many steps."""
@@ -93,6 +105,11 @@ class BeforeAfter:
         if temperature is None:
             temperature = self._recipe.sampling.temperature
         return self._scorer.evaluate(run_chunks, temperature=temperature, num_seeds=num_seeds)
+
+
+def _held_out(evaluation: Evaluation) -> HeldOutPictures:
+    assert evaluation.held_out is not None, "an evaluation of drawn pictures shows its first held-out images"
+    return evaluation.held_out
 
 
 def _run_on(pool: RolloutPool, published: Published, chunks: Sequence[EvaluationChunk]) -> list[Any]:

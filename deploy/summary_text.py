@@ -7,7 +7,10 @@ from common.config.recipe import Recipe
 
 SCORES = {
     "held_out_reward": ("held-out reward", "higher"),
+    "held_out_psnr": ("held-out PSNR, dB", "higher"),
+    "held_out_cross_entropy": ("held-out cross-entropy", "lower"),
     "fd": ("FD over classifier features", "lower"),
+    "fid": ("FID", "lower"),
     "inception_score": ("inception score", "higher"),
     "accuracy": ("class accuracy", "higher"),
     "precision": ("precision", "higher"),
@@ -37,6 +40,8 @@ def score_table(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
     header = f"{'':<46}{'before':>9}{'after':>9}{'gain':>9}{'noise':>9}"
     rows = [header + "".join(f"{title:>10}" for title in shown.values())]
     for key, (title, good) in SCORES.items():
+        if key not in scores["after"]:
+            continue
         before, after, noise = (scores[column][key] for column in ("before", "after", "noise"))
         gain = after - before if good == "higher" else before - after
         row = f"{title + f' ({good} is better)':<46}{before:>9.4f}{after:>9.4f}{gain:>+9.4f}{noise:>9.4f}"

@@ -52,7 +52,11 @@ class HeldOutChunk:
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult:
         # The error is measured even where the reward leaves it out; the caller's weights are what counts.
-        changes = {"seed": self.seed, "reward.mse_weight": models.recipe.reward.mse_weight or 1.0}
+        changes = {
+            "seed": self.seed,
+            "reward.mse_weight": models.recipe.reward.mse_weight or 1.0,
+            "context.condition_drop": 0.0,
+        }
         recipe = with_changes(models.recipe, changes)
         pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, models.perceptual, models.device)
         groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups

@@ -54,3 +54,12 @@ def test_yardsticks_get_a_column_each_and_a_word_of_explanation(recipe: Recipe) 
     assert lines[2].split() == ["before", "after", "gain", "noise", "T=0.8", "CE", "alone"]
     assert lines[3].split()[-2:] == ["0.6000", "0.7000"]
     assert "yardsticks" in "\n".join(lines)
+
+
+def test_scores_that_were_not_taken_are_left_out(recipe: Recipe) -> None:
+    summary = evaluated()
+    for column in ("before", "after", "noise"):
+        del summary["evaluation"][column]["fid"]
+    text = summary_text(recipe, summary, Path("runs/x"))
+    assert "FID" not in text
+    assert "FD over classifier features" in text
