@@ -61,7 +61,7 @@ class BeforeAfter:
         if cooler is not None:
             (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
             self._results["before_at_compare_temperature"] = evaluation.scores
-        np.savez(stored_pictures, **self._base_pictures)
+        np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
         write_json(stored, self._results)
 
     def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
