@@ -129,7 +129,8 @@ def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
 
 
 def _of_recipe(path: str | Path, what: str, source: str) -> _WeightsFile:
-    return _find(path, f"{what} weights", f"{what}.checkpoint", source)
+    setting = what if "." in what else f"{what}.checkpoint"  # evaluation.classifier is a key itself
+    return _find(path, f"{what} weights", setting, source)
 
 
 def _find(path: str | Path, noun: str, setting: str, source: str = "") -> _WeightsFile:
