@@ -26,5 +26,5 @@ def chosen_indices(num_images: int, spec: SubsetKeys, split: Split) -> np.ndarra
     indices = split_indices(num_images, spec.held_out_fraction, spec.split_seed, split)
     if split == "held_out" or spec.fraction == 1 or not len(indices):
         return indices
-    shuffled = np.random.default_rng(derive_seed(spec.fraction_seed, "fraction")).permutation(indices)
+    shuffled = np.random.default_rng(derive_seed(spec.seed, "fraction")).permutation(indices)
     return np.sort(shuffled[: max(1, round(len(indices) * spec.fraction))])

@@ -26,8 +26,8 @@ class SubsetKeys(Section):
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split; keep it fixed over the runs that you compare."""
     fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training images to use, drawn by `fraction_seed`; 0.01 is the paper's subset."""
-    fraction_seed: int = Field(default=0, ge=0)
+    """Share of the training images to use, drawn by `seed`; 0.01 is the paper's subset."""
+    seed: int = Field(default=0, ge=0)
     """Seed of that draw; keep it fixed over the runs that you compare."""
 
 

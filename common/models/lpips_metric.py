@@ -49,6 +49,7 @@ class LpipsMetric(nn.Module):
         self.scaling = network.scaling_layer
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ParameterList([head.model[-1].weight.detach().flatten() for head in network.lins])
+        self.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 
@@ -61,7 +62,8 @@ class LpipsMetric(nn.Module):
         return staged_distance(self.stages, self.heads, self._scaled(pixels_BGCHW.flatten(0, 1)), reference)
 
     def _scaled(self, pixels_NCHW: Tensor) -> Tensor:
-        return self.scaling(pixels_NCHW.to(self.scaling.shift.dtype))
+        scaled_NCHW = self.scaling(pixels_NCHW.to(self.scaling.shift.dtype))
+        return scaled_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def missing_trunk(spec: LpipsSpec) -> str | None:

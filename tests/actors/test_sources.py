@@ -110,7 +110,7 @@ def test_a_fraction_is_a_function_of_its_seed_and_grows_by_adding(tmp_path: Path
     assert (len(tenth), len(half)) == (4, 20)
     assert tenth == names_of(tmp_path, fraction=0.1)
     assert tenth == sorted(set(tenth) & set(half))
-    assert tenth != names_of(tmp_path, fraction=0.1, fraction_seed=1)
+    assert tenth != names_of(tmp_path, fraction=0.1, seed=1)
     assert len(names_of(tmp_path, fraction=0.001)) == 1
     assert len(names_of(tmp_path, fraction=1.0)) == 40
 

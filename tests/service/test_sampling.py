@@ -19,17 +19,17 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_one_and_two_actors_write_the_files_of_a_draw_in_process(small_run, tmp_path, capsys):
-    recipe = small_run("draw", {"sampling.batch_size": 4, "sampling.guidance_scale": 1.5})
-    sample(recipe, SampleOptions(tmp_path / "own", num=18, seed=3), InProcess())
+    recipe = small_run("draw", {"sampling.batch_size": 8, "sampling.guidance_scale": 1.5})
+    sample(recipe, SampleOptions(tmp_path / "own", num=64, seed=3), InProcess())
     path = tmp_path / "recipe.json"
     write_json(path, recipe.model_dump(mode="json"))
     for count in (1, 2):
         out = tmp_path / f"actors-{count}"
-        argv = ["sample", str(path), "--num", "18", "--seed", "3", "--out", str(out), f"actors.count={count}"]
+        argv = ["sample", str(path), "--num", "64", "--seed", "3", "--out", str(out), f"actors.count={count}"]
         assert main(argv) == 0
         printed = capsys.readouterr()
         assert printed.out == f"wrote {out / 'grid.png'}\n"
-        assert "picture 18/18" in printed.err
+        assert "picture 64/64" in printed.err
         joined = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
         assert [event["event"] for event in joined] == ["actor_joined"] * count
         assert files(out) == files(tmp_path / "own")

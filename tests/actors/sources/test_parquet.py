@@ -128,7 +128,7 @@ def test_shards_give_the_pictures_of_the_folder_they_were_made_from(folder: Path
 
 
 def test_splits_and_fractions_are_those_of_the_folder(folder: Path, shards: Path) -> None:
-    keys = {"held_out_fraction": 0.25, "split_seed": 3, "fraction": 0.5, "fraction_seed": 4}
+    keys = {"held_out_fraction": 0.25, "split_seed": 3, "fraction": 0.5, "seed": 4}
     for split, num_images in (("train", 15), ("held_out", 10)):
         expected = ImageFolder(ImageFolderSource(kind="image_folder", path=str(folder), **keys), 16, split)
         source = parquet(shards, split=split, **keys)
