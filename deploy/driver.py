@@ -11,7 +11,7 @@ import ray
 from actors.rollout_pool import Published, RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
-from common.errors import RecipeError
+from common.errors import LearnerLostError, RecipeError
 from common.metrics.exporter import Exporter, Metrics
 from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
@@ -24,7 +24,7 @@ from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
 from deploy.training_loop import Progress, TrainingLoop
-from learner.checkpoint import CheckpointState, read_checkpoint
+from learner.checkpoint import newest_checkpoint, read_checkpoint
 from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
@@ -45,30 +45,45 @@ def train(recipe: Recipe) -> Outcome:
         exporter = Exporter(metrics, recipe.metrics)
         cleanup.callback(exporter.close)
         folder, checkpoint = open_run_folder(recipe)
-        state, optimizer = read_checkpoint(checkpoint) if checkpoint else (None, None)
-        if state is not None:
-            _require_same_run(recipe, state)
+        if checkpoint is not None:
+            _require_same_run(recipe, checkpoint)
         folder.write_recipe(recipe)
         folder.event("started", metrics=f"{exporter.url}/metrics", resumed_from=str(checkpoint or ""))
         log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
         try:
-            return _serve(recipe, folder, checkpoint, state, optimizer, metrics, exporter, cleanup)
+            return _serve_until_done(recipe, folder, checkpoint, metrics, exporter)
         except BaseException as error:
             folder.event("failed", error=f"{type(error).__name__}: {error}")
             folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
             raise
 
 
+def _serve_until_done(
+    recipe: Recipe, folder: RunFolder, checkpoint: Path | None, metrics: Metrics, exporter: Exporter
+) -> Outcome:
+    """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
+    while True:
+        try:
+            with ExitStack() as cleanup:
+                return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
+        except LearnerLostError as error:
+            newest = newest_checkpoint(folder.checkpoints)
+            if newest is None or newest == checkpoint:
+                raise
+            log.warning("%s; going on from %s", error, newest)
+            folder.event("learner_lost", reason=str(error), resumed_from=str(newest))
+            checkpoint = newest
+
+
 def _serve(
     recipe: Recipe,
     folder: RunFolder,
     checkpoint: Path | None,
-    state: CheckpointState | None,
-    optimizer: Any,
     metrics: Metrics,
     exporter: Exporter,
     cleanup: ExitStack,
 ) -> Outcome:
+    state, optimizer = read_checkpoint(checkpoint) if checkpoint else (None, None)
     cleanup.callback(stop_ray)
     log.info("%s", start_ray(recipe))
     folder.connection(connection())
@@ -92,7 +107,7 @@ def _serve(
         recipe.actors.images_per_ticket,
         recipe.buffer.max_staleness,
     )
-    if state is not None:
+    if state is not None and optimizer is not None:
         learner.resume(state.step, optimizer)
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
@@ -140,8 +155,9 @@ def _serve(
 _FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "context")
 
 
-def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
+def _require_same_run(recipe: Recipe, checkpoint: Path) -> None:
     """RecipeError where the checkpoint belongs to another run than the recipe describes."""
+    state, _ = read_checkpoint(checkpoint)
     now = recipe.model_dump(mode="json")
     changed = [key for key in _FIXED if now[key] != state.recipe[key]]
     for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):

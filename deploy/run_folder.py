@@ -105,5 +105,11 @@ def _step_of(line: str) -> float:
 
 
 def _append(path: Path, value: dict[str, Any]) -> None:
+    """Add a line; JSON knows no NaN and no infinity, which become null."""
+    finite = {key: None if _is_not_finite(each) else each for key, each in value.items()}
     with path.open("a") as file:
-        file.write(json.dumps(value) + "\n")
+        file.write(json.dumps(finite) + "\n")
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

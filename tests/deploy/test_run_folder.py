@@ -115,3 +115,12 @@ def test_a_summary_is_replaced_whole(tmp_path: Path) -> None:
     folder.summary({"status": "failed"})
     folder.summary({"status": "succeeded"})
     assert json.loads((folder.path / "summary.json").read_text()) == {"status": "succeeded"}
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.metrics({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "reward_mean": 0.5})
+    line = (folder.path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 1, "loss": None, "grad_norm": None, "reward_mean": 0.5
+    }  # fmt: skip

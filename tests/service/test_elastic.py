@@ -64,6 +64,24 @@ def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at
     assert sorted(learned) == list(range(12 * 4))
 
 
+def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run, at_steps):
+    expected = digest(run_local(small_run("local", STEPS)).path)
+    killed = []
+
+    def kill_the_rank(loop) -> None:
+        if not killed:
+            killed.append(events(loop.folder.path, "rank_joined")[-1]["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    at_steps({7: kill_the_rank})
+    run = train(small_run("lost", {"checkpoint.every": 5} | STEPS)).folder.path
+    (lost,) = events(run, "learner_lost")
+    assert lost["resumed_from"].endswith("step-000005")
+    assert digest(run) == expected
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+
+
 def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
     """Up, then down to one, through the command line."""
     import subprocess
