@@ -18,6 +18,7 @@ from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
 from common.types import GroupReceipt, StepReport
+from deploy.autoscaler import Autoscaler
 from deploy.background_evaluation import BackgroundEvaluation
 from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
@@ -67,6 +68,8 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
+        autoscale = self.recipe.actors.autoscale
+        self._autoscaler = Autoscaler(autoscale) if autoscale else None
 
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
@@ -245,6 +248,15 @@ class TrainingLoop:
         self.folder.event("step_learned", step=report.step, tickets=running.tickets)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
         self.live_line.step(line)
+        if self._autoscaler is not None:
+            self._autoscale(self._autoscaler, running.wait_seconds / step_seconds)
+
+    def _autoscale(self, autoscaler: Autoscaler, wait_share: float) -> None:
+        stock = self.recipe.buffer.max_staleness * self.recipe.learner.images_per_step
+        fill = self.buffer.num_groups / stock if stock else 0.0
+        decision = autoscaler.after_step(wait_share, fill, len(self.pool), self.pool.num_wanted)
+        if decision is not None:
+            self._scale(*decision)
 
     def _start_evaluation(self) -> None:
         step, every = self.progress.step, self.recipe.evaluation.every

@@ -149,6 +149,12 @@ def _service_problems(recipe: Recipe):
             f"learner.images_per_step is {learner.images_per_step} and actors.images_per_ticket is {per_ticket}: "
             "the first must be a multiple of the second"
         )
+    autoscale = recipe.actors.autoscale
+    if autoscale is not None and not autoscale.min <= recipe.actors.count <= autoscale.max:
+        yield (
+            f"actors.count is {recipe.actors.count} and actors.autoscale goes from {autoscale.min} to "
+            f"{autoscale.max}: start with a count between the two"
+        )
     if learner.num_ranks > learner.images_per_step:
         yield (
             f"learner.num_ranks is {learner.num_ranks}, more than learner.images_per_step "

@@ -33,11 +33,24 @@ class ComputeSection(Section):
     first forward of each batch size takes its time to compile. Needs a C++ compiler and, on a GPU, Triton."""
 
 
+class AutoscaleSection(Section):
+    """The driver changes the number of reward actors by itself; each decision is in events.jsonl."""
+
+    min: int = Field(default=1, gt=0)
+    """Fewest reward actors."""
+    max: int = Field(gt=0)
+    """Most reward actors."""
+    patience: int = Field(default=3, gt=0)
+    """Steps in a row that must say the same."""
+
+
 class ActorsSection(Section):
     """The reward actors."""
 
     count: int = Field(default=1, gt=0)
     """Reward actors."""
+    autoscale: AutoscaleSection | None = None
+    """Let the driver change `count`, between a minimum and a maximum; null leaves it to you."""
     images_per_ticket: int = Field(default=8, gt=0)
     """Source images handed to an actor at once: the unit of work. Part of the arithmetic, unlike `count`."""
     tickets_in_flight: int = Field(default=2, gt=0)

@@ -82,6 +82,16 @@ def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run
     assert [line["step"] for line in lines] == list(range(1, 13))
 
 
+def test_a_starving_learner_gets_another_actor_by_itself(small_run):
+    steps = {"learner.num_steps": 60}
+    run = train(small_run("auto", {"actors.autoscale": {"max": 2}} | steps)).folder.path
+    (scaled,) = events(run, "scaled")
+    assert (scaled["before"], scaled["after"]) == (1, 2)
+    assert scaled["reason"].startswith("the learner waited ")
+    assert len(events(run, "actor_joined")) == 2
+    assert digest(run) == digest(run_local(small_run("local", steps)).path)
+
+
 def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
     """Up, then down to one, through the command line."""
     import subprocess
