@@ -84,7 +84,8 @@ def _cpus_needed(recipe: Recipe) -> int:
     On a laptop they then share its cores; nobody waits forever for a core that is not there.
     """
     actors, learner = recipe.actors, recipe.learner
-    needed = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
+    count = max(actors.count, actors.autoscale.max if actors.autoscale else 0)
+    needed = count * actors.num_cpus + learner.num_ranks * learner.num_cpus
     return max(os.cpu_count() or 1, int(needed + 1))
 
 
