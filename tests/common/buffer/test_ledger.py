@@ -154,6 +154,7 @@ class Run(RuleBasedStateMachine):
         self.publish()
         while len(self.steps) < self.ledger.num_steps:
             done = len(self.steps)
+            self.ledger.discard(self.ledger.stale(self.version))
             while (ticket := self.ledger.admit("last", self.version)) is not None:
                 self.ledger.deliver(ticket.ticket_id, "last", self.version)
             self.learn(is_quick=True)
