@@ -81,7 +81,7 @@ class HeldOutChunk:
 
 
 def _cross_entropy(policy: Policy, groups: GroupBatch, models: EvaluationModels) -> Tensor:
-    """The CE prior of each group, float32 [B]: as the learner's, given the context and the group's condition.
+    """The CE prior of each group, float32 [B]: as the learner's, given the context and the condition.
 
     The logits of one image exist at a time.
     """
