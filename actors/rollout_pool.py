@@ -16,7 +16,7 @@ from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.rollout_actor import READING, ActorDescription, RolloutActor
 from common.config.recipe import Recipe
-from common.errors import ClusterError
+from common.errors import ClusterError, first_line
 from common.fingerprint import code_fingerprint
 from common.types import GroupReceipt, WorkTicket
 
@@ -147,7 +147,7 @@ class RolloutPool:
             ray.wait(self.waiting_for(), timeout=POLL_SECONDS)
             for event in self.collect():
                 if isinstance(event, Loss):
-                    self._on_event("actor_lost", actor=event.actor, reason=event.reason, tickets=[])
+                    self._tell_lost(event)
 
     def free_actors(self) -> Iterator[str]:
         """Actors that can take one more ticket, the least busy first; asked anew after each."""
@@ -202,7 +202,7 @@ class RolloutPool:
                 if member.is_leaving and not member.calls:
                     self._dismiss(name)
             except (ray.exceptions.RayActorError, TimeoutError) as error:
-                events.append(Loss(name, _first_line(error)))
+                events.append(Loss(name, first_line(error)))
                 self._replace(name)
         return events
 
@@ -223,12 +223,16 @@ class RolloutPool:
                     yield event.index, event.result
                 elif isinstance(event, Loss):
                     queue.give_back(event.actor)
-                    self._on_event("actor_lost", actor=event.actor, reason=event.reason, tickets=[])
+                    self._tell_lost(event)
 
     def shutdown(self) -> None:
         for member in self._members.values():
             ray.kill(member.handle)
         self._members.clear()
+
+    def _tell_lost(self, loss: Loss) -> None:
+        """Of an actor that had no tickets; of others the driver tells, which knows theirs."""
+        self._on_event("actor_lost", actor=loss.actor, reason=loss.reason, tickets=[])
 
     def _dismiss(self, name: str) -> None:
         ray.kill(self._members.pop(name).handle)
@@ -289,15 +293,11 @@ class RolloutPool:
         self._add()
 
 
-def _is_ready(reference: ray.ObjectRef | None, timeout_seconds: float = 0) -> bool:
-    done, _ = ray.wait([reference], timeout=timeout_seconds)
+def _is_ready(reference: ray.ObjectRef) -> bool:
+    done, _ = ray.wait([reference], timeout=0)
     return bool(done)
 
 
 def _free() -> str:
     free = ray.available_resources()
     return f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -40,3 +40,8 @@ class LearnerLostError(ClusterError):
 
 class DivergedError(UserError):
     """The training left the finite numbers, and did not come back by itself."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the traces that Ray adds."""
+    return str(error).partition("\n")[0]

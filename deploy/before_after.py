@@ -22,7 +22,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.models.loading import load_policy, load_tokenizer
-from deploy.background_evaluation import record_evaluation
+from deploy.background_evaluation import COLUMNS, record_evaluation
 from deploy.evaluation import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
 from deploy.local import post_train
 from deploy.run_folder import RunFolder
@@ -30,7 +30,6 @@ from deploy.run_folder import RunFolder
 log = logging.getLogger("vapi.evaluation")
 
 NUM_SEEDS = 2
-COLUMNS = 10
 
 
 class BeforeAfter:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from common.errors import ClusterError, RecipeError
+from common.errors import ClusterError, RecipeError, first_line
 from common.paths import resolve
 from deploy.control_actor import NAMESPACE, control_name
 from deploy.run_folder import CONNECTION
@@ -48,7 +48,7 @@ def _call(run: str, method: str, *arguments: Any) -> Any:
         actor = ray.get_actor(control_name(folder.name if folder else run))
         return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"{run} does not answer, so it is not running ({_first_line(error)})") from None
+        raise ClusterError(f"{run} does not answer, so it is not running ({first_line(error)})") from None
     finally:
         ray.shutdown()
 
@@ -72,7 +72,3 @@ def _address(run: str, folder: Path | None) -> str:
     known = json.loads(path.read_text())
     os.environ.update(known["environment"])
     return known["address"]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -1,11 +1,13 @@
 """`train`: composes a run from its parts, in order, and closes them in reverse."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from actors.rollout_pool import Published, RolloutPool
@@ -24,7 +26,7 @@ from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
 from deploy.training_loop import Progress, TrainingLoop
-from learner.checkpoint import newest_checkpoint, read_checkpoint
+from learner.checkpoint import CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
@@ -37,6 +39,19 @@ class Outcome:
     stop_signal: int | None
 
 
+@dataclass(frozen=True)
+class _Resume:
+    """A checkpoint to go on from."""
+
+    checkpoint: Path
+    state: CheckpointState
+    optimizer: Mapping[str, np.ndarray]
+
+
+def _read(checkpoint: Path) -> _Resume:
+    return _Resume(checkpoint, *read_checkpoint(checkpoint))
+
+
 def train(recipe: Recipe) -> Outcome:
     """Run the service to its end. Raises UserError before Ray starts where the recipe cannot work."""
     require_sound(recipe)
@@ -45,13 +60,14 @@ def train(recipe: Recipe) -> Outcome:
         exporter = Exporter(metrics, recipe.metrics)
         cleanup.callback(exporter.close)
         folder, checkpoint = open_run_folder(recipe)
-        if checkpoint is not None:
-            _require_same_run(recipe, checkpoint)
+        resume = _read(checkpoint) if checkpoint else None
+        if resume is not None:
+            _require_same_run(recipe, resume.state)
         folder.write_recipe(recipe)
         folder.event("started", metrics=f"{exporter.url}/metrics", resumed_from=str(checkpoint or ""))
         log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
         try:
-            return _serve_until_done(recipe, folder, checkpoint, metrics, exporter)
+            return _serve_until_done(recipe, folder, resume, metrics, exporter)
         except BaseException as error:
             folder.event("failed", error=f"{type(error).__name__}: {error}")
             folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
@@ -59,37 +75,36 @@ def train(recipe: Recipe) -> Outcome:
 
 
 def _serve_until_done(
-    recipe: Recipe, folder: RunFolder, checkpoint: Path | None, metrics: Metrics, exporter: Exporter
+    recipe: Recipe, folder: RunFolder, resume: _Resume | None, metrics: Metrics, exporter: Exporter
 ) -> Outcome:
     """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
     while True:
         try:
             with ExitStack() as cleanup:
-                return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
+                return _serve(recipe, folder, resume, metrics, exporter, cleanup)
         except LearnerLostError as error:
             newest = newest_checkpoint(folder.checkpoints)
-            if newest is None or newest == checkpoint:
+            if newest is None or (resume is not None and newest == resume.checkpoint):
                 raise
             log.warning("%s; going on from %s", error, newest)
             folder.event("learner_lost", reason=str(error), resumed_from=str(newest))
-            checkpoint = newest
+            resume = _read(newest)
 
 
 def _serve(
     recipe: Recipe,
     folder: RunFolder,
-    checkpoint: Path | None,
+    resume: _Resume | None,
     metrics: Metrics,
     exporter: Exporter,
     cleanup: ExitStack,
 ) -> Outcome:
-    state, optimizer = read_checkpoint(checkpoint) if checkpoint else (None, None)
     cleanup.callback(stop_ray)
     log.info("%s", start_ray(recipe))
     folder.connection(connection())
     cleanup.callback(folder.disconnect)
     control = ControlLink(recipe.run.name)
-    learner = LearnerGroup(recipe, str(checkpoint) if checkpoint else None, on_event=folder.event)
+    learner = LearnerGroup(recipe, str(resume.checkpoint) if resume else None, on_event=folder.event)
     cleanup.callback(learner.shutdown)
     pool = RolloutPool(recipe, folder.event, exporter.beat)
     cleanup.callback(pool.shutdown)
@@ -107,8 +122,9 @@ def _serve(
         recipe.actors.images_per_ticket,
         recipe.buffer.max_staleness,
     )
-    if state is not None and optimizer is not None:
-        learner.resume(state.step, optimizer)
+    if resume is not None:
+        state = resume.state
+        learner.resume(state.step, resume.optimizer)
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
         folder.drop_metrics_from(state.step)
@@ -155,9 +171,8 @@ def _serve(
 _FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "context")
 
 
-def _require_same_run(recipe: Recipe, checkpoint: Path) -> None:
+def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
     """RecipeError where the checkpoint belongs to another run than the recipe describes."""
-    state, _ = read_checkpoint(checkpoint)
     now = recipe.model_dump(mode="json")
     changed = [key for key in _FIXED if now[key] != state.recipe[key]]
     for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from common.config.recipe import Recipe
-from common.errors import ClusterError, LearnerLostError
+from common.errors import ClusterError, LearnerLostError, first_line
 from learner.learner_actor import COLLECTIVE_TIMEOUT, LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
@@ -161,7 +161,7 @@ class RankGroup:
             for rank, error in lost.items():
                 self._tell_lost(rank, error, step)
             raise LearnerLostError(
-                f"all {len(lost)} learner ranks were lost in step {step + 1} ({_first_line(error)}): resume from "
+                f"all {len(lost)} learner ranks were lost in step {step + 1} ({first_line(error)}): resume from "
                 "the newest checkpoint; events.jsonl has the reasons"
             )
         for rank, error in lost.items():
@@ -183,7 +183,7 @@ class RankGroup:
         is_member = rank in self._members  # and no replacement that could not load
         index = self._members.index(rank) if is_member else None
         pid = ray.get(rank.description).pid if is_member else None
-        self._on_event("rank_lost", rank=index, reason=_first_line(error), step=step, pid=pid)
+        self._on_event("rank_lost", rank=index, reason=first_line(error), step=step, pid=pid)
 
     def _announce(self, ranks: Sequence[_Rank], step: int) -> None:
         for rank in ranks:
@@ -206,7 +206,3 @@ def _error(answer: ray.ObjectRef) -> Exception | None:
     except DEATHS as error:
         return error
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

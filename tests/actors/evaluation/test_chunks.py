@@ -26,15 +26,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def policy(tiny_recipe: Recipe) -> PolicyModule:
-    torch.manual_seed(1)
-    policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8)
-    for parameter in policy.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return policy.eval()
-
-
-@pytest.fixture
 def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
     """A random tokenizer, and 8 pictures of noise of which 4 are held out."""
     draws = np.random.default_rng(0)

@@ -15,20 +15,11 @@ from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.models.families import PolicyModule, build_policy, build_tokenizer
+from common.models.families import PolicyModule, build_tokenizer
 from common.schema import GroupBatch
 
 CPU = torch.device("cpu")
-SEED = 10  # some of its conditions are dropped and some are not
-
-
-@pytest.fixture
-def policy(tiny_recipe: Recipe) -> PolicyModule:
-    torch.manual_seed(1)
-    policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8)
-    for parameter in policy.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return policy.eval()
+SEED = 10  # in a rollout, context.condition_drop would drop some of its conditions
 
 
 @pytest.fixture
