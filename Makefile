@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo pretrain test lint clean
+.PHONY: demo pretrain test chaos lint clean
 
 demo: $(VENV)/installed
 	$(RUN) -m deploy train deploy/recipes/demo.yaml
@@ -13,6 +13,9 @@ pretrain: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
+
+chaos: $(VENV)/installed
+	$(RUN) -m pytest -m chaos
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -29,6 +29,8 @@ from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
 
+MAX_ATTEMPTS = 3  # to get further than a checkpoint, with learner ranks that are all lost
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -68,13 +70,15 @@ def _serve_until_done(
     recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None, metrics: Metrics, exporter: Exporter
 ) -> Outcome:
     """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
+    attempts = 0
     while True:
         try:
             with ExitStack() as cleanup:
                 return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
         except LearnerLostError as error:
             newest = newest_checkpoint(folder.checkpoints)
-            if newest is None or (checkpoint is not None and newest == checkpoint.path):
+            attempts = attempts + 1 if checkpoint is not None and newest == checkpoint.path else 1
+            if newest is None or attempts >= MAX_ATTEMPTS:
                 raise
             log.warning("%s; going on from %s", error, newest)
             checkpoint = read_checkpoint(newest)

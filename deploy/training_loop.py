@@ -179,6 +179,7 @@ class TrainingLoop:
         receipt = delivery.receipt
         if not self.ledger.deliver(receipt.ticket_id, delivery.actor, receipt.policy_version):
             self.measurements.refused()
+            self.folder.event("result_refused", actor=delivery.actor, ticket=receipt.ticket_id)
             return
         self.buffer.put(BufferedTicket(receipt, delivery.groups, delivery.table))
         self.measurements.delivered(receipt)
