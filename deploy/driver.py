@@ -29,7 +29,7 @@ from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
 
-MAX_ATTEMPTS = 3  # to get further than a checkpoint, with learner ranks that are all lost
+MAX_ATTEMPTS = 3  # to get to the next checkpoint, with learner ranks that are all lost
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train(recipe: Recipe) -> Outcome:
 def _serve_until_done(
     recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None, metrics: Metrics, exporter: Exporter
 ) -> Outcome:
-    """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
+    """Where every learner rank was lost, begin again from the newest checkpoint, or from the start without one."""
     attempts = 0
     while True:
         try:
@@ -77,12 +77,13 @@ def _serve_until_done(
                 return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
         except LearnerLostError as error:
             newest = newest_checkpoint(folder.checkpoints)
-            attempts = attempts + 1 if checkpoint is not None and newest == checkpoint.path else 1
-            if newest is None or attempts >= MAX_ATTEMPTS:
+            attempts = attempts + 1 if newest == (checkpoint.path if checkpoint else None) else 1
+            if attempts >= MAX_ATTEMPTS:
                 raise
-            log.warning("%s; going on from %s", error, newest)
-            checkpoint = read_checkpoint(newest)
-            folder.event("learner_lost", reason=str(error), resumed_from=str(newest), step=checkpoint.state.step)
+            checkpoint = read_checkpoint(newest) if newest else None
+            step = checkpoint.state.step if checkpoint else 0
+            log.warning("%s; going on from step %d", error, step)
+            folder.event("learner_lost", reason=str(error), resumed_from=str(newest or ""), step=step)
 
 
 def _serve(

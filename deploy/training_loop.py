@@ -87,10 +87,10 @@ class TrainingLoop:
             if self.stop_signal is not None and self._running is None:
                 break
             self._answer_requests()
+            self._start_step()
             self._hand_out()
             self._wait()
             self._collect()
-            self._start_step()
             if self._finish_step():
                 self._start_evaluation()
                 if self.progress.step % self.recipe.checkpoint.every == 0:

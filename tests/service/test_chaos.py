@@ -22,11 +22,11 @@ class Killer(threading.Thread):
         self.killed: list[int] = []
         self._run = run
         self._every_seconds = every_seconds
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self._choice = random.Random(0)
 
     def run(self) -> None:
-        while not self._stop.wait(self._every_seconds):
+        while not self._ended.wait(self._every_seconds):
             joined = [*events(self._run, "actor_joined"), *events(self._run, "rank_joined")]
             living = sorted({event["pid"] for event in joined if _lives(event["pid"])})
             if living:
@@ -34,7 +34,7 @@ class Killer(threading.Thread):
                 os.kill(self.killed[-1], signal.SIGKILL)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 

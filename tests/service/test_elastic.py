@@ -1,6 +1,7 @@
 """Actors come, go and die in mid-run; at staleness 0 the weights stay those of an undisturbed run."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -8,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
+from actors import rollout_pool
+from actors.rollout_actor import READING, RolloutActor
 from deploy.driver import train
 from deploy.local_run import run_local
+from learner import rank_group
+from learner.learner_actor import LearnerActor
 from tests.service.reading import digest, events, learned_tickets, lines
 
 pytestmark = pytest.mark.ray
@@ -64,14 +70,43 @@ def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run
     assert learned_tickets(run) == list(range(12 * 4))
 
 
-def test_a_starving_learner_gets_another_actor_by_itself(small_run):
-    steps = {"learner.num_steps": 60}
-    run = train(small_run("auto", {"actors.autoscale": {"max": 2}} | steps)).folder.path
-    (scaled,) = events(run, "scaled")
-    assert (scaled["before"], scaled["after"]) == (1, 2)
-    assert scaled["reason"].startswith("the learner waited ")
-    assert len(events(run, "actor_joined")) == 2
-    assert digest(run) == digest(run_local(small_run("local", steps)).path)
+def test_slow_actors_get_another_and_fast_ones_that_fill_the_buffer_lose_it_again(
+    small_run, at_steps, monkeypatch, tmp_path
+):
+    """First the actors are slow; once there is a second, the learner is."""
+    actors_are_slow, steps = tmp_path / "actors_are_slow", range(1, 400)
+    actors_are_slow.touch()
+
+    class DelayedActor(RolloutActor):
+        def roll_out(self, *arguments):
+            time.sleep(0.5 if actors_are_slow.exists() else 0)
+            return super().roll_out(*arguments)
+
+    class DelayedLearner(LearnerActor):
+        def train(self, *arguments):
+            time.sleep(0 if actors_are_slow.exists() else 1.5)
+            return super().train(*arguments)
+
+    remote_actor = ray.remote(concurrency_groups={READING: 1})(DelayedActor)
+    monkeypatch.setattr(rollout_pool, "_RemoteActor", remote_actor)
+    monkeypatch.setattr(rank_group, "_RemoteLearner", ray.remote(DelayedLearner))
+
+    def see(loop) -> None:
+        scaled = events(loop.folder.path, "scaled")
+        if len(loop.pool) == 2:
+            actors_are_slow.unlink(missing_ok=True)
+        if len(scaled) == 2:
+            loop.stop_signal = signal.SIGTERM
+
+    at_steps(dict.fromkeys(steps, see))
+    changes = {"learner.num_steps": len(steps), "buffer.max_staleness": 1, "actors.autoscale": {"max": 2}}
+    run = train(small_run("auto", changes)).folder.path
+    up, down = events(run, "scaled")
+    assert (up["before"], up["after"], down["before"], down["after"]) == (1, 2, 2, 1)
+    assert re.fullmatch(r"the learner waited \d+% of each of 3 steps", up["reason"])
+    assert re.fullmatch(
+        r"the learner waited [01]% of each of 3 steps, and the buffer was \d+% full", down["reason"]
+    )
 
 
 def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
