@@ -24,7 +24,6 @@ from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.train_step import StepSums, Trainer
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
 
 
@@ -44,6 +43,7 @@ class LearnerActor:
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
         self._rank, self._num_ranks = 0, 1
+        self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
     def describe(self) -> RankDescription:
         return RankDescription(ray.util.get_node_ip_address(), os.getpid())
@@ -77,7 +77,7 @@ class LearnerActor:
 
     def _form(self, rank: int, num_ranks: int, store: dist.TCPStore) -> None:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=self._timeout)
         self._rank, self._num_ranks = rank, num_ranks
         with warnings.catch_warnings():
             warnings.simplefilter(

@@ -14,12 +14,10 @@ import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, first_line
-from learner.learner_actor import COLLECTIVE_TIMEOUT, LearnerActor, RankDescription
+from learner.learner_actor import LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
 POLL_SECONDS = 0.5
-# A living rank answers at the latest when the collective that it waits in has given up
-ANSWER_SECONDS = COLLECTIVE_TIMEOUT.total_seconds() + 60
 
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 LOSSES = (*DEATHS, PeerLostError, ray.exceptions.GetTimeoutError)
@@ -43,6 +41,8 @@ class RankGroup:
         self._members = [self._start() for _ in range(recipe.learner.num_ranks)]
         self._newcomers: list[_Rank] = []
         self._num_losses = 0
+        # A living rank answers at the latest when the collective that it waits in has given up
+        self._answer_seconds = recipe.learner.collective_timeout_seconds + 60
 
     def __len__(self) -> int:
         return len(self._members)
@@ -122,7 +122,7 @@ class RankGroup:
         while True:
             answer = getattr(self._members[0].handle, method).remote(*arguments)
             try:
-                ray.get(answer, timeout=ANSWER_SECONDS)
+                ray.get(answer, timeout=self._answer_seconds)
             except LOSSES:
                 self.recover(step)
             else:
@@ -146,17 +146,17 @@ class RankGroup:
         """Make `members` the group, in this order, and give the state of the first to those `lagging`."""
         self._members = members
         first = members[0].handle
-        address = ray.get(first.open_store.remote(len(members)), timeout=ANSWER_SECONDS)
+        address = ray.get(first.open_store.remote(len(members)), timeout=self._answer_seconds)
         joins = [rank.handle.join.remote(index, len(members), *address) for index, rank in enumerate(members)]
-        ray.get(joins, timeout=ANSWER_SECONDS)
+        ray.get(joins, timeout=self._answer_seconds)
         if lagging:
             step, optimizer = first.step.remote(), first.optimizer_arrays.remote()
-            ray.get([rank.handle.resume.remote(step, optimizer) for rank in lagging], timeout=ANSWER_SECONDS)
+            ray.get([rank.handle.resume.remote(step, optimizer) for rank in lagging], timeout=self._answer_seconds)
 
     def _living(self, step: int) -> dict[_Rank, int]:
         """How many steps each living rank has done; the others are given up, and replacements asked for."""
         answers = {rank: rank.handle.step.remote() for rank in self._members}
-        self.wait(list(answers.values()), ANSWER_SECONDS)
+        self.wait(list(answers.values()), self._answer_seconds)
         errors = {rank: _error(answer) for rank, answer in answers.items()}
         lost = {rank: error for rank, error in errors.items() if error is not None}
         if len(lost) == len(self._members):
