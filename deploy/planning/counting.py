@@ -72,11 +72,16 @@ def count_work(recipe: Recipe) -> Work:
         )
 
 
+def groups_scored_at_once(recipe: Recipe) -> int:
+    """Groups of a ticket whose samples `PixelReward` decodes together."""
+    return min(recipe.actors.images_per_ticket, max(1, recipe.reward.decode_batch_size // recipe.group.size))
+
+
 @torch.no_grad()
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk."""
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
-    num_scored = min(B, max(1, recipe.reward.decode_batch_size // G))
+    num_scored = groups_scored_at_once(recipe)
     reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
@@ -106,6 +111,7 @@ def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> L
     checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
     block_bytes = (plain.kept - checkpointed.kept) // recipe.policy.transformer.num_layers
     logits_again = plain.head_flops // num_rows - 3 * actor.head
+    # The condition's embedder counts as a block here; a caption's is two thousandths of the whole.
     blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0
     return LearnerWork(
         forward=rows_a_group * (actor.policy + actor.head),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.config.recipe import Recipe
-from deploy.planning.counting import Work
+from deploy.planning.counting import Work, groups_scored_at_once
 from deploy.planning.gpus import GIGA, Gpu
 
 CONTEXT_BYTES = GIGA  # CUDA's context and kernels of a process; assumed
@@ -105,12 +105,16 @@ def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     key = _ACTOR_KEYS[memory.working_stage]
     if key == "actors.images_per_ticket":
         return f"{said}, most at `{memory.working_stage}`: lower {key} ({recipe.actors.images_per_ticket})"
-    if recipe.reward.decode_batch_size <= recipe.group.size:
-        return (
-            f"{said}, most at `{memory.working_stage}` of one group: set reward.decode_dtype=bfloat16, or "
-            f"{_larger_gpu('actors', recipe.actors.num_gpus)}"
-        )
-    return f"{said}, most at `{memory.working_stage}`: lower {key} ({recipe.reward.decode_batch_size})"
+    at_once = groups_scored_at_once(recipe) * recipe.group.size
+    if at_once > recipe.group.size:
+        return f"{said}, most at `{memory.working_stage}`: lower {key} ({at_once} pictures at once)"
+    bfloat16 = "set reward.decode_dtype=bfloat16, or " if _decodes_float32(recipe, memory) else ""
+    larger = _larger_gpu("actors", recipe.actors.num_gpus)
+    return f"{said}, most at `{memory.working_stage}` of one group: {bfloat16}{larger}"
+
+
+def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:
+    return memory.working_stage == "decode" and recipe.reward.decode_dtype == "float32"
 
 
 def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:

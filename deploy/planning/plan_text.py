@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
+from deploy.planning.counting import groups_scored_at_once
 from deploy.planning.gpus import WEIGHTS_BYTES_PER_SECOND
 from deploy.planning.plan import Plan
 from deploy.planning.timing import StepTime
@@ -100,8 +101,7 @@ def _on_top(plan: Plan) -> str:
 def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
     if stage in ("decode", "perceptual"):
-        groups = max(1, recipe.reward.decode_batch_size // recipe.group.size)
-        count = min(groups, recipe.actors.images_per_ticket) * recipe.group.size
+        count = groups_scored_at_once(recipe) * recipe.group.size
         return f"at work, most at `{stage}` of {count} pictures"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
 
@@ -195,6 +195,8 @@ def _count(number: int, noun: str) -> str:
 
 def _digits(value: float) -> str:
     """Three of them."""
+    if value < 0.001:
+        return "< 0.001"
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
