@@ -23,6 +23,8 @@ REPORT = StepReport(
     reward_lpips=0.3,
     reward_std=0.1,
     clip_fraction=0.25,
+    kl=0.01,
+    entropy=3.0,
     grad_norm=2.0,
     stage_seconds={"optimizer": 0.5},
 )
