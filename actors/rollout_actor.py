@@ -16,6 +16,7 @@ from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.fingerprint import code_fingerprint
+from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
@@ -75,8 +76,9 @@ class RolloutActor:
         the actor.
         """
         clock = StageClock(self._device)
-        with clock("transfer"):
-            self._take(version, snapshot)
+        if version != self._version:
+            with clock("transfer"):
+                self._take(version, snapshot)
         rollout = self._pipeline.roll_out(self._policy, self._version, ticket.sample_indices, clock)
         table = None if rollout.groups is None else to_table(rollout.groups)
         receipt = GroupReceipt(
@@ -87,6 +89,8 @@ class RolloutActor:
             num_bytes=0 if table is None else table.nbytes,
             skipped=rollout.skipped,
             stage_seconds=dict(clock.seconds),
+            resident_bytes=resident_bytes(),
+            gpu_peak_bytes=gpu_peak_bytes(self._device),
         )
         return receipt, table
 

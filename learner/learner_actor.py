@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import prepare_device
+from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
@@ -26,6 +27,17 @@ from learner.train_step import StepSums, Trainer
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a rank measured in a step."""
+
+    sums: StepSums
+    grad_norm: float
+    stage_seconds: dict[str, float]
+    resident_bytes: int
+    gpu_peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,8 @@ class LearnerActor:
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
             self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
 
-    def train(self, pieces: Sequence[Piece], num_groups: int) -> tuple[StepSums, float, dict[str, float]]:
-        """One optimizer step on this rank's share of `num_groups` groups: sums, gradient norm, seconds.
+    def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
+        """One optimizer step on this rank's share of `num_groups` groups.
 
         Raises PeerLostError where a collective failed. The step is then as if it had not been: the last
         collective comes before the update.
@@ -112,7 +124,8 @@ class LearnerActor:
                 no_sync=self._ddp.no_sync,
                 rank=self._rank,
             )
-        return sums, norm, dict(clock.seconds)
+        memory = resident_bytes(), gpu_peak_bytes(self._device)
+        return RankReport(sums, norm, dict(clock.seconds), *memory)
 
     def snapshot(self, version: int) -> WeightSnapshot:
         """The weights, returned and not put: the driver owns them, and they outlive this rank."""
