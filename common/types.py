@@ -34,7 +34,7 @@ class GroupReceipt:
     num_groups: int
     num_bytes: int
     skipped: tuple[SkippedImage, ...]
-    stage_seconds: Mapping[str, float]  # read, encode, policy, sample, decode, perceptual; transfer if weights were pulled
+    stage_seconds: Mapping[str, float]  # read, encode, … perceptual; transfer where weights were pulled
     num_tokens: int = 0  # sampled
     actor_name: str = ""
     resident_bytes: int = 0  # memory of the actor's process

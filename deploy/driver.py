@@ -104,9 +104,15 @@ def _serve(
     folder.connection(connection())
     cleanup.callback(folder.disconnect)
     control = ControlLink(recipe.run.name)
-    learner = LearnerGroup(recipe, str(resume.checkpoint) if resume else None, on_event=folder.event)
+    measurements = Measurements(recipe, metrics, exporter)
+
+    def on_event(kind: str, **facts: Any) -> None:
+        folder.event(kind, **facts)
+        measurements.event(kind)
+
+    learner = LearnerGroup(recipe, str(resume.checkpoint) if resume else None, on_event)
     cleanup.callback(learner.shutdown)
-    pool = RolloutPool(recipe, folder.event, exporter.beat)
+    pool = RolloutPool(recipe, on_event, exporter.beat)
     cleanup.callback(pool.shutdown)
     pool.start()
     log.info("waiting for %d learner ranks and %d reward actors", recipe.learner.num_ranks, recipe.actors.count)
@@ -129,7 +135,6 @@ def _serve(
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
         folder.drop_metrics_from(state.step)
     published = Published(progress.version, learner.snapshot(progress.version))
-    measurements = Measurements(recipe, metrics, exporter)
     measurements.published(ray.get(published.snapshot).num_bytes)
 
     before_after, during = None, None
@@ -150,6 +155,7 @@ def _serve(
 
     cleanup.callback(on_stop_signal(stop))
     loop.run()
+    measurements.ended()
     live_line.close()
     scores = before_after.after(pool, loop.published) if before_after and loop.stop_signal is None else None
     status = "succeeded" if loop.stop_signal is None else "stopped"

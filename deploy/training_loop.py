@@ -218,8 +218,10 @@ class TrainingLoop:
         return True
 
     def _publish(self, step: int) -> None:
+        start = time.monotonic()
         version = self.published.version + 1
         self.published = Published(version, self.learner.snapshot(version))
+        self.measurements.publication(time.monotonic() - start)
         self.progress.step, self.progress.version = step, version
 
     def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:
