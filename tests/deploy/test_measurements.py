@@ -187,9 +187,8 @@ def test_the_state_of_the_moment_is_also_the_drivers_beat(
 def test_nobody_waits_for_a_step_once_all_are_done_or_the_loop_has_ended(
     measurements: Measurements, metrics: Metrics
 ) -> None:
-    ledger = Ledger(num_steps=2, tickets_per_step=2, samples_per_ticket=2, max_staleness=0)
-
     def is_training(learned_below: int) -> float | None:
+        ledger = Ledger(num_steps=2, tickets_per_step=2, samples_per_ticket=2, max_staleness=0)
         ledger.restore({"learned_below": learned_below, "learned_beyond": []})
         measurements.state(ledger, RolloutBuffer(1000), num_ready=1)
         return metrics.registry.get_sample_value("vapi_driver_training")
