@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from deploy.control_commands import add_control
 from deploy.convert import add_convert
+from deploy.monitor_command import add_monitor
 from deploy.prepare.command import add_prepare
 from deploy.sampling.command import add_sample_options, sample_options
 
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
     add_control(commands)
+    add_monitor(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser
