@@ -88,7 +88,7 @@ def prometheus_command(folder: Path, port: int) -> list[str]:
         owner, volume = f"{os.getuid()}:{os.getgid()}", f"{folder}:{folder}"
         return [docker, "run", "--rm", "--network=host", f"--user={owner}", f"--volume={volume}", IMAGE, *options]
     raise ClusterError(
-        "neither prometheus nor docker is on the PATH: install one (Debian and Ubuntu: apt-get install prometheus; "
+        "neither prometheus nor docker is on the PATH: install one (Debian, Ubuntu: apt-get install prometheus; "
         "macOS: brew install prometheus)"
     )
 

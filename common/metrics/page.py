@@ -9,20 +9,24 @@ PAGE = CHECKOUT / "docs" / "metrics.md"
 
 _HEAD = """# Metrics
 
-Every Prometheus metric that a run exports, at the driver's `metrics.host:metrics.port`. Made from
-[`common/metrics/catalogue.py`](../common/metrics/catalogue.py) by `python -m common.metrics.page`: change it there.
+Every Prometheus metric of a run, at the driver's `metrics.host:metrics.port`. Made from
+[`common/metrics/catalogue.py`](../common/metrics/catalogue.py) by `python -m common.metrics.page`: edit it there.
 [monitoring.md](monitoring.md) says how to scrape, look at and be warned by them.
 
-A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. Labelled series exist from the start, so
-that what has not happened reads as 0.
+A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. Labelled series exist from the start:
+what has not happened reads as 0.
 """
 
 
 def page() -> str:
     """The page's Markdown: a table for each subject, in the catalogue's order."""
-    parts = [_HEAD]
+    parts = [_HEAD.rstrip("\n")]
     for subject, metrics in groupby(CATALOGUE, key=_subject):
-        parts += [f"\n## {subject.capitalize()}\n", "| metric | kind | label | meaning |", "| --- | --- | --- | --- |"]
+        parts += [
+            f"\n## {subject.capitalize()}\n",
+            "| metric | kind | label | meaning |",
+            "| --- | --- | --- | --- |",
+        ]
         parts += [_row(metric) for metric in metrics]
     return "\n".join(parts) + "\n"
 
