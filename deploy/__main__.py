@@ -33,7 +33,7 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     from deploy.ray_environment import set_ray_environment
 
-    set_ray_environment()
+    set_ray_environment(recipe.log.format)
     from deploy.driver import train
     from deploy.summary_text import summary_text
 
@@ -67,7 +67,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     from deploy.ray_environment import set_ray_environment
 
-    set_ray_environment()
+    set_ray_environment(recipe.log.format)
     from deploy.sampling.sample import sample
 
     print(f"wrote {sample(recipe, sample_options(arguments))}")
@@ -92,8 +92,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
 def _recipe(arguments: argparse.Namespace):
     from common.config.load import load_recipe
+    from common.log import set_up_logging
 
-    return load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    set_up_logging(recipe.log.format)
+    return recipe
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

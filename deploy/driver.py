@@ -14,6 +14,7 @@ from actors.rollout_pool import Published, RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError
+from common.log import log_context
 from common.metrics.exporter import Exporter, Metrics
 from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
@@ -21,7 +22,7 @@ from deploy.before_after import BeforeAfter
 from deploy.check import require_sound
 from deploy.control_actor import ControlLink
 from deploy.evaluation import Scorer
-from deploy.live_line import LiveLine
+from deploy.live_line import LiveLine, progress_stream
 from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
@@ -134,6 +135,7 @@ def _serve(
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
         folder.drop_metrics_from(state.step)
+    log_context(step=progress.step)
     published = Published(progress.version, learner.snapshot(progress.version))
     measurements.published(ray.get(published.snapshot).num_bytes)
 
@@ -144,7 +146,7 @@ def _serve(
         cleanup.callback(during.close)
         before_after = BeforeAfter(recipe, folder, exporter.beat, scorer)
         before_after.before(pool, published)
-    live_line = LiveLine(learner_config.num_steps)
+    live_line = LiveLine(learner_config.num_steps, progress_stream(recipe.log))
     cleanup.callback(live_line.close)
     loop = TrainingLoop(
         recipe, folder, pool, learner, ledger, measurements, live_line, published, control, during, progress

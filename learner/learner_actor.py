@@ -1,6 +1,7 @@
 """A learner rank: the Ray shell around the trainer, under PyTorch DDP."""
 
 import gc
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import prepare_device
+from common.log import log_context, set_up_logging
 from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
@@ -24,6 +26,8 @@ from learner.optimizer import load_optimizer_arrays, optimizer_arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.train_step import StepSums, Trainer
+
+log = logging.getLogger("vapi.learner")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
@@ -51,6 +55,7 @@ class RankDescription:
 class LearnerActor:
     def __init__(self, recipe: Recipe, checkpoint: str | None):
         """`checkpoint` is a run's checkpoint folder to take the weights from; None takes the recipe's."""
+        set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
         policy = load_policy(recipe, self._device, checkpoint)
         self._trainer = Trainer(policy, recipe, self._device)
@@ -92,6 +97,8 @@ class LearnerActor:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
         self._rank, self._num_ranks = rank, num_ranks
+        log_context(role=f"rank-{rank}", step=self._trainer.step)
+        log.info("one of %d ranks, on %s", num_ranks, self._device)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
@@ -124,6 +131,7 @@ class LearnerActor:
                 no_sync=self._ddp.no_sync,
                 rank=self._rank,
             )
+        log_context(step=self._trainer.step)
         memory = resident_bytes(), gpu_peak_bytes(self._device)
         return RankReport(sums, norm, dict(clock.seconds), *memory)
 
@@ -138,6 +146,7 @@ class LearnerActor:
         """Take up the optimizer state and the step of a checkpoint, or of another rank."""
         load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
         self._trainer.step = step
+        log_context(step=step)
 
     def leave(self) -> None:
         """Give up the process group, if there is one."""
