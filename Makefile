@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo pretrain test chaos lint clean
+.PHONY: demo monitor pretrain test chaos lint clean
 
 demo: $(VENV)/installed
 	$(RUN) -m deploy train deploy/recipes/demo.yaml
+
+monitor: $(VENV)/installed
+	$(RUN) -m deploy monitor
 
 pretrain: $(VENV)/installed
 	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2

@@ -1,5 +1,6 @@
 """The reward actor: the Ray shell around a rollout pipeline and a policy snapshot."""
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,14 @@ from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.fingerprint import code_fingerprint
+from common.log import log_context, set_up_logging
+from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from common.weights.snapshot import load_snapshot
+
+log = logging.getLogger("vapi.actors")
 
 READING = "reading"  # the concurrency group, a thread of its own, in which an actor looks ahead
 
@@ -46,6 +51,7 @@ class RolloutActor:
     """
 
     def __init__(self, recipe: Recipe, name: str):
+        set_up_logging(recipe.log.format, role=name)
         self._name = name
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)
@@ -53,6 +59,7 @@ class RolloutActor:
         self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device)
         self._version = -1  # the recipe's own weights, until a snapshot is pulled
+        log.info("ready on %s", self._device)
 
     @ray.method(concurrency_group=READING)
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
@@ -79,8 +86,9 @@ class RolloutActor:
         the actor. Raises WeightsLostError where no node has that version's weights any more.
         """
         clock = StageClock(self._device)
-        with clock("transfer"):
-            self._take(version, snapshot)
+        if version != self._version:
+            with clock("transfer"):
+                self._take(version, snapshot)
         rollout = self._pipeline.roll_out(self._policy, self._version, ticket.sample_indices, clock)
         table = None if rollout.groups is None else to_table(rollout.groups)
         receipt = GroupReceipt(
@@ -91,6 +99,8 @@ class RolloutActor:
             num_bytes=0 if table is None else table.nbytes,
             skipped=rollout.skipped,
             stage_seconds=dict(clock.seconds),
+            resident_bytes=resident_bytes(),
+            gpu_peak_bytes=gpu_peak_bytes(self._device),
         )
         return receipt, table
 
@@ -109,3 +119,4 @@ class RolloutActor:
             raise WeightsLostError(f"policy version {version} was lost with a node") from error
         load_snapshot(self._policy, weights)
         self._version = weights.version
+        log_context(step=weights.step)

@@ -1,16 +1,51 @@
-"""Log lines: one format for driver, actors and ranks."""
+"""Log lines: one format for driver, actors and ranks. Each says who wrote it, and after how many optimizer steps.
 
+Workers write to standard error, which Ray forwards to the driver's.
+"""
+
+import json
 import logging
 import sys
+from datetime import UTC, datetime
+from typing import Literal
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LogFormat = Literal["text", "json"]
+
+_TEXT = "%(asctime)s %(levelname)s %(role)s step %(step)d: %(message)s"
+_context: dict[str, str | int] = {"role": "driver", "step": 0}  # of this process
 
 
-def set_up_logging(level: str = "INFO") -> None:
-    """Send the project's log lines to standard error."""
+def set_up_logging(form: LogFormat = "text", role: str = "driver") -> None:
+    """Send the project's log lines to standard error: for people, or a JSON object each."""
+    log_context(role=role)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT, "%H:%M:%S"))
+    handler.addFilter(_add_context)
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter(_TEXT, "%H:%M:%S"))
     root = logging.getLogger("vapi")
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel("INFO")
     root.propagate = False
+
+
+def log_context(*, role: str | None = None, step: int | None = None) -> None:
+    """What this process's next lines say of it; None leaves it."""
+    _context.update({name: value for name, value in (("role", role), ("step", step)) if value is not None})
+
+
+def _add_context(record: logging.LogRecord) -> bool:
+    vars(record).update(_context)
+    return True
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            **_context,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

@@ -15,6 +15,12 @@ def log_probabilities(logits_NV: Tensor, tokens_NK: Tensor, temperature: float =
     return torch.log_softmax(logits_NV.float() / temperature, dim=-1).gather(-1, tokens_NK)
 
 
+@torch.no_grad()
+def entropy(logprobs_NV: Tensor) -> Tensor:
+    """-Σ p log p of each row of log-probabilities, in nats, [N]; no gradient flows through it."""
+    return -logprobs_NV.exp().mul_(logprobs_NV).sum(dim=-1)
+
+
 def draw(logits_NV: Tensor, uniforms_NK: Tensor, temperature: float = 1.0) -> Tensor:
     """Tokens int64 [N, K], each drawn from softmax(logits / temperature) at its uniform number in [0, 1).
 

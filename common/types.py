@@ -34,9 +34,11 @@ class GroupReceipt:
     num_groups: int
     num_bytes: int
     skipped: tuple[SkippedImage, ...]
-    stage_seconds: Mapping[str, float]  # read, encode, policy, sample, decode, perceptual
+    stage_seconds: Mapping[str, float]  # read, encode, … perceptual; transfer where weights were pulled
     num_tokens: int = 0  # sampled
     actor_name: str = ""
+    resident_bytes: int = 0  # memory of the actor's process
+    gpu_peak_bytes: int = 0  # most GPU memory that its tensors have taken so far; 0 without a GPU
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ class StepReport:
     reward_lpips: float
     reward_std: float  # mean over groups of the std over a group's samples
     clip_fraction: float  # share of tokens whose ratio left [1 - ε, 1 + ε]
+    kl: float  # KL(behaviour policy ‖ policy) a token, before the update, estimated on the sampled tokens
+    entropy: float  # of the policy a token, in nats, at the sampling temperature, before the update
     grad_norm: float  # before clipping
     num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
     is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer
+    resident_bytes: int = 0  # memory of the largest rank's process
+    gpu_peak_bytes: int = 0  # most GPU memory that a rank's tensors have taken so far; 0 without a GPU

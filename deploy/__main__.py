@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from deploy.control_commands import add_control
 from deploy.convert import add_convert
+from deploy.monitor_command import add_monitor
 from deploy.planning.command import TEXT as PLAN_TEXT
 from deploy.planning.command import add_plan, run_plan
 from deploy.prepare.command import add_prepare
@@ -34,7 +35,7 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     from deploy.ray_environment import set_ray_environment
 
-    set_ray_environment()
+    set_ray_environment(recipe.log.format)
     from deploy.driver import train
     from deploy.summary_text import summary_text
 
@@ -68,7 +69,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     from deploy.ray_environment import set_ray_environment
 
-    set_ray_environment()
+    set_ray_environment(recipe.log.format)
     from deploy.sampling.sample import sample
 
     print(f"wrote {sample(recipe, sample_options(arguments))}")
@@ -93,8 +94,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
 def _recipe(arguments: argparse.Namespace):
     from common.config.load import load_recipe
+    from common.log import set_up_logging
 
-    return load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    set_up_logging(recipe.log.format)
+    return recipe
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -142,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
     add_control(commands)
+    add_monitor(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser

@@ -11,6 +11,7 @@ from actors.rollout_pool import Published, RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError
+from common.log import log_context
 from common.metrics.exporter import Exporter, Metrics
 from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
@@ -19,7 +20,7 @@ from deploy.check import require_sound
 from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.evaluation import Scorer
-from deploy.live_line import LiveLine
+from deploy.live_line import LiveLine, progress_stream
 from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
@@ -99,9 +100,15 @@ def _serve(
     folder.connection(connection())
     cleanup.callback(folder.disconnect)
     control = ControlLink(recipe.run.name)
-    learner = LearnerGroup(recipe, on_event=folder.event)
+    measurements = Measurements(recipe, metrics, exporter)
+
+    def on_event(kind: str, **facts: Any) -> None:
+        folder.event(kind, **facts)
+        measurements.event(kind)
+
+    learner = LearnerGroup(recipe, on_event)
     cleanup.callback(learner.shutdown)
-    pool = RolloutPool(recipe, folder.event, exporter.beat)
+    pool = RolloutPool(recipe, on_event, exporter.beat)
     cleanup.callback(pool.shutdown)
     pool.start()
     log.info("waiting for %d learner ranks and %d reward actors", recipe.learner.num_ranks, recipe.actors.count)
@@ -123,8 +130,8 @@ def _serve(
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
     folder.go_back_to(progress.step)
+    log_context(step=progress.step)
     published = Published(progress.version, learner.snapshot(progress.version))
-    measurements = Measurements(recipe, metrics, exporter)
     measurements.published(ray.get(published.snapshot).num_bytes)
 
     before_after, during = None, None
@@ -134,7 +141,7 @@ def _serve(
         cleanup.callback(during.close)
         before_after = BeforeAfter(recipe, folder, exporter.beat, scorer)
         before_after.before(pool, published)
-    live_line = LiveLine(learner_config.num_steps)
+    live_line = LiveLine(learner_config.num_steps, progress_stream(recipe.log))
     cleanup.callback(live_line.close)
     loop = TrainingLoop(
         recipe,
@@ -156,6 +163,7 @@ def _serve(
 
     cleanup.callback(on_stop_signal(stop))
     loop.run()
+    measurements.ended()
     live_line.close()
     scores = before_after.after(pool, loop.published) if before_after and loop.stop_signal is None else None
     status = "succeeded" if loop.stop_signal is None else "stopped"

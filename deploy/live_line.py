@@ -1,11 +1,30 @@
 """The line that shows a run's progress: rewritten in place on a terminal, printed now and then elsewhere."""
 
+import logging
 import sys
 import time
 from collections import deque
+from io import StringIO
 from typing import Any, TextIO
 
+from common.config.service import LogSection
+
 PLAIN_EVERY_SECONDS = 10.0
+
+log = logging.getLogger("vapi.progress")
+
+
+class _LogLines(StringIO):
+    """A stream whose lines are log lines."""
+
+    def write(self, text: str) -> int:
+        log.info("%s", text.rstrip())
+        return len(text)
+
+
+def progress_stream(section: LogSection) -> TextIO:
+    """Where a run's progress goes: to standard error, as a log line where those are JSON."""
+    return _LogLines() if section.format == "json" else sys.stderr
 
 
 class LiveLine:

@@ -25,7 +25,7 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
-from learner.loss import ce_prior, surrogate_loss
+from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import token_logprobs
 
@@ -96,13 +96,13 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
 
     # 5. The G samples share one context, so one forward and backward a group serves them all.
     num_groups = len(rewards_BG)
-    totals = torch.zeros(3)
+    totals = torch.zeros(5)
     optimizer.zero_grad()
     for start in range(0, num_groups, learner.micro_batch_size):
         b = slice(start, start + learner.micro_batch_size)
         with autocast(recipe.compute, device):
             hidden_BTD = policy({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
-            logprobs_BGT, target_logprobs_BT = token_logprobs(
+            logprobs_BGT, target_logprobs_BT, entropy_BT = token_logprobs(
                 policy.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
                 learner.logit_rows,
             )  # fmt: skip
@@ -111,13 +111,15 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
-        totals += torch.stack([policy_B.sum(), prior_B.sum(), clipped]).detach().cpu()
+        kl_B = kl_to_behaviour(logprobs_BGT, old_logprobs_BGT[b])
+        sums = [policy_B.sum(), prior_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
+        totals += torch.stack(sums).detach().cpu()
 
     # 6. AdamW on the clipped gradient.
     grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), learner.max_grad_norm)
     optimizer.step()
 
-    policy_mean, prior_mean, clip_fraction = (totals / num_groups).tolist()
+    policy_mean, prior_mean, clip_fraction, kl, entropy = (totals / num_groups).tolist()
     return StepReport(
         step=step + 1,
         num_groups=num_groups,
@@ -129,5 +131,7 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
         reward_lpips=float(lpips_BG.mean()),
         reward_std=float(rewards_BG.std(dim=1).mean()),
         clip_fraction=clip_fraction,
+        kl=kl,
+        entropy=entropy,
         grad_norm=float(grad_norm),
     )

@@ -12,7 +12,7 @@ from common.models.llamagen.checkpoints import save_weights
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.check import require_sound
-from deploy.live_line import LiveLine
+from deploy.live_line import LiveLine, progress_stream
 from deploy.local import post_train
 from deploy.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY
@@ -33,7 +33,7 @@ def run_local(recipe: Recipe) -> RunFolder:
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    live_line = LiveLine(recipe.learner.num_steps)
+    live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
     groups_learned, start = 0, time.monotonic()
     for report in post_train(
         policy,

@@ -16,6 +16,7 @@ from actors.rollout_pool import Delivery, Loss, LostTicket, Published, RolloutPo
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
+from common.log import log_context
 from common.types import GroupReceipt, StepReport
 from deploy.autoscaler import Autoscaler
 from deploy.background_evaluation import BackgroundEvaluation
@@ -245,9 +246,12 @@ class TrainingLoop:
         return True
 
     def _publish(self, step: int) -> None:
+        start = time.monotonic()
         version = self.published.version + 1
         self.published = Published(version, self.learner.snapshot(version))
         self._weights_are_lost = False
+        self.measurements.publication(time.monotonic() - start)
+        log_context(step=step)
         self.progress.step, self.progress.version = step, version
 
     def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:

@@ -1,6 +1,7 @@
 """A learner rank: the Ray shell around the trainer, under PyTorch DDP."""
 
 import gc
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import prepare_device
+from common.log import log_context, set_up_logging
+from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
@@ -24,7 +27,20 @@ from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.train_step import StepSums, Trainer
 
+log = logging.getLogger("vapi.learner")
+
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a rank measured in a step."""
+
+    sums: StepSums
+    grad_norm: float
+    stage_seconds: dict[str, float]
+    resident_bytes: int
+    gpu_peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class RankDescription:
 
 class LearnerActor:
     def __init__(self, recipe: Recipe):
+        set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
         policy = load_policy(recipe, self._device)
         self._trainer = Trainer(policy, recipe, self._device)
@@ -79,14 +96,16 @@ class LearnerActor:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=self._timeout)
         self._rank, self._num_ranks = rank, num_ranks
+        log_context(role=f"rank-{rank}", step=self._trainer.step)
+        log.info("one of %d ranks, on %s", num_ranks, self._device)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
             self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
 
-    def train(self, pieces: Sequence[Piece], num_groups: int) -> tuple[StepSums, float, dict[str, float]]:
-        """One optimizer step on this rank's share of `num_groups` groups: sums, gradient norm, seconds.
+    def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
+        """One optimizer step on this rank's share of `num_groups` groups.
 
         Raises PeerLostError where a collective failed. The step is then as if it had not been: the last
         collective comes before the update.
@@ -111,7 +130,9 @@ class LearnerActor:
                 no_sync=self._ddp.no_sync,
                 rank=self._rank,
             )
-        return sums, norm, dict(clock.seconds)
+        log_context(step=self._trainer.step)
+        memory = resident_bytes(), gpu_peak_bytes(self._device)
+        return RankReport(sums, norm, dict(clock.seconds), *memory)
 
     def snapshot(self, version: int) -> WeightSnapshot:
         """The weights, returned and not put: the driver owns them, and they outlive this rank."""
@@ -126,6 +147,7 @@ class LearnerActor:
             load_snapshot(self._trainer.policy, weights)
         load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
         self._trainer.step = step
+        log_context(step=step)
 
     def leave(self) -> None:
         """Give up the process group, if there is one."""

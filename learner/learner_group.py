@@ -11,6 +11,7 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError, DivergedError
 from common.types import StepReport
 from learner.checkpoint import Checkpoint
+from learner.learner_actor import RankReport
 from learner.rank_group import LOSSES, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
@@ -119,11 +120,14 @@ class LearnerGroup:
         return True
 
     def _finish(self, is_whole: bool) -> StepReport:
-        results = ray.get([reference for reference in self._running if _has_result(reference)])
-        sums = sum((rank_sums for rank_sums, _, _ in results), StepSums())
-        _, grad_norm, stage_seconds = results[0]
+        results: list[RankReport] = ray.get([each for each in self._running if _has_result(each)])
+        sums = sum((result.sums for result in results), StepSums())
         self._step += 1
-        report = sums.report(self._step, grad_norm, stage_seconds)
+        report = replace(
+            sums.report(self._step, results[0].grad_norm, results[0].stage_seconds),
+            resident_bytes=max(result.resident_bytes for result in results),
+            gpu_peak_bytes=max(result.gpu_peak_bytes for result in results),
+        )
         if not is_whole:
             report = replace(report, is_partial=True, num_groups=self._num_groups - report.num_quarantined)
         self._running, self._tables = [], []

@@ -87,6 +87,17 @@ def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
     return -target_logprobs_BT.mean(dim=1)
 
 
+@torch.no_grad()
+def kl_to_behaviour(logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor) -> Tensor:
+    """KL(π_behaviour ‖ π_θ) a token, estimated on the sampled ones: mean_{G,T} ρ - 1 - log ρ; [B], a measurement.
+
+    Unbiased, as the tokens were drawn from π_behaviour, and no term is negative (Schulman's k3, joschu.net/blog/
+    kl-approx.html).
+    """
+    log_ratio_BGT = logprobs_BGT - behaviour_logprobs_BGT
+    return (torch.expm1(log_ratio_BGT) - log_ratio_BGT).mean(dim=(1, 2))
+
+
 def _clipped(ratio_BGT: Tensor, advantages_BG: Tensor, clip_range: float) -> Tensor:
     advantages_BG1 = advantages_BG[:, :, None]
     clipped_BGT = ratio_BGT.clamp(1 - clip_range, 1 + clip_range)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from common.token_distribution import log_probabilities
+from common.token_distribution import entropy
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, D] to float32 logits [N, V]
 
@@ -21,6 +21,7 @@ Head = Callable[[Tensor], Tensor]  # hidden states [N, D] to float32 logits [N, 
 class TokenLogprobs(NamedTuple):
     samples_BGT: Tensor  # float32, at the sampling temperature
     targets_BT: Tensor  # float32, at temperature 1
+    entropy_BT: Tensor  # float32, at the sampling temperature; a measurement, outside the graph
 
 
 def token_logprobs(
@@ -39,15 +40,24 @@ def token_logprobs(
         parts = [_logprobs(head, temperature, *chunks[0])]
     else:
         parts = [checkpoint(_logprobs, head, temperature, *chunk, use_reentrant=False) for chunk in chunks]
-    samples_NG, targets_N1 = map(torch.cat, zip(*parts, strict=True))
-    return TokenLogprobs(samples_NG.unflatten(0, grid).transpose(1, 2), targets_N1.view(grid))
+    samples_NG, targets_N1, entropy_N = map(torch.cat, zip(*parts, strict=True))
+    return TokenLogprobs(
+        samples_NG.unflatten(0, grid).transpose(1, 2), targets_N1.view(grid), entropy_N.view(grid)
+    )
 
 
 def _logprobs(
     head: Head, temperature: float, hidden_ND: Tensor, samples_NG: Tensor, targets_N1: Tensor
-) -> tuple[Tensor, Tensor]:
-    logits_NV = head(hidden_ND)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of samples [N, G] and targets [N, 1], and the entropy [N].
+
+    The entropy comes last, when all that the backward pass needs is there: made again, it is left out.
+    """
+    logits_NV = head(hidden_ND).float()
+    logprobs_NV = torch.log_softmax(logits_NV / temperature, dim=-1)
     if temperature != 1:
-        return log_probabilities(logits_NV, samples_NG, temperature), log_probabilities(logits_NV, targets_N1)
-    both = log_probabilities(logits_NV, torch.cat([samples_NG, targets_N1], dim=1))
-    return both[:, :-1], both[:, -1:]
+        samples, targets = logprobs_NV.gather(1, samples_NG), logits_NV.log_softmax(-1).gather(1, targets_N1)
+    else:
+        both = logprobs_NV.gather(1, torch.cat([samples_NG, targets_N1], dim=1))
+        samples, targets = both[:, :-1], both[:, -1:]
+    return samples, targets, entropy(logprobs_NV)

@@ -22,7 +22,7 @@ from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.types import StepReport
 from learner.advantage import group_advantages, rewards
-from learner.loss import ce_prior, surrogate_loss
+from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.quarantine import quarantine
 from learner.rows import Rows
@@ -45,6 +45,8 @@ class StepSums:
     reward_lpips: float = 0.0
     reward_std: float = 0.0
     clip_fraction: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -152,6 +154,7 @@ class Trainer:
         prior_N = ce_prior(logprobs.targets_BT) * weights_N
         loss_N = policy_N + learner.ce_weight * prior_N
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
+        kl_N = kl_to_behaviour(logprobs.samples_BGT, rows.behaviour_logprobs_NKT)
         groups_a_row = len(rewards_BG) / len(rows)
         num_sound = int(weights_B[micro].sum())
         return loss_N.sum() * groups_a_row, StepSums(
@@ -165,6 +168,8 @@ class Trainer:
             reward_lpips=float(lpips_BG.mean(dim=1).sum()),
             reward_std=float(rewards_BG.std(dim=1).sum()),
             clip_fraction=float((clipped_NKT.float().mean(dim=(1, 2)) * weights_N).sum()) * groups_a_row,
+            kl=float((kl_N * weights_N).sum()) * groups_a_row,
+            entropy=float((logprobs.entropy_BT.mean(dim=1) * weights_N).sum()) * groups_a_row,
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:

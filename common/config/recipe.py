@@ -18,6 +18,7 @@ from common.config.service import (
     BufferSection,
     CheckpointSection,
     ComputeSection,
+    LogSection,
     MetricsSection,
     PretrainSection,
     RaySection,
@@ -69,6 +70,8 @@ class Recipe(Section):
     its own; or the path of a checkpoint to go on from."""
     metrics: MetricsSection = MetricsSection()
     """The Prometheus endpoint."""
+    log: LogSection = LogSection()
+    """Log lines."""
     ray: RaySection = RaySection()
     """The local Ray."""
     sampling: SamplingSection = SamplingSection()

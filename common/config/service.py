@@ -99,6 +99,13 @@ class MetricsSection(Section):
     """Port; 0 takes a free one. The address is printed and kept in the run folder."""
 
 
+class LogSection(Section):
+    """Log lines of driver, actors and learner ranks, on the driver's standard error."""
+
+    format: Literal["text", "json"] = "text"
+    """text for people, json for an object a line with time, level, role, step, logger and message."""
+
+
 class RaySection(Section):
     """The local Ray that is started where no cluster is given."""
 

@@ -26,12 +26,15 @@ class Metrics:
             metric.name: kinds[metric.kind](
                 metric.name,
                 metric.help,
-                metric.labels,
+                (metric.label,) if metric.label else (),
                 registry=self.registry,
                 **({"buckets": metric.buckets} if metric.buckets else {}),
             )
             for metric in CATALOGUE
         }
+        for metric in CATALOGUE:
+            for value in metric.values:
+                self._metrics[metric.name].labels(value)
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Count up a counter."""

@@ -1,13 +1,17 @@
 """The progress line on a terminal and elsewhere."""
 
 import io
+import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from common.config.service import LogSection
+from common.log import set_up_logging
 from deploy import live_line
-from deploy.live_line import PLAIN_EVERY_SECONDS, LiveLine
+from deploy.live_line import PLAIN_EVERY_SECONDS, LiveLine, progress_stream
 
 
 class Terminal(io.StringIO):
@@ -87,3 +91,13 @@ def test_closing_before_the_first_step_prints_nothing() -> None:
     stream = Terminal()
     LiveLine(3, stream).close()
     assert stream.getvalue() == ""
+
+
+def test_progress_is_a_log_line_where_those_are_json(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("json")
+    live = LiveLine(1, progress_stream(LogSection(format="json")))
+    live.step(line(1))
+    live.close()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert json.loads(said)["message"].startswith("step 1/1  reward -0.1235")
+    assert progress_stream(LogSection()) is sys.stderr

@@ -1,6 +1,7 @@
 """The algorithm in one process: it computes what the parts of the service compute, and leaves a run folder."""
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def test_the_parts_of_the_service_give_the_losses_and_the_weights_of_local(recip
     assert [report.loss for report in one] == pytest.approx([report.loss for report in other], rel=0, abs=1e-6)
     assert [report.reward_mean for report in one] == pytest.approx([report.reward_mean for report in other])
     assert [report.grad_norm for report in one] == pytest.approx([report.grad_norm for report in other])
+    assert [report.entropy for report in one] == pytest.approx([report.entropy for report in other])
+    assert [report.kl for report in one] == pytest.approx([report.kl for report in other], abs=1e-6)
     assert one[0].loss != one[2].loss
     assert one_sha == other_sha
 
@@ -108,6 +111,8 @@ def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> 
     assert [line["step"] for line in metrics] == [1, 2]
     assert all(line["num_groups"] == 4 and line["staleness_max"] == 0 for line in metrics)
     assert {"loss", "policy_loss", "ce_prior", "clip_fraction", "grad_norm", "step_seconds"} <= metrics[0].keys()
+    assert metrics[0]["kl"] == pytest.approx(0, abs=1e-6)  # on-policy
+    assert 0 < metrics[0]["entropy"] < log(20)  # of 20 codes
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["groups_learned"]) == ("succeeded", 2, 8)
     assert summary["images_skipped"] == 0

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from common.config.algorithm import LearnerSection
-from learner.loss import ce_prior, decoupled_loss, policy_loss, surrogate_loss, truncated_loss
+from learner.loss import (
+    ce_prior,
+    decoupled_loss,
+    kl_to_behaviour,
+    policy_loss,
+    surrogate_loss,
+    truncated_loss,
+)
 
 LOG_QUARTERS = torch.tensor([0.5, 0.25, 0.25]).log()
 
@@ -164,3 +171,19 @@ def test_on_policy_every_correction_has_the_loss_and_the_gradient_of_none(correc
         results.append((loss_B, logits_BTV.grad))
     assert results[0][1].abs().max() > 0.1
     assert_close(results[0], results[1], rtol=0, atol=1e-6)
+
+
+def test_the_kl_estimate_is_zero_on_policy_never_negative_and_outside_the_graph() -> None:
+    behaviour_BGT = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]).log()
+    policy_BGT = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.25], [0.5, 0.5]]]).log().requires_grad_()
+    kl_B = kl_to_behaviour(policy_BGT, behaviour_BGT)
+    assert kl_B.tolist() == pytest.approx([0, (2 - 1 - log(2) + 0.5 - 1 - log(0.5)) / 4])
+    assert not kl_B.requires_grad
+
+
+def test_the_kl_estimate_is_right_on_average() -> None:
+    behaviour_V, policy_V = torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([0.2, 0.4, 0.4]).log()
+    exact = float((behaviour_V.exp() * (behaviour_V - policy_V)).sum())
+    samples = torch.tensor([0, 0, 1, 2])  # as often as the behaviour policy draws them
+    kl_B = kl_to_behaviour(policy_V[samples].view(1, 1, 4), behaviour_V[samples].view(1, 1, 4))
+    assert kl_B.item() == pytest.approx(exact)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from common.token_distribution import log_probabilities
+from learner import token_logprobs as module
 from learner.token_logprobs import token_logprobs
 
 B, G, T, D, V = 2, 3, 5, 4, 7
@@ -56,3 +58,35 @@ def test_no_more_logits_than_asked_for_and_made_again_only_where_it_saves(
     logprobs.samples_BGT.sum().backward()
     assert len(rows) == calls
     assert max(rows) <= rows_at_once
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("rows_at_once", [4, 100])
+def test_the_entropy_is_that_of_the_sampling_distribution_and_no_part_of_the_gradient(
+    tensors, temperature: float, rows_at_once: int
+) -> None:
+    head, hidden_BTD, samples_BGT, targets_BT = tensors
+    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, temperature, rows_at_once)
+    expected_BT = torch.distributions.Categorical(logits=head(hidden_BTD) / temperature).entropy()
+    assert_close(logprobs.entropy_BT, expected_BT)
+    assert not logprobs.entropy_BT.requires_grad
+
+
+def test_measuring_the_entropy_leaves_every_bit_of_the_gradient(tensors) -> None:
+    head, hidden_BTD, samples_BGT, targets_BT = tensors
+    inputs = [hidden_BTD, *head.parameters()]
+    tokens_NK = torch.cat([samples_BGT.mT.flatten(0, 1), targets_BT.view(-1, 1)], dim=1)
+    expected = torch.autograd.grad(log_probabilities(head(hidden_BTD.flatten(0, 1)), tokens_NK).sum(), inputs)
+    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 1.0, rows_at_once=100)
+    loss = torch.cat([logprobs.samples_BGT.mT, logprobs.targets_BT[..., None]], dim=2).sum()
+    for gradient, without in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        assert gradient.equal(without)
+
+
+def test_the_backward_pass_does_not_measure_the_entropy_again(tensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, hidden_BTD, samples_BGT, targets_BT = tensors
+    measured = []
+    monkeypatch.setattr(module, "entropy", lambda logprobs_NV: measured.append(1) or logprobs_NV[:, 0].detach())
+    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 1.0, rows_at_once=4)
+    (logprobs.samples_BGT.sum() + logprobs.targets_BT.sum()).backward()
+    assert len(measured) == 3

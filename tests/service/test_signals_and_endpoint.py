@@ -112,3 +112,17 @@ def test_an_interrupted_run_leaves_no_process_behind(small_run, tmp_path):
     for event in joined:
         with pytest.raises(ProcessLookupError):
             os.kill(event["pid"], 0)
+
+
+def test_with_json_logs_every_line_of_driver_actors_and_ranks_is_an_object(small_run, tmp_path):
+    recipe = small_run("run", {"log.format": "json", "actors.count": 2})
+    path = tmp_path / "recipe.json"
+    write_json(path, recipe.model_dump(mode="json"))
+    command = [sys.executable, "-m", "deploy", "train", str(path)]
+    run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stderr.splitlines() if "vapi" in line or "INFO" in line]
+    assert {line["role"] for line in lines} == {"driver", "actor-0", "actor-1", "rank-0"}
+    assert [line["message"] for line in lines if line["role"] == "actor-1"] == ["ready on cpu"]
+    assert {line["step"] for line in lines if line["logger"] == "vapi.progress"} >= {5}
+    assert all(line["level"] == "INFO" for line in lines)

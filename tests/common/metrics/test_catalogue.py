@@ -7,7 +7,7 @@ from pathlib import Path
 from common.metrics.catalogue import CATALOGUE
 from common.paths import CHECKOUT
 
-SUBJECTS = {"actors", "buffer", "learner", "weights", "checkpoint"}
+SUBJECTS = {"actors", "buffer", "learner", "weights", "checkpoint", "driver"}
 UNITS = ("_seconds", "_bytes", "_versions", "_ratio")
 SCALED_UNITS = ("milli", "micro", "_ms", "_kb", "_mb", "kilo", "mega", "percent", "minutes")
 SUFFIXES = ("_bucket", "_sum", "_count", "_created")
@@ -63,11 +63,12 @@ def test_units_are_base_units_and_no_name_ends_like_a_series_of_a_histogram() ->
         assert metric.help.startswith("Bytes") == metric.name.endswith("_bytes"), metric.name
 
 
-def test_help_is_a_sentence_and_labels_are_few() -> None:
+def test_help_is_a_sentence_and_a_label_has_few_known_values() -> None:
     for metric in CATALOGUE:
         assert re.fullmatch(r"[A-Z].*\.", metric.help), metric.name
-        assert len(metric.labels) <= 1, metric.name
-        assert all(re.fullmatch(r"[a-z]+", label) for label in metric.labels), metric.name
+        assert re.fullmatch(r"[a-z]*", metric.label), metric.name
+        assert bool(metric.label) == bool(metric.values), metric.name
+        assert all(re.fullmatch(r"[a-z_]+", value) for value in metric.values), metric.name
 
 
 def test_code_measures_all_that_is_listed_and_nothing_else() -> None:

@@ -81,6 +81,13 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_kind_and_nothing_else
     assert named == {metric.name: metric.kind for metric in CATALOGUE}
 
 
+def test_what_has_not_happened_reads_as_zero(exporter: Exporter) -> None:
+    samples = scrape(exporter)
+    assert samples["vapi_buffer_dropped_groups_total", ("stale",)] == 0
+    assert samples["vapi_learner_loss", ("prior",)] == 0
+    assert samples["vapi_actors_stage_seconds_count", ("decode",)] == 0
+
+
 def test_two_registries_do_not_share_their_numbers(exporter: Exporter) -> None:
     Metrics().set("vapi_learner_step", 9)
     assert scrape(exporter)["vapi_learner_step", ()] == 0
