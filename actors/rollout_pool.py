@@ -247,7 +247,9 @@ class RolloutPool:
 
     def _needs(self) -> str:
         actors = self._recipe.actors
-        return f"{actors.num_cpus:g} CPU and {actors.num_gpus:g} GPU, and the cluster has {_free()} free"
+        labels = "".join(f", {key} = {value}" for key, value in actors.label_selector.items())
+        on = f" on a node with the label{labels.removeprefix(',')}" if labels else ""
+        return f"{actors.num_cpus:g} CPU and {actors.num_gpus:g} GPU{on}, and the cluster has {_free()} free"
 
     def _add(self) -> None:
         actors = self._recipe.actors
