@@ -1,13 +1,10 @@
 """`train`: composes a run from its parts, in order, and closes them in reverse."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from actors.rollout_pool import Published, RolloutPool
@@ -19,6 +16,7 @@ from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
 from deploy.before_after import BeforeAfter
 from deploy.check import require_sound
+from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.evaluation import Scorer
 from deploy.live_line import LiveLine
@@ -26,7 +24,7 @@ from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
 from deploy.training_loop import Progress, TrainingLoop
-from learner.checkpoint import CheckpointState, newest_checkpoint, read_checkpoint
+from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
@@ -39,19 +37,6 @@ class Outcome:
     stop_signal: int | None
 
 
-@dataclass(frozen=True)
-class _Resume:
-    """A checkpoint to go on from."""
-
-    checkpoint: Path
-    state: CheckpointState
-    optimizer: Mapping[str, np.ndarray]
-
-
-def _read(checkpoint: Path) -> _Resume:
-    return _Resume(checkpoint, *read_checkpoint(checkpoint))
-
-
 def train(recipe: Recipe) -> Outcome:
     """Run the service to its end. Raises UserError before Ray starts where the recipe cannot work."""
     require_sound(recipe)
@@ -59,15 +44,20 @@ def train(recipe: Recipe) -> Outcome:
         metrics = Metrics()
         exporter = Exporter(metrics, recipe.metrics)
         cleanup.callback(exporter.close)
-        folder, checkpoint = open_run_folder(recipe)
-        resume = _read(checkpoint) if checkpoint else None
-        if resume is not None:
-            _require_same_run(recipe, resume.state)
+        folder, path = open_run_folder(recipe)
+        checkpoint = read_checkpoint(path) if path else None
+        if checkpoint is not None:
+            _require_same_run(recipe, checkpoint.state)
         folder.write_recipe(recipe)
-        folder.event("started", metrics=f"{exporter.url}/metrics", resumed_from=str(checkpoint or ""))
+        folder.event(
+            "started",
+            metrics=f"{exporter.url}/metrics",
+            resumed_from=str(path or ""),
+            step=checkpoint.state.step if checkpoint else 0,
+        )
         log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
         try:
-            return _serve_until_done(recipe, folder, resume, metrics, exporter)
+            return _serve_until_done(recipe, folder, checkpoint, metrics, exporter)
         except BaseException as error:
             folder.event("failed", error=f"{type(error).__name__}: {error}")
             folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
@@ -75,26 +65,26 @@ def train(recipe: Recipe) -> Outcome:
 
 
 def _serve_until_done(
-    recipe: Recipe, folder: RunFolder, resume: _Resume | None, metrics: Metrics, exporter: Exporter
+    recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None, metrics: Metrics, exporter: Exporter
 ) -> Outcome:
     """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
     while True:
         try:
             with ExitStack() as cleanup:
-                return _serve(recipe, folder, resume, metrics, exporter, cleanup)
+                return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
         except LearnerLostError as error:
             newest = newest_checkpoint(folder.checkpoints)
-            if newest is None or (resume is not None and newest == resume.checkpoint):
+            if newest is None or (checkpoint is not None and newest == checkpoint.path):
                 raise
             log.warning("%s; going on from %s", error, newest)
-            folder.event("learner_lost", reason=str(error), resumed_from=str(newest))
-            resume = _read(newest)
+            checkpoint = read_checkpoint(newest)
+            folder.event("learner_lost", reason=str(error), resumed_from=str(newest), step=checkpoint.state.step)
 
 
 def _serve(
     recipe: Recipe,
     folder: RunFolder,
-    resume: _Resume | None,
+    checkpoint: Checkpoint | None,
     metrics: Metrics,
     exporter: Exporter,
     cleanup: ExitStack,
@@ -104,7 +94,7 @@ def _serve(
     folder.connection(connection())
     cleanup.callback(folder.disconnect)
     control = ControlLink(recipe.run.name)
-    learner = LearnerGroup(recipe, str(resume.checkpoint) if resume else None, on_event=folder.event)
+    learner = LearnerGroup(recipe, on_event=folder.event)
     cleanup.callback(learner.shutdown)
     pool = RolloutPool(recipe, folder.event, exporter.beat)
     cleanup.callback(pool.shutdown)
@@ -122,12 +112,12 @@ def _serve(
         recipe.actors.images_per_ticket,
         recipe.buffer.max_staleness,
     )
-    if resume is not None:
-        state = resume.state
-        learner.resume(state.step, resume.optimizer)
+    if checkpoint is not None:
+        state = checkpoint.state
+        learner.resume(checkpoint)
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
-        folder.drop_metrics_from(state.step)
+    folder.go_back_to(progress.step)
     published = Published(progress.version, learner.snapshot(progress.version))
     measurements = Measurements(recipe, metrics, exporter)
     measurements.published(ray.get(published.snapshot).num_bytes)
@@ -142,7 +132,18 @@ def _serve(
     live_line = LiveLine(learner_config.num_steps)
     cleanup.callback(live_line.close)
     loop = TrainingLoop(
-        recipe, folder, pool, learner, ledger, measurements, live_line, published, control, during, progress
+        recipe,
+        folder,
+        pool,
+        learner,
+        ledger,
+        measurements,
+        live_line,
+        published,
+        control,
+        CheckpointWriter(recipe, folder),
+        during,
+        progress,
     )
 
     def stop(number: int) -> None:

@@ -8,23 +8,23 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.rollout_pool import Delivery, Loss, Published, RolloutPool, Scored
+from actors.rollout_pool import Delivery, Loss, LostTicket, Published, RolloutPool, Scored
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
 from common.types import GroupReceipt, StepReport
 from deploy.autoscaler import Autoscaler
 from deploy.background_evaluation import BackgroundEvaluation
+from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
 from deploy.run_folder import RunFolder
-from learner.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
+from learner.checkpoint import CheckpointState
 from learner.learner_group import LearnerGroup
 
 POLL_SECONDS = 0.5
@@ -42,9 +42,16 @@ class Progress:
 
 @dataclass
 class _RunningStep:
-    tickets: list[int]
-    receipts: list[GroupReceipt]
+    tickets: list[BufferedTicket]
     wait_seconds: float
+
+    @property
+    def ids(self) -> list[int]:
+        return [receipt.ticket_id for receipt in self.receipts]
+
+    @property
+    def receipts(self) -> list[GroupReceipt]:
+        return [ticket.receipt for ticket in self.tickets]
 
 
 @dataclass
@@ -58,12 +65,14 @@ class TrainingLoop:
     live_line: LiveLine
     published: Published
     control: ControlLink
+    checkpoints: CheckpointWriter
     evaluation: BackgroundEvaluation | None = None
     progress: Progress = field(default_factory=Progress)
     stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
     _idle_since: float = field(default_factory=time.monotonic)
     _last_publication: float = field(default_factory=time.monotonic)
     _running: _RunningStep | None = None
+    _weights_are_lost: bool = False  # no actor can pull the published version
     _last_line: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,7 +137,7 @@ class TrainingLoop:
 
     def _hand_out(self) -> None:
         """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
-        if self.stop_signal is not None:
+        if self.stop_signal is not None or not self._have_weights():
             return
         for actor in self.pool.free_actors():
             chunk = self.evaluation.take(actor) if self.evaluation else None
@@ -140,10 +149,17 @@ class TrainingLoop:
                 return
             self.pool.submit(actor, ticket, self.published)
 
+    def _have_weights(self) -> bool:
+        """Whether actors can pull the published version; should it be lost, the learner gives it again."""
+        if self._weights_are_lost and self._running is None:
+            self.published = Published(self.published.version, self.learner.snapshot(self.published.version))
+            self._weights_are_lost = False
+        return not self._weights_are_lost
+
     def _wait(self) -> None:
         references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
         if references:
-            # Receipts, step results and pictures to score are watched: small, so fetching them costs nothing.
+            # Waiting fetches: groups come to this node, to outlive the one that made them; the rest is small.
             ray.wait(references, timeout=POLL_SECONDS)
         elif self.evaluation is not None:  # its thread alone is at work
             time.sleep(POLL_SECONDS)
@@ -156,14 +172,24 @@ class TrainingLoop:
                 self.evaluation.deliver(event.index, event.result)
             elif isinstance(event, Delivery):
                 self._delivered(event)
+            elif isinstance(event, LostTicket):
+                self._lost_ticket(event)
 
     def _delivered(self, delivery: Delivery) -> None:
         receipt = delivery.receipt
         if not self.ledger.deliver(receipt.ticket_id, delivery.actor, receipt.policy_version):
             self.measurements.refused()
             return
-        self.buffer.put(BufferedTicket(receipt, delivery.groups))
+        self.buffer.put(BufferedTicket(receipt, delivery.groups, delivery.table))
         self.measurements.delivered(receipt)
+
+    def _lost_ticket(self, event: LostTicket) -> None:
+        if event.lost == "weights" and event.version == self.published.version:
+            self._weights_are_lost = True
+        if self.ledger.deliver(event.ticket_id, event.actor, event.version):
+            self.ledger.discard([event.ticket_id])
+            self.measurements.dropped("lost", self.recipe.actors.images_per_ticket)
+            self.folder.event("ticket_dropped", ticket=event.ticket_id, reason=f"{event.lost} lost with a node")
 
     def _lost(self, loss: Loss) -> None:
         tickets = self.ledger.revoke(loss.actor)
@@ -189,7 +215,7 @@ class TrainingLoop:
         self._note_skipped([ticket.receipt for ticket in taken])
         self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
         wait_seconds = time.monotonic() - self._idle_since
-        self._running = _RunningStep(tickets, [ticket.receipt for ticket in taken], wait_seconds)
+        self._running = _RunningStep(taken, wait_seconds)
 
     def _note_skipped(self, receipts: list[GroupReceipt]) -> None:
         """Images that no group was made of, named once they are accounted for."""
@@ -213,13 +239,14 @@ class TrainingLoop:
         report = self.learner.finish_step()
         consumed_at = self.published.version
         self._publish(report.step)
-        self.ledger.release(running.tickets)
+        self.ledger.release(running.ids)
         self._record(report, running, consumed_at)
         return True
 
     def _publish(self, step: int) -> None:
         version = self.published.version + 1
         self.published = Published(version, self.learner.snapshot(version))
+        self._weights_are_lost = False
         self.progress.step, self.progress.version = step, version
 
     def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:
@@ -245,7 +272,7 @@ class TrainingLoop:
             self.folder.event("groups_quarantined", step=report.step, num_groups=report.num_quarantined)
             self.measurements.quarantined(report.num_quarantined)
         self.folder.metrics(line)
-        self.folder.event("step_learned", step=report.step, tickets=running.tickets)
+        self.folder.event("step_learned", step=report.step, tickets=running.ids)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
         self.live_line.step(line)
         if self._autoscaler is not None:
@@ -263,7 +290,7 @@ class TrainingLoop:
         if self.evaluation and every and step % every == 0 and step < self.recipe.learner.num_steps:
             self.evaluation.start(self.published)
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self) -> None:
         start = time.monotonic()
         progress = self.progress
         state = CheckpointState(
@@ -275,12 +302,9 @@ class TrainingLoop:
             recipe=self.recipe.model_dump(mode="json"),
         )
         snapshot = ray.get(self.published.snapshot)
-        path = write_checkpoint(self.folder.checkpoints, snapshot, self.learner.optimizer_arrays(), state)
-        prune_checkpoints(self.folder.checkpoints, self.recipe.checkpoint.keep)
-        self.folder.event("checkpoint", step=progress.step, path=str(path))
+        self.checkpoints.write(snapshot, self.learner.optimizer_arrays(), state)
         self.measurements.checkpointed(progress.step, time.monotonic() - start)
         self._idle_since = time.monotonic()
-        return path
 
 
 def _stage_sums(receipts: Iterable[GroupReceipt]) -> dict[str, float]:

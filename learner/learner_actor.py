@@ -18,7 +18,7 @@ from common.device import prepare_device
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
-from common.weights.snapshot import take_snapshot
+from common.weights.snapshot import load_snapshot, take_snapshot
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
@@ -37,10 +37,9 @@ class RankDescription:
 
 
 class LearnerActor:
-    def __init__(self, recipe: Recipe, checkpoint: str | None):
-        """`checkpoint` is a run's checkpoint folder to take the weights from; None takes the recipe's."""
+    def __init__(self, recipe: Recipe):
         self._device = prepare_device(recipe.compute)
-        policy = load_policy(recipe, self._device, checkpoint)
+        policy = load_policy(recipe, self._device)
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
@@ -121,8 +120,10 @@ class LearnerActor:
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
 
-    def resume(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up the optimizer state and the step of a checkpoint, or of another rank."""
+    def resume(self, step: int, arrays: Mapping[str, np.ndarray], weights: WeightSnapshot | None = None) -> None:
+        """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
+        if weights is not None:
+            load_snapshot(self._trainer.policy, weights)
         load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
         self._trainer.step = step
 

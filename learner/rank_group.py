@@ -39,12 +39,12 @@ class _Rank:
 
 
 class RankGroup:
-    def __init__(self, recipe: Recipe, checkpoint: str | None, on_event: Callable[..., None]):
+    def __init__(self, recipe: Recipe, on_event: Callable[..., None]):
         """Ask for the ranks; they load in parallel. `on_event` is told of ranks that come and go."""
         self._recipe = recipe
         self._on_event = on_event
         self._on_wait: Callable[[], None] = lambda: None
-        self._members = [self._start(checkpoint) for _ in range(recipe.learner.num_ranks)]
+        self._members = [self._start() for _ in range(recipe.learner.num_ranks)]
         self._newcomers: list[_Rank] = []
         self._num_losses = 0
 
@@ -140,10 +140,12 @@ class RankGroup:
         for rank in (*self._members, *self._newcomers):
             ray.kill(rank.handle)
 
-    def _start(self, checkpoint: str | None) -> _Rank:
+    def _start(self) -> _Rank:
         learner = self._recipe.learner
-        options = _RemoteLearner.options(num_cpus=learner.num_cpus, num_gpus=learner.num_gpus)
-        handle = options.remote(self._recipe, checkpoint)
+        options = _RemoteLearner.options(
+            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, label_selector=learner.label_selector
+        )
+        handle = options.remote(self._recipe)
         return _Rank(handle, handle.describe.remote())
 
     def _report_overdue(self, missing: Sequence[ray.ObjectRef], seconds: float) -> None:
@@ -196,7 +198,7 @@ class RankGroup:
                 f"{self._num_losses} learner ranks were lost, more than learner.max_restarts "
                 f"({self._recipe.learner.max_restarts}): see events.jsonl for the reasons"
             )
-        self._newcomers.append(self._start(None))  # the weights that it loads are replaced when it joins
+        self._newcomers.append(self._start())  # the weights that it loads are replaced when it joins
 
     def _tell_lost(self, rank: _Rank, error: Exception, step: int) -> None:
         is_member = rank in self._members  # and no replacement that could not load

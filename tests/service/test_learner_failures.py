@@ -39,7 +39,7 @@ class Learner:
     def __init__(self, recipe: Recipe) -> None:
         self.events: list[dict[str, Any]] = []
         self.pids: list[int] = []  # by rank
-        self.group = LearnerGroup(recipe, None, on_event=self.note)
+        self.group = LearnerGroup(recipe, on_event=self.note)
         self.group.wait_ready(PATIENCE_SECONDS, lambda: None)
 
     def note(self, kind: str, **facts: Any) -> None:
