@@ -15,6 +15,7 @@ import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, first_line
+from common.placement_text import needs_text
 from learner.learner_actor import COLLECTIVE_TIMEOUT, LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
@@ -155,11 +156,8 @@ class RankGroup:
                 self._on_event("rank_pending", rank=index, needs=self._needs())
 
     def _needs(self) -> str:
-        learner, free = self._recipe.learner, ray.available_resources()
-        return (
-            f"{learner.num_cpus:g} CPU and {learner.num_gpus:g} GPU, and the cluster has "
-            f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU free"
-        )
+        learner = self._recipe.learner
+        return needs_text(learner.num_cpus, learner.num_gpus, learner.label_selector, ray.available_resources())
 
     def _form(self, members: list[_Rank], lagging: Sequence[_Rank]) -> None:
         """Make `members` the group, in this order, and give the state of the first to those `lagging`."""

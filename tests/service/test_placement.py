@@ -42,8 +42,12 @@ class Told:
 def test_a_rank_without_a_gpu_is_reported_before_the_wait_for_it_ends(small_run, monkeypatch) -> None:
     monkeypatch.setattr(rank_group, "OVERDUE_SECONDS", 0.2)
     told = Told()
-    learner = LearnerGroup(small_run("run", {"learner.num_gpus": 1}), None, on_event=told)
-    needs = "1 CPU and 1 GPU, and the cluster has 2 CPU and 0 GPU free"
+    label = {"vapi-role": "learner"}
+    recipe = small_run("run", {"learner.num_gpus": 1, "learner.label_selector": label})
+    learner = LearnerGroup(recipe, on_event=told)
+    needs = (
+        "1 CPU and 1 GPU on a node with the label vapi-role = learner, and the cluster has 2 CPU and 0 GPU free"
+    )
     with pytest.raises(ClusterError) as raised:
         learner.wait_ready(1, lambda: None)
     learner.shutdown()
