@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo monitor pretrain test chaos lint clean
+.PHONY: demo monitor pretrain test chaos lint audit clean
 
 demo: $(VENV)/installed
 	$(RUN) -m deploy train deploy/recipes/demo.yaml
@@ -24,6 +24,10 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# A report of the installed packages' known vulnerabilities; it fails nothing.
+audit: $(VENV)/installed
+	$(RUN) .ci/audit.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -19,6 +19,7 @@ from actors.rollout_actor import READING, ActorDescription, RolloutActor, Weight
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
 from common.fingerprint import code_fingerprint
+from common.placement_text import needs_text
 from common.types import GroupReceipt, WorkTicket
 
 log = logging.getLogger("vapi.actors")
@@ -274,7 +275,7 @@ class RolloutPool:
 
     def _needs(self) -> str:
         actors = self._recipe.actors
-        return f"{actors.num_cpus:g} CPU and {actors.num_gpus:g} GPU, and the cluster has {_free()} free"
+        return needs_text(actors.num_cpus, actors.num_gpus, actors.label_selector, ray.available_resources())
 
     def _add(self) -> None:
         actors = self._recipe.actors
@@ -338,8 +339,3 @@ def _result(actor: str, reference: ray.ObjectRef, call: _Call) -> Event:
 def _is_ready(reference: ray.ObjectRef) -> bool:
     done, _ = ray.wait([reference], timeout=0)
     return bool(done)
-
-
-def _free() -> str:
-    free = ray.available_resources()
-    return f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"

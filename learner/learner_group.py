@@ -25,8 +25,9 @@ class LearnerGroup:
     def __init__(self, recipe: Recipe, on_event: Callable[..., None] = _ignore):
         """Ask for the ranks; they load in parallel.
 
-        `on_event` is told of "rank_joined" and "rank_lost", with facts. Every method that waits for ranks may
-        raise LearnerLostError where none is left, and ClusterError after more losses than learner.max_restarts.
+        `on_event` is told of "rank_joined", "rank_pending" and "rank_lost", with facts. Every method that waits
+        for ranks may raise LearnerLostError where none is left, and ClusterError after more losses than
+        learner.max_restarts.
         """
         self._recipe = recipe
         self._on_wait: Callable[[], None] = lambda: None

@@ -5,6 +5,7 @@ between two steps: DDP gives it the weights of the first rank, which gives it op
 first rank is always one that lived through what happened, and of several the one that got furthest.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -14,10 +15,14 @@ import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, first_line
+from common.placement_text import needs_text
 from learner.learner_actor import LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
+log = logging.getLogger("vapi.learner")
+
 POLL_SECONDS = 0.5
+OVERDUE_SECONDS = 30.0  # of a rank that is not ready: it is reported, and waited for
 
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 LOSSES = (*DEATHS, PeerLostError, ray.exceptions.GetTimeoutError)
@@ -55,17 +60,19 @@ class RankGroup:
     def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
         """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error.
 
-        `on_wait` is called now and then in this and later waits.
+        Ranks that take long are reported. `on_wait` is called now and then in this and later waits.
         """
         self._on_wait = on_wait
         descriptions = [rank.description for rank in self._members]
-        missing = self.wait(descriptions, timeout_seconds)
+        patience = min(OVERDUE_SECONDS, timeout_seconds)
+        missing = self.wait(descriptions, patience)
         if missing:
-            learner = self._recipe.learner
+            self._report_overdue(missing, patience)
+            missing = self.wait(descriptions, timeout_seconds - patience)
+        if missing:
             raise ClusterError(
                 f"{len(missing)} of {len(descriptions)} learner ranks were not ready within {timeout_seconds:.0f} "
-                f"s: each needs {learner.num_cpus:g} CPU and {learner.num_gpus:g} GPU; lower learner.num_ranks or "
-                "add nodes"
+                f"s: each needs {self._needs()}; lower learner.num_ranks or what a rank needs, or add nodes"
             )
         ray.get(descriptions)
         self._form(self._members, lagging=[])
@@ -141,6 +148,16 @@ class RankGroup:
         )
         handle = options.remote(self._recipe)
         return _Rank(handle, handle.describe.remote())
+
+    def _report_overdue(self, missing: Sequence[ray.ObjectRef], seconds: float) -> None:
+        for index, rank in enumerate(self._members):
+            if rank.description in missing:
+                log.warning("rank %d is not ready after %.0f s: it waits for %s", index, seconds, self._needs())
+                self._on_event("rank_pending", rank=index, needs=self._needs())
+
+    def _needs(self) -> str:
+        learner = self._recipe.learner
+        return needs_text(learner.num_cpus, learner.num_gpus, learner.label_selector, ray.available_resources())
 
     def _form(self, members: list[_Rank], lagging: Sequence[_Rank]) -> None:
         """Make `members` the group, in this order, and give the state of the first to those `lagging`."""

@@ -46,7 +46,7 @@ class Learner:
         self.events.append({"kind": kind} | facts)
         if kind == "rank_joined":
             self.pids.insert(facts["rank"], facts["pid"])
-        else:
+        elif kind == "rank_lost":
             self.pids.remove(facts["pid"])
 
     def told(self, kind: str) -> list[dict[str, Any]]:
