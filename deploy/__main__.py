@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from deploy.control_commands import add_control
 from deploy.convert import add_convert
 from deploy.prepare.command import add_prepare
+from deploy.reporting.command import add_report
 from deploy.sampling.command import add_sample_options, sample_options
 
 
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
     add_control(commands)
+    add_report(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from common.errors import ClusterError, RecipeError, first_line
-from common.paths import resolve
+from common.paths import find_run
 from deploy.control_actor import NAMESPACE, control_name
 from deploy.run_folder import CONNECTION
 
@@ -54,12 +54,12 @@ def _call(run: str, method: str, *arguments: Any) -> Any:
 
 
 def _run_folder(run: str) -> Path | None:
-    for folder in (resolve(run), resolve("runs") / run):
-        if (folder / "recipe.json").is_file():
-            return folder
-    if os.environ.get("RAY_ADDRESS"):
-        return None
-    raise RecipeError(f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run")
+    folder = find_run(run)
+    if folder is None and not os.environ.get("RAY_ADDRESS"):
+        raise RecipeError(
+            f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run"
+        )
+    return folder
 
 
 def _address(run: str, folder: Path | None) -> str:
