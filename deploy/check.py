@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import check_weights
 from common.paths import resolve
+from deploy.tracking.tracker import require_packages
 from learner.train_step import PUBLISHED_DROPOUT
 
 
@@ -138,5 +139,6 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "perceptual": _perceptual,
     "features": _features,
     "buffer": _buffer,
+    "tracking": require_packages,
     "resources": _resources,
 }

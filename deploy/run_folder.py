@@ -6,6 +6,7 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.followers: list[Callable[..., None]] = []  # told what is written: its kind, and the facts
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,9 +50,15 @@ class RunFolder:
 
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)
+        self._tell("metrics", line)
 
     def evaluation(self, line: dict[str, Any]) -> None:
         _append(self.path / "evaluations.jsonl", line)
+        self._tell("evaluation", line)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture in samples/ is complete."""
+        self._tell("picture", step, path)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Something that happened, with the time (UTC) it did."""
@@ -58,14 +66,20 @@ class RunFolder:
 
     def summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
+        self._tell("summary", summary)
 
     def drop_metrics_from(self, step: int) -> None:
         """Forget the metrics and scores of steps after `step`: a run resumed there does them again."""
+        self._tell("rewind", step)
         for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 with replacing(path) as temporary:
                     temporary.write_text("".join(line + "\n" for line in lines))
+
+    def _tell(self, what: str, *facts: Any) -> None:
+        for follower in self.followers:
+            follower(what, *facts)
 
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:

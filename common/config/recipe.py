@@ -23,6 +23,7 @@ from common.config.service import (
     RaySection,
     RunSection,
 )
+from common.config.tracking import TrackingSection
 
 PolicySpec = LlamaGenPolicySpec
 TokenizerSpec = LlamaGenTokenizerSpec
@@ -69,6 +70,8 @@ class Recipe(Section):
     its own; or the path of a checkpoint to go on from."""
     metrics: MetricsSection = MetricsSection()
     """The Prometheus endpoint."""
+    tracking: TrackingSection = TrackingSection()
+    """TensorBoard, Weights & Biases, MLflow."""
     ray: RaySection = RaySection()
     """The local Ray."""
     sampling: SamplingSection = SamplingSection()

@@ -116,7 +116,7 @@ _FREQUENT = {
 }
 
 _TONES = {
-    "bad": {"failed", "actor_lost", "rank_lost", "learner_lost", "tracker_failed"},
+    "bad": {"failed", "actor_lost", "rank_lost", "learner_lost", "tracker_failed", "tracking_behind"},
     "warn": {
         "step_skipped", "groups_quarantined", "image_skipped", "ticket_dropped", "actor_pending", "stopped",
         "stop_asked_for",
