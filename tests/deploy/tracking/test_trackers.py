@@ -94,12 +94,13 @@ def test_an_mlflow_that_cannot_be_used_names_its_key(tiny_recipe: Recipe, tmp_pa
 def test_wandb_keeps_a_run_offline_under_one_name(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = tmp_path / "run"
     made = tracker(tiny_recipe, "wandb", {"project": "try"}, folder)
     tell(made, tmp_path)
     made.close("succeeded")
+    wandb.teardown()  # as at the end of the process: its service writes the file out
     identity = json.loads((folder / "tracking.json").read_text())["wandb"]
     (log,) = folder.glob(f"wandb/offline-run-*/run-{identity}.wandb")
     written = log.read_bytes()
