@@ -6,6 +6,7 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from common.paths import resolve
 from learner.checkpoint import newest_checkpoint
 
 CONNECTION = "ray.json"
+RECENT_EVENTS = 6
+ROUTINE = ("step_learned", "checkpoint")
 
 
 class RunFolder:
@@ -25,6 +28,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.recent_events: deque[dict[str, Any]] = deque(maxlen=RECENT_EVENTS)  # routine left out
         self.followers: list[Callable[..., None]] = []  # told what is written: its kind, and the facts
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,10 @@ class RunFolder:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Something that happened, with the time (UTC) it did."""
-        _append(self.path / "events.jsonl", {"time": datetime.now(UTC).isoformat(), "event": kind, **facts})
+        event = {"time": datetime.now(UTC).isoformat(), "event": kind, **facts}
+        _append(self.path / "events.jsonl", event)
+        if kind not in ROUTINE:
+            self.recent_events.append(event)
 
     def summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)

@@ -23,6 +23,7 @@ from deploy.background_evaluation import BackgroundEvaluation
 from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
+from deploy.pace import Pace, last_checkpoint
 from deploy.run_folder import RunFolder
 from learner.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
 from learner.learner_group import LearnerGroup
@@ -65,6 +66,7 @@ class TrainingLoop:
     _last_publication: float = field(default_factory=time.monotonic)
     _running: _RunningStep | None = None
     _last_line: dict[str, Any] = field(default_factory=dict)
+    _pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
@@ -117,9 +119,14 @@ class TrainingLoop:
             "run": self.recipe.run.name,
             "step": self.progress.step,
             "num_steps": self.recipe.learner.num_steps,
-            "actors": self.pool.nodes(),
+            "policy_version": self.published.version,
+            "eta_seconds": self._pace.eta_seconds(self.recipe.learner.num_steps - self.progress.step),
+            "actors": self._pace.actors(self.pool.states()),
             "actors_wanted": self.pool.num_wanted,
             "groups_buffered": self.buffer.num_groups,
+            "buffer_capacity": self.recipe.buffer_capacity,
+            "last_checkpoint": last_checkpoint(self.folder.checkpoints),
+            "recent_events": list(self.folder.recent_events),
             "groups_learned": self.progress.groups_learned,
             "images_skipped": self.progress.images_skipped,
             "actor_restarts": self.pool.num_restarts,
@@ -164,6 +171,7 @@ class TrainingLoop:
             return
         self.buffer.put(BufferedTicket(receipt, delivery.groups))
         self.measurements.delivered(receipt)
+        self._pace.delivered(delivery.actor, receipt)
 
     def _lost(self, loss: Loss) -> None:
         tickets = self.ledger.revoke(loss.actor)
@@ -239,6 +247,7 @@ class TrainingLoop:
             "actor_stage_seconds": _stage_sums(running.receipts),
         }
         self._last_line = line
+        self._pace.learned(step_seconds)
         if report.is_bad:
             self.folder.event("step_skipped", step=report.step, grad_norm=str(report.grad_norm))
         if report.num_quarantined:
