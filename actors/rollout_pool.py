@@ -98,6 +98,7 @@ class _Member:
     ready: ray.ObjectRef | None  # of its description; None once it has given it
     asked_at: float
     node: str = ""
+    code: str = ""  # fingerprint of what it runs
     is_leaving: bool = False  # finishes what it has, gets no more
     is_overdue: bool = False  # not ready for long, and reported
     calls: dict[ray.ObjectRef, _Call] = field(default_factory=dict)
@@ -124,9 +125,17 @@ class RolloutPool:
         """Actors that are to stay, ready or not."""
         return sum(not member.is_leaving for member in self._members.values())
 
-    def nodes(self) -> dict[str, str]:
-        """The node of each actor; empty where it is not ready."""
-        return {name: member.node for name, member in self._members.items()}
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Where each actor is and what it does; node and code are empty where it is not ready."""
+        return {
+            name: {
+                "node": member.node,
+                "code": member.code,
+                "calls": len(member.calls),
+                "is_leaving": member.is_leaving,
+            }
+            for name, member in self._members.items()
+        }
 
     def resize(self, count: int) -> None:
         """Have `count` actors: new ones load meanwhile; those that leave finish what they have first."""
@@ -296,7 +305,7 @@ class RolloutPool:
                 "submit the job with --working-dir so that every node gets this checkout"
             )
         member.ready = None
-        member.node = description.node
+        member.node, member.code = description.node, description.code
         self._on_event(
             "actor_joined", actor=name, node=description.node, pid=description.pid, device=description.device
         )

@@ -10,6 +10,7 @@ from deploy.monitor_command import add_monitor
 from deploy.planning.command import TEXT as PLAN_TEXT
 from deploy.planning.command import add_plan, run_plan
 from deploy.prepare.command import add_prepare
+from deploy.reporting.command import add_report
 from deploy.sampling.command import add_sample_options, sample_options
 
 
@@ -147,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_control(commands)
     add_monitor(commands)
+    add_report(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser

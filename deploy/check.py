@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import check_weights
 from common.paths import resolve
+from deploy.tracking.tracker import require_packages
 from learner.remote_checkpoints import RemoteCheckpoints
 from learner.train_step import PUBLISHED_DROPOUT
 
@@ -149,5 +150,6 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "features": _features,
     "buffer": _buffer,
     "checkpoints": _checkpoints,
+    "tracking": require_packages,
     "resources": _resources,
 }

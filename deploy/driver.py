@@ -24,6 +24,7 @@ from deploy.live_line import LiveLine, progress_stream
 from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
+from deploy.tracking.following import tracking
 from deploy.training_loop import Progress, TrainingLoop
 from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_group import LearnerGroup
@@ -52,6 +53,7 @@ def train(recipe: Recipe) -> Outcome:
         if checkpoint is not None:
             _require_same_run(recipe, checkpoint.state)
         folder.write_recipe(recipe)
+        cleanup.enter_context(tracking(recipe, folder))
         folder.event(
             "started",
             metrics=f"{exporter.url}/metrics",

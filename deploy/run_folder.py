@@ -6,6 +6,8 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from learner.checkpoint import newest_checkpoint, step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
 CONNECTION, EVENTS, SUMMARY = "ray.json", "events.jsonl", "summary.json"
+RECENT_EVENTS = 6
+ROUTINE = ("step_learned", "checkpoint")
 
 
 class RunFolder:
@@ -25,6 +29,8 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.recent_events: deque[dict[str, Any]] = deque(maxlen=RECENT_EVENTS)  # routine left out
+        self.followers: list[Callable[..., None]] = []  # told what is written: its kind, and the facts
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -49,25 +55,40 @@ class RunFolder:
 
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)
+        self._tell("metrics", line)
 
     def evaluation(self, line: dict[str, Any]) -> None:
         _append(self.path / "evaluations.jsonl", line)
+        self._tell("evaluation", line)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture in samples/ is complete."""
+        self._tell("picture", step, path)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Something that happened, with the time (UTC) it did."""
-        _append(self.path / EVENTS, {"time": datetime.now(UTC).isoformat(), "event": kind, **facts})
+        event = {"time": datetime.now(UTC).isoformat(), "event": kind, **facts}
+        _append(self.path / EVENTS, event)
+        if kind not in ROUTINE:
+            self.recent_events.append(event)
 
     def summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / SUMMARY, summary)
+        self._tell("summary", summary)
 
     def go_back_to(self, step: int) -> None:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
         (self.path / SUMMARY).unlink(missing_ok=True)
+        self._tell("rewind", step)
         for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 with replacing(path) as temporary:
                     temporary.write_text("".join(line + "\n" for line in lines))
+
+    def _tell(self, what: str, *facts: Any) -> None:
+        for follower in self.followers:
+            follower(what, *facts)
 
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:

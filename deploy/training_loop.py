@@ -24,6 +24,7 @@ from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
+from deploy.pace import Pace, last_checkpoint
 from deploy.run_folder import RunFolder
 from learner.checkpoint import CheckpointState
 from learner.learner_group import LearnerGroup
@@ -75,6 +76,7 @@ class TrainingLoop:
     _running: _RunningStep | None = None
     _weights_are_lost: bool = False  # no actor can pull the published version
     _last_line: dict[str, Any] = field(default_factory=dict)
+    _pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
@@ -127,9 +129,14 @@ class TrainingLoop:
             "run": self.recipe.run.name,
             "step": self.progress.step,
             "num_steps": self.recipe.learner.num_steps,
-            "actors": self.pool.nodes(),
+            "policy_version": self.published.version,
+            "eta_seconds": self._pace.eta_seconds(self.recipe.learner.num_steps - self.progress.step),
+            "actors": self._pace.actors(self.pool.states()),
             "actors_wanted": self.pool.num_wanted,
             "groups_buffered": self.buffer.num_groups,
+            "buffer_capacity": self.recipe.buffer_capacity,
+            "last_checkpoint": last_checkpoint(self.folder.checkpoints),
+            "recent_events": list(self.folder.recent_events),
             "groups_learned": self.progress.groups_learned,
             "images_skipped": self.progress.images_skipped,
             "actor_restarts": self.pool.num_restarts,
@@ -184,6 +191,7 @@ class TrainingLoop:
             return
         self.buffer.put(BufferedTicket(receipt, delivery.groups, delivery.table))
         self.measurements.delivered(receipt)
+        self._pace.delivered(delivery.actor, receipt)
 
     def _lost_ticket(self, event: LostTicket) -> None:
         if event.lost == "weights" and event.version == self.published.version:
@@ -271,6 +279,7 @@ class TrainingLoop:
             "actor_stage_seconds": _stage_sums(running.receipts),
         }
         self._last_line = line
+        self._pace.learned(step_seconds)
         if report.is_bad:
             self.folder.event("step_skipped", step=report.step, grad_norm=str(report.grad_norm))
         if report.num_quarantined:

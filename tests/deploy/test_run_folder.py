@@ -171,3 +171,12 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert json.loads(line, parse_constant=pytest.fail) == {
         "step": 1, "loss": None, "grad_norm": None, "reward_mean": 0.5
     }  # fmt: skip
+
+
+def test_the_newest_events_are_at_hand_without_the_routine(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for number in range(8):
+        folder.event("actor_left", actor=f"actor-{number}")
+        folder.event("step_learned", step=number, tickets=[])
+        folder.event("checkpoint", step=number, path="")
+    assert [event["actor"] for event in folder.recent_events] == [f"actor-{number}" for number in range(2, 8)]
