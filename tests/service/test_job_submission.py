@@ -113,7 +113,7 @@ class Cluster:
         with suppress(ProcessLookupError):
             os.killpg(self._head.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            self._head.wait(timeout=20)
+            self._head.wait(timeout=5)  # it may outlive its processes
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
                 if str(self._folder).encode() in path.read_bytes():
