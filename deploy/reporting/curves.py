@@ -59,7 +59,7 @@ def _smoothed(series: Series) -> list[Series]:
     for end in range(1, len(series.values) + 1):
         recent = finite(series.values[max(0, end - window) : end])
         means.append(sum(recent) / len(recent) if recent else None)
-    return [Series("each step", series.values, is_faint=True), Series(f"mean of {window}", means)]
+    return [Series("each", series.values, is_faint=True), Series(f"mean of {window}", means)]
 
 
 _NOISY = {"Reward", "Policy loss", "Gradient norm", "Groups per second", "Reward spread"}
