@@ -9,18 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
+from actors.pool_events import Delivery, Event, Loss, LostTicket, Published, Scored
 from actors.rollout_actor import READING, ActorDescription, RolloutActor, WeightsLostError
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
 from common.fingerprint import code_fingerprint
 from common.placement_text import needs_text
-from common.types import GroupReceipt, WorkTicket
+from common.types import WorkTicket
 
 log = logging.getLogger("vapi.actors")
 
@@ -31,54 +32,6 @@ DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 
 # ray.remote knows concurrency_groups; its type hints do not
 _RemoteActor: Any = ray.remote(concurrency_groups={READING: 1})(RolloutActor)  # type: ignore[call-overload]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A policy version that actors can pull."""
-
-    version: int
-    snapshot: ray.ObjectRef  # of a WeightSnapshot
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A finished ticket. Its groups are on this node, too, and outlive the one that made them."""
-
-    actor: str
-    receipt: GroupReceipt
-    groups: ray.ObjectRef
-    table: Any  # what `groups` refers to: this node's copy stays as long as somebody holds it
-
-
-@dataclass(frozen=True)
-class LostTicket:
-    """A ticket whose actor lives, but not what it needed or made: a node went down with it."""
-
-    actor: str
-    ticket_id: int
-    version: int
-    lost: Literal["groups", "weights"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A finished chunk of an evaluation."""
-
-    actor: str
-    index: int
-    result: Any
-
-
-@dataclass(frozen=True)
-class Loss:
-    """An actor that died or hung. Its tickets and its chunk must be given to others."""
-
-    actor: str
-    reason: str
-
-
-Event = Delivery | LostTicket | Scored | Loss
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import grid, save_panels
-from actors.rollout_pool import Published
+from actors.pool_events import Published
 from deploy.evaluation import Evaluation, Scorer
 from deploy.run_folder import RunFolder
 

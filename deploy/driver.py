@@ -7,7 +7,8 @@ from typing import Any
 
 import ray
 
-from actors.rollout_pool import Published, RolloutPool
+from actors.pool_events import Published
+from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError

@@ -5,14 +5,13 @@ One thread. It only decides what comes next; the ledger knows the rules, the poo
 
 import signal
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ray
 
-from actors.rollout_pool import Delivery, Loss, LostTicket, Published, RolloutPool, Scored
+from actors.pool_events import Delivery, Loss, LostTicket, Published, Scored
+from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
@@ -26,6 +25,7 @@ from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
 from deploy.pace import Pace, last_checkpoint
 from deploy.run_folder import RunFolder
+from deploy.running_step import RunningStep
 from learner.checkpoint import CheckpointState
 from learner.learner_group import LearnerGroup
 
@@ -40,20 +40,6 @@ class Progress:
     version: int = 0
     groups_learned: int = 0
     images_skipped: int = 0
-
-
-@dataclass
-class _RunningStep:
-    tickets: list[BufferedTicket]
-    wait_seconds: float
-
-    @property
-    def ids(self) -> list[int]:
-        return [receipt.ticket_id for receipt in self.receipts]
-
-    @property
-    def receipts(self) -> list[GroupReceipt]:
-        return [ticket.receipt for ticket in self.tickets]
 
 
 @dataclass
@@ -73,7 +59,7 @@ class TrainingLoop:
     stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
     _idle_since: float = field(default_factory=time.monotonic)
     _last_publication: float = field(default_factory=time.monotonic)
-    _running: _RunningStep | None = None
+    _running: RunningStep | None = None
     _weights_are_lost: bool = False  # no actor can pull the published version
     _last_line: dict[str, Any] = field(default_factory=dict)
     _pace: Pace = field(default_factory=Pace)
@@ -225,7 +211,7 @@ class TrainingLoop:
         self._note_skipped([ticket.receipt for ticket in taken])
         self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
         wait_seconds = time.monotonic() - self._idle_since
-        self._running = _RunningStep(taken, wait_seconds)
+        self._running = RunningStep(taken, version, wait_seconds)
 
     def _note_skipped(self, receipts: list[GroupReceipt]) -> None:
         """Images that no group was made of, named once they are accounted for."""
@@ -247,10 +233,9 @@ class TrainingLoop:
             return False
         running, self._running = self._running, None
         report = self.learner.finish_step()
-        consumed_at = self.published.version
         self._publish(report.step)
         self.ledger.release(running.ids)
-        self._record(report, running, consumed_at)
+        self._record(report, running)
         return True
 
     def _publish(self, step: int) -> None:
@@ -262,11 +247,11 @@ class TrainingLoop:
         log_context(step=step)
         self.progress.step, self.progress.version = step, version
 
-    def _record(self, report: StepReport, running: _RunningStep, consumed_at: int) -> None:
+    def _record(self, report: StepReport, running: RunningStep) -> None:
         now = time.monotonic()
         step_seconds, self._last_publication, self._idle_since = now - self._last_publication, now, now
         self.progress.groups_learned += report.num_groups
-        staleness = [consumed_at - receipt.policy_version for receipt in running.receipts if receipt.num_groups]
+        staleness = running.staleness
         line: dict[str, Any] = {
             **asdict(report),
             "policy_version": self.published.version,
@@ -276,7 +261,7 @@ class TrainingLoop:
             "groups_buffered": self.buffer.num_groups,
             "step_seconds": step_seconds,
             "wait_seconds": running.wait_seconds,
-            "actor_stage_seconds": _stage_sums(running.receipts),
+            "actor_stage_seconds": running.actor_stage_seconds(),
         }
         self._last_line = line
         self._pace.learned(step_seconds)
@@ -319,12 +304,3 @@ class TrainingLoop:
         self.checkpoints.write(snapshot, self.learner.optimizer_arrays(), state)
         self.measurements.checkpointed(progress.step, time.monotonic() - start)
         self._idle_since = time.monotonic()
-
-
-def _stage_sums(receipts: Iterable[GroupReceipt]) -> dict[str, float]:
-    """The actors' seconds by stage, over a step's tickets."""
-    sums: dict[str, float] = defaultdict(float)
-    for receipt in receipts:
-        for stage, seconds in receipt.stage_seconds.items():
-            sums[stage] += seconds
-    return dict(sums)

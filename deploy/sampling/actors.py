@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 import ray
 
-from actors.rollout_pool import Published, RolloutPool
+from actors.pool_events import Published
+from actors.rollout_pool import RolloutPool
 from common.config.recipe import Recipe
 from deploy.ray_session import on_stop_signal, start_ray, stop_ray
 from deploy.sampling.drawing import RunChunks

@@ -9,7 +9,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from actors import rollout_pool
-from actors.rollout_pool import Delivery, LostTicket
+from actors.pool_events import Delivery, LostTicket
 from common.types import GroupReceipt
 from deploy.driver import train
 from deploy.local_run import run_local

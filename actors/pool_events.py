@@ -1,0 +1,54 @@
+"""What the pool of reward actors is given, and what it tells of them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.types import GroupReceipt
+
+
+@dataclass(frozen=True)
+class Published:
+    """A policy version that actors can pull."""
+
+    version: int
+    snapshot: Any  # reference to a WeightSnapshot
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A finished ticket. Its groups are on this node, too, and outlive the one that made them."""
+
+    actor: str
+    receipt: GroupReceipt
+    groups: Any  # reference to their Arrow table
+    table: Any  # what `groups` refers to: this node's copy stays as long as somebody holds it
+
+
+@dataclass(frozen=True)
+class LostTicket:
+    """A ticket whose actor lives, but not what it needed or made: a node went down with it."""
+
+    actor: str
+    ticket_id: int
+    version: int
+    lost: Literal["groups", "weights"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished chunk of an evaluation."""
+
+    actor: str
+    index: int
+    result: Any
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An actor that died or hung. Its tickets and its chunk must be given to others."""
+
+    actor: str
+    reason: str
+
+
+Event = Delivery | LostTicket | Scored | Loss
