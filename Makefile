@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo monitor pretrain test lint clean
+.PHONY: demo monitor pretrain test chaos lint audit clean
 
 demo: $(VENV)/installed
 	$(RUN) -m deploy train deploy/recipes/demo.yaml
@@ -17,10 +17,17 @@ pretrain: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest
 
+chaos: $(VENV)/installed
+	$(RUN) -m pytest -m chaos
+
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# A report of the installed packages' known vulnerabilities; it fails nothing.
+audit: $(VENV)/installed
+	$(RUN) .ci/audit.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -29,6 +29,10 @@ log = logging.getLogger("vapi.actors")
 READING = "reading"  # the concurrency group, a thread of its own, in which an actor looks ahead
 
 
+class WeightsLostError(Exception):
+    """No node has the weights of a policy version any more."""
+
+
 @dataclass(frozen=True)
 class ActorDescription:
     """What an actor says of itself when it is ready."""
@@ -79,7 +83,7 @@ class RolloutActor:
 
         `snapshot` holds the reference to that version's weights, in a list so that Ray does not fetch them
         for an actor that has them. The groups are returned, not put: the driver owns them, and they outlive
-        the actor.
+        the actor. Raises WeightsLostError where no node has that version's weights any more.
         """
         clock = StageClock(self._device)
         if version != self._version:
@@ -109,7 +113,10 @@ class RolloutActor:
         """Have the weights of `version`, which is an older one where an evaluation looks back."""
         if version == self._version:
             return
-        weights: WeightSnapshot = ray.get(snapshot[0])
+        try:
+            weights: WeightSnapshot = ray.get(snapshot[0])
+        except ray.exceptions.ObjectLostError as error:
+            raise WeightsLostError(f"policy version {version} was lost with a node") from error
         load_snapshot(self._policy, weights)
         self._version = weights.version
         log_context(step=weights.step)

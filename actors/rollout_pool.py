@@ -7,23 +7,27 @@ is the ledger's business; which chunks of an evaluation are still to be done is 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.rollout_actor import READING, ActorDescription, RolloutActor
+from actors.rollout_actor import READING, ActorDescription, RolloutActor, WeightsLostError
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
 from common.fingerprint import code_fingerprint
+from common.placement_text import needs_text
 from common.types import GroupReceipt, WorkTicket
 
 log = logging.getLogger("vapi.actors")
 
 POLL_SECONDS = 0.5
 OVERDUE_SECONDS = 30.0
+
+DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 
 # ray.remote knows concurrency_groups; its type hints do not
 _RemoteActor: Any = ray.remote(concurrency_groups={READING: 1})(RolloutActor)  # type: ignore[call-overload]
@@ -39,11 +43,22 @@ class Published:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A finished ticket."""
+    """A finished ticket. Its groups are on this node, too, and outlive the one that made them."""
 
     actor: str
     receipt: GroupReceipt
     groups: ray.ObjectRef
+    table: Any  # what `groups` refers to: this node's copy stays as long as somebody holds it
+
+
+@dataclass(frozen=True)
+class LostTicket:
+    """A ticket whose actor lives, but not what it needed or made: a node went down with it."""
+
+    actor: str
+    ticket_id: int
+    version: int
+    lost: Literal["groups", "weights"]
 
 
 @dataclass(frozen=True)
@@ -63,12 +78,17 @@ class Loss:
     reason: str
 
 
+Event = Delivery | LostTicket | Scored | Loss
+
+
 @dataclass(frozen=True)
 class _Call:
-    """Either a ticket, whose groups come with its receipt, or a chunk."""
+    """Either a ticket, whose receipt comes with its groups, or a chunk."""
 
     made_at: float
-    groups: ray.ObjectRef | None = None
+    ticket_id: int = -1
+    version: int = -1
+    receipt: ray.ObjectRef | None = None
     chunk: int | None = None
 
 
@@ -78,10 +98,11 @@ class _Member:
     ready: ray.ObjectRef | None  # of its description; None once it has given it
     asked_at: float
     node: str = ""
+    code: str = ""  # fingerprint of what it runs
     is_leaving: bool = False  # finishes what it has, gets no more
     is_overdue: bool = False  # not ready for long, and reported
     calls: dict[ray.ObjectRef, _Call] = field(default_factory=dict)
-    """By the reference to what the call returns: a receipt, or a chunk's result."""
+    """By the reference to what the call returns: groups, or a chunk's result."""
 
 
 class RolloutPool:
@@ -92,6 +113,7 @@ class RolloutPool:
         self._on_wait = on_wait
         self._members: dict[str, _Member] = {}
         self._num_started = 0
+        self._given_up: dict[ray.ObjectRef, tuple[str, _Call]] = {}  # tickets of lost actors
         self.num_restarts = 0
 
     def __len__(self) -> int:
@@ -103,9 +125,17 @@ class RolloutPool:
         """Actors that are to stay, ready or not."""
         return sum(not member.is_leaving for member in self._members.values())
 
-    def nodes(self) -> dict[str, str]:
-        """The node of each actor; empty where it is not ready."""
-        return {name: member.node for name, member in self._members.items()}
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Where each actor is and what it does; node and code are empty where it is not ready."""
+        return {
+            name: {
+                "node": member.node,
+                "code": member.code,
+                "calls": len(member.calls),
+                "is_leaving": member.is_leaving,
+            }
+            for name, member in self._members.items()
+        }
 
     def resize(self, count: int) -> None:
         """Have `count` actors: new ones load meanwhile; those that leave finish what they have first."""
@@ -169,7 +199,7 @@ class RolloutPool:
         receipt, groups = member.handle.roll_out.options(num_returns=2).remote(
             ticket, published.version, [published.snapshot]
         )
-        member.calls[receipt] = _Call(time.monotonic(), groups=groups)
+        member.calls[groups] = _Call(time.monotonic(), ticket.ticket_id, published.version, receipt)
 
     def submit_chunk(self, actor: str, index: int, chunk: EvaluationChunk, published: Published) -> None:
         member = self._members[actor]
@@ -181,27 +211,25 @@ class RolloutPool:
         starting = [member.ready for member in self._members.values() if member.ready is not None]
         return starting + [call for member in self._members.values() for call in member.calls]
 
-    def collect(self) -> list[Delivery | Scored | Loss]:
+    def collect(self) -> list[Event]:
         """What finished or failed since the last call; never waits.
 
-        Lost actors are replaced. An actor's own exception (a bug, or a data set that is gone) is raised.
+        Lost actors are replaced; should one of them be alive somewhere and answer late, that is an event like
+        any other, and the ledger refuses it. An actor's own exception (a bug, or a data set that is gone) is
+        raised.
         """
-        events: list[Delivery | Scored | Loss] = []
+        events = self._late_results()
         for name, member in list(self._members.items()):
             try:
                 if member.ready is not None and _is_ready(member.ready):
                     self._welcome(name)
                 for reference in [reference for reference in member.calls if _is_ready(reference)]:
-                    call, result = member.calls.pop(reference), ray.get(reference)
-                    if call.groups is not None:
-                        events.append(Delivery(name, result, call.groups))
-                    elif call.chunk is not None:
-                        events.append(Scored(name, call.chunk, result))
+                    events.append(_result(name, reference, member.calls.pop(reference)))
                 self._require_progress(name, member)
                 self._report_overdue(name, member)
                 if member.is_leaving and not member.calls:
                     self._dismiss(name)
-            except (ray.exceptions.RayActorError, TimeoutError) as error:
+            except (*DEATHS, TimeoutError) as error:
                 events.append(Loss(name, first_line(error)))
                 self._replace(name)
         return events
@@ -230,6 +258,15 @@ class RolloutPool:
             ray.kill(member.handle)
         self._members.clear()
 
+    def _late_results(self) -> list[Event]:
+        """Results of actors that were given up; most calls of theirs end with their death."""
+        events: list[Event] = []
+        for reference in [reference for reference in self._given_up if _is_ready(reference)]:
+            name, call = self._given_up.pop(reference)
+            with suppress(ray.exceptions.RayError):
+                events.append(_result(name, reference, call))
+        return events
+
     def _tell_lost(self, loss: Loss) -> None:
         """Of an actor that had no tickets; of others the driver tells, which knows theirs."""
         self._on_event("actor_lost", actor=loss.actor, reason=loss.reason, tickets=[])
@@ -247,7 +284,7 @@ class RolloutPool:
 
     def _needs(self) -> str:
         actors = self._recipe.actors
-        return f"{actors.num_cpus:g} CPU and {actors.num_gpus:g} GPU, and the cluster has {_free()} free"
+        return needs_text(actors.num_cpus, actors.num_gpus, actors.label_selector, ray.available_resources())
 
     def _add(self) -> None:
         actors = self._recipe.actors
@@ -268,7 +305,7 @@ class RolloutPool:
                 "submit the job with --working-dir so that every node gets this checkout"
             )
         member.ready = None
-        member.node = description.node
+        member.node, member.code = description.node, description.code
         self._on_event(
             "actor_joined", actor=name, node=description.node, pid=description.pid, device=description.device
         )
@@ -281,6 +318,8 @@ class RolloutPool:
 
     def _replace(self, name: str) -> None:
         member = self._members.pop(name)
+        tickets = {reference: call for reference, call in member.calls.items() if call.chunk is None}
+        self._given_up |= {reference: (name, call) for reference, call in tickets.items()}
         ray.kill(member.handle)
         if member.is_leaving:
             return
@@ -293,11 +332,19 @@ class RolloutPool:
         self._add()
 
 
+def _result(actor: str, reference: ray.ObjectRef, call: _Call) -> Event:
+    if call.chunk is not None:
+        return Scored(actor, call.chunk, ray.get(reference))
+    try:
+        receipt = ray.get(call.receipt)  # type: ignore[arg-type]
+    except WeightsLostError:
+        return LostTicket(actor, call.ticket_id, call.version, "weights")
+    try:
+        return Delivery(actor, receipt, reference, ray.get(reference))
+    except ray.exceptions.ObjectLostError:
+        return LostTicket(actor, call.ticket_id, call.version, "groups")
+
+
 def _is_ready(reference: ray.ObjectRef) -> bool:
     done, _ = ray.wait([reference], timeout=0)
     return bool(done)
-
-
-def _free() -> str:
-    free = ray.available_resources()
-    return f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"

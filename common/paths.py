@@ -13,3 +13,11 @@ def resolve(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     return path if path.is_absolute() else CHECKOUT / path
+
+
+def find_run(run: str) -> Path | None:
+    """The run folder that `run` names: a path, or a name in runs/; None where there is none."""
+    for folder in (Path(run).expanduser().absolute(), resolve(run), CHECKOUT / "runs" / run):
+        if (folder / "recipe.json").is_file():
+            return folder
+    return None

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from deploy.control_commands import add_control
 from deploy.convert import add_convert
 from deploy.monitor_command import add_monitor
+from deploy.planning.command import TEXT as PLAN_TEXT
+from deploy.planning.command import add_plan, run_plan
 from deploy.prepare.command import add_prepare
+from deploy.reporting.command import add_report
 from deploy.sampling.command import add_sample_options, sample_options
 
 
@@ -130,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     command("train", _train, "post-train through the Ray service: reward actors and a learner")
     command("local", _local, "post-train in this process: the same algorithm, no Ray")
     command("check", _check, "say what can be known before a GPU is taken")
+    add_plan(command("plan", run_plan, PLAN_TEXT))
     sample = command("sample", _sample, "draw free-running pictures")
     add_sample_options(sample)
     evaluate = command("evaluate", _evaluate, "score a generator, under teacher forcing and free-running")
@@ -144,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_control(commands)
     add_monitor(commands)
+    add_report(commands)
     add_prepare(commands)
     add_convert(commands)
     return parser

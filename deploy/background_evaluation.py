@@ -25,7 +25,9 @@ def record_evaluation(folder: RunFolder, step: int, evaluation: Evaluation) -> N
     """A line in evaluations.jsonl, and the first pictures as samples/step-NNNNNN.png."""
     folder.evaluation({"step": step, **evaluation.scores})
     picture = grid(evaluation.pictures_NHWC, COLUMNS)
-    save_panels(folder.samples / f"step-{step:06d}.png", [(f"step {step}", picture)])
+    path = folder.samples / f"step-{step:06d}.png"
+    save_panels(path, [(f"step {step}", picture)])
+    folder.picture(step, path)
 
 
 class BackgroundEvaluation:

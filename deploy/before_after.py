@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,10 @@ class BeforeAfter:
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores
-        return self._results | self._save_pictures(evaluations[0])
+        pictures = self._save_pictures(evaluations[0])
+        for path in pictures.values():
+            self._folder.picture(result.version, Path(path))
+        return self._results | pictures
 
     def _save_pictures(self, after: Evaluation) -> dict[str, str]:
         """Free-running samples, and teacher-forced ones beside their source images, before and after."""

@@ -14,6 +14,8 @@ from common.errors import UserError
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import check_weights
 from common.paths import resolve
+from deploy.tracking.tracker import require_packages
+from learner.remote_checkpoints import RemoteCheckpoints
 from learner.train_step import PUBLISHED_DROPOUT
 
 
@@ -116,6 +118,15 @@ def _buffer(recipe: Recipe) -> str:
     return f"{recipe.buffer_capacity} groups, {size:.1f} MB, at most {recipe.buffer.max_staleness} versions stale"
 
 
+def _checkpoints(recipe: Recipe) -> str:
+    section = recipe.checkpoint
+    where = "in the run folder"
+    if section.url:
+        RemoteCheckpoints(section.url)
+        where += f" and at {section.url}"
+    return f"every {section.every} steps, the {section.keep} newest kept {where}"
+
+
 def _resources(recipe: Recipe) -> str:
     actors, learner = recipe.actors, recipe.learner
     num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
@@ -138,5 +149,7 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "perceptual": _perceptual,
     "features": _features,
     "buffer": _buffer,
+    "checkpoints": _checkpoints,
+    "tracking": require_packages,
     "resources": _resources,
 }

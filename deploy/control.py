@@ -6,13 +6,16 @@ Import it after `set_ray_environment`.
 import json
 import logging
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from common.errors import ClusterError, RecipeError, first_line
-from common.paths import resolve
+from common.paths import find_run
 from deploy.control_actor import NAMESPACE, control_name
 from deploy.run_folder import CONNECTION
 
@@ -39,27 +42,62 @@ def status(run: str) -> dict[str, Any]:
     return _call(run, "status")
 
 
+def statuses(run: str, every_seconds: float) -> Iterator[dict[str, Any]]:
+    """What the driver says of itself, again and again over one connection; ends when the run does."""
+    with _connected(run) as call:
+        yield call("status")
+        while True:
+            time.sleep(every_seconds)
+            try:
+                answer = call("status")
+            except ClusterError:
+                return
+            yield answer
+
+
 def _call(run: str, method: str, *arguments: Any) -> Any:
-    """Call the control actor of `run`, a run folder or, with RAY_ADDRESS set, a run's name."""
+    with _connected(run) as call:
+        return call(method, *arguments)
+
+
+@contextmanager
+def _connected(run: str) -> Iterator[Callable[..., Any]]:
+    """What calls the control actor of `run`, a run folder or, with RAY_ADDRESS set, a run's name.
+
+    ClusterError where the run does not answer.
+    """
     folder = _run_folder(run)
     address = _address(run, folder)
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        actor = ray.get_actor(control_name(folder.name if folder else run))
-        return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
-    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"{run} does not answer, so it is not running ({first_line(error)})") from None
+        with _not_running(run):
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            actor = ray.get_actor(control_name(folder.name if folder else run))
+
+        def call(method: str, *arguments: Any) -> Any:
+            with _not_running(run):
+                return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
+
+        yield call
     finally:
         ray.shutdown()
 
 
+@contextmanager
+def _not_running(run: str) -> Iterator[None]:
+    """Ray's errors as ours."""
+    try:
+        yield
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        raise ClusterError(f"{run} does not answer, so it is not running ({first_line(error)})") from None
+
+
 def _run_folder(run: str) -> Path | None:
-    for folder in (resolve(run), resolve("runs") / run):
-        if (folder / "recipe.json").is_file():
-            return folder
-    if os.environ.get("RAY_ADDRESS"):
-        return None
-    raise RecipeError(f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run")
+    folder = find_run(run)
+    if folder is None and not os.environ.get("RAY_ADDRESS"):
+        raise RecipeError(
+            f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run"
+        )
+    return folder
 
 
 def _address(run: str, folder: Path | None) -> str:

@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from common.errors import UserError
 from deploy.ray_environment import set_ray_environment
+from deploy.status_text import show, status_text
 
 
 def add_control(commands) -> None:
@@ -22,6 +25,14 @@ def add_control(commands) -> None:
     command("stop", _stop, "end a running job after its step, with a checkpoint")
     status = command("status", _status, "say how a running job does")
     status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=float,
+        const=2.0,
+        help="look again every so many seconds (2) until the run ends; in place on a terminal",
+    )
 
 
 def _scale(arguments: argparse.Namespace) -> int:
@@ -42,33 +53,19 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     set_ray_environment()
-    from deploy.control import status
+    from deploy.control import status, statuses
 
-    answer = status(arguments.run_name)
-    print(json.dumps(answer, indent=2) if arguments.json else status_text(answer))
+    say = _json if arguments.json else status_text
+    if arguments.watch is None:
+        print(say(status(arguments.run_name)))
+        return 0
+    if arguments.watch <= 0:
+        raise UserError(f"--watch is {arguments.watch:g}: give the seconds between two looks, above 0")
+    for answer in statuses(arguments.run_name, arguments.watch):
+        show(say(answer), sys.stdout)
+    print(f"{arguments.run_name} has ended")
     return 0
 
 
-def status_text(status: dict[str, Any]) -> str:
-    """The status for people to read."""
-    if not status:
-        return "starting: it has not begun to train"
-    last = status["last_step"]
-    lines = [f"step       {status['step']} of {status['num_steps']}, {status['groups_learned']} groups learned"]
-    if last:
-        rate = last["num_groups"] / last["step_seconds"]
-        left = (status["num_steps"] - status["step"]) * last["step_seconds"]
-        waits = last["wait_seconds"] / last["step_seconds"]
-        lines += [
-            f"last step  {last['step_seconds']:.1f} s, {rate:.1f} groups/s, learner waited {waits:.0%}, "
-            f"{left / 60:.0f} min to go",
-            f"           reward {last['reward_mean']:.4f}, cross-entropy {last['ce_prior']:.3f}, "
-            f"staleness at most {last['staleness_max']}",
-        ]
-    lines.append(f"buffer     {status['groups_buffered']} groups")
-    ready = sum(bool(node) for node in status["actors"].values())
-    lines.append(
-        f"actors     {ready} ready, {status['actors_wanted']} wanted, {status['actor_restarts']} restarts"
-    )
-    lines += [f"           {name}  {node or 'not ready'}" for name, node in status["actors"].items()]
-    return "\n".join(lines)
+def _json(status: dict[str, Any]) -> str:
+    return json.dumps(status, indent=2)

@@ -1,13 +1,10 @@
 """`train`: composes a run from its parts, in order, and closes them in reverse."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from actors.rollout_pool import Published, RolloutPool
@@ -20,17 +17,21 @@ from common.weights.snapshot import weights_sha256
 from deploy.background_evaluation import BackgroundEvaluation
 from deploy.before_after import BeforeAfter
 from deploy.check import require_sound
+from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.evaluation import Scorer
 from deploy.live_line import LiveLine, progress_stream
 from deploy.measurements import Measurements
 from deploy.ray_session import connection, on_stop_signal, start_ray, stop_ray
 from deploy.run_folder import RunFolder, open_run_folder
+from deploy.tracking.following import tracking
 from deploy.training_loop import Progress, TrainingLoop
-from learner.checkpoint import CheckpointState, newest_checkpoint, read_checkpoint
+from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
+
+MAX_ATTEMPTS = 3  # to get to the next checkpoint, with learner ranks that are all lost
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,6 @@ class Outcome:
     stop_signal: int | None
 
 
-@dataclass(frozen=True)
-class _Resume:
-    """A checkpoint to go on from."""
-
-    checkpoint: Path
-    state: CheckpointState
-    optimizer: Mapping[str, np.ndarray]
-
-
-def _read(checkpoint: Path) -> _Resume:
-    return _Resume(checkpoint, *read_checkpoint(checkpoint))
-
-
 def train(recipe: Recipe) -> Outcome:
     """Run the service to its end. Raises UserError before Ray starts where the recipe cannot work."""
     require_sound(recipe)
@@ -60,15 +48,21 @@ def train(recipe: Recipe) -> Outcome:
         metrics = Metrics()
         exporter = Exporter(metrics, recipe.metrics)
         cleanup.callback(exporter.close)
-        folder, checkpoint = open_run_folder(recipe)
-        resume = _read(checkpoint) if checkpoint else None
-        if resume is not None:
-            _require_same_run(recipe, resume.state)
+        folder, path = open_run_folder(recipe)
+        checkpoint = read_checkpoint(path) if path else None
+        if checkpoint is not None:
+            _require_same_run(recipe, checkpoint.state)
         folder.write_recipe(recipe)
-        folder.event("started", metrics=f"{exporter.url}/metrics", resumed_from=str(checkpoint or ""))
+        cleanup.enter_context(tracking(recipe, folder))
+        folder.event(
+            "started",
+            metrics=f"{exporter.url}/metrics",
+            resumed_from=str(path or ""),
+            step=checkpoint.state.step if checkpoint else 0,
+        )
         log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
         try:
-            return _serve_until_done(recipe, folder, resume, metrics, exporter)
+            return _serve_until_done(recipe, folder, checkpoint, metrics, exporter)
         except BaseException as error:
             folder.event("failed", error=f"{type(error).__name__}: {error}")
             folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
@@ -76,26 +70,29 @@ def train(recipe: Recipe) -> Outcome:
 
 
 def _serve_until_done(
-    recipe: Recipe, folder: RunFolder, resume: _Resume | None, metrics: Metrics, exporter: Exporter
+    recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None, metrics: Metrics, exporter: Exporter
 ) -> Outcome:
-    """Begin again from the newest checkpoint where every learner rank was lost, as long as that gets further."""
+    """Where every learner rank was lost, begin again from the newest checkpoint, or from the start without one."""
+    attempts = 0
     while True:
         try:
             with ExitStack() as cleanup:
-                return _serve(recipe, folder, resume, metrics, exporter, cleanup)
+                return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
         except LearnerLostError as error:
             newest = newest_checkpoint(folder.checkpoints)
-            if newest is None or (resume is not None and newest == resume.checkpoint):
+            attempts = attempts + 1 if newest == (checkpoint.path if checkpoint else None) else 1
+            if attempts >= MAX_ATTEMPTS:
                 raise
-            log.warning("%s; going on from %s", error, newest)
-            folder.event("learner_lost", reason=str(error), resumed_from=str(newest))
-            resume = _read(newest)
+            checkpoint = read_checkpoint(newest) if newest else None
+            step = checkpoint.state.step if checkpoint else 0
+            log.warning("%s; going on from step %d", error, step)
+            folder.event("learner_lost", reason=str(error), resumed_from=str(newest or ""), step=step)
 
 
 def _serve(
     recipe: Recipe,
     folder: RunFolder,
-    resume: _Resume | None,
+    checkpoint: Checkpoint | None,
     metrics: Metrics,
     exporter: Exporter,
     cleanup: ExitStack,
@@ -111,7 +108,7 @@ def _serve(
         folder.event(kind, **facts)
         measurements.event(kind)
 
-    learner = LearnerGroup(recipe, str(resume.checkpoint) if resume else None, on_event)
+    learner = LearnerGroup(recipe, on_event)
     cleanup.callback(learner.shutdown)
     pool = RolloutPool(recipe, on_event, exporter.beat)
     cleanup.callback(pool.shutdown)
@@ -129,12 +126,12 @@ def _serve(
         recipe.actors.images_per_ticket,
         recipe.buffer.max_staleness,
     )
-    if resume is not None:
-        state = resume.state
-        learner.resume(state.step, resume.optimizer)
+    if checkpoint is not None:
+        state = checkpoint.state
+        learner.resume(checkpoint)
         ledger.restore(state.ledger)
         progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
-        folder.drop_metrics_from(state.step)
+    folder.go_back_to(progress.step)
     log_context(step=progress.step)
     published = Published(progress.version, learner.snapshot(progress.version))
     measurements.published(ray.get(published.snapshot).num_bytes)
@@ -149,7 +146,18 @@ def _serve(
     live_line = LiveLine(learner_config.num_steps, progress_stream(recipe.log))
     cleanup.callback(live_line.close)
     loop = TrainingLoop(
-        recipe, folder, pool, learner, ledger, measurements, live_line, published, control, during, progress
+        recipe,
+        folder,
+        pool,
+        learner,
+        ledger,
+        measurements,
+        live_line,
+        published,
+        control,
+        CheckpointWriter(recipe, folder),
+        during,
+        progress,
     )
 
     def stop(number: int) -> None:

@@ -15,6 +15,7 @@ from deploy.check import require_sound
 from deploy.live_line import LiveLine, progress_stream
 from deploy.local import post_train
 from deploy.run_folder import RunFolder, open_run_folder
+from deploy.tracking.following import tracking
 from learner.checkpoint import POLICY
 
 log = logging.getLogger("vapi.local")
@@ -30,6 +31,12 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
+    with tracking(recipe, folder):
+        _train(recipe, folder)
+    return folder
+
+
+def _train(recipe: Recipe, folder: RunFolder) -> None:
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
@@ -68,4 +75,3 @@ def run_local(recipe: Recipe) -> RunFolder:
             "weights_sha256": weights_sha256(snapshot),
         }
     )
-    return folder

@@ -6,6 +6,8 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from common.atomic import replacing, write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.paths import resolve
-from learner.checkpoint import newest_checkpoint
+from learner.checkpoint import newest_checkpoint, step_of
+from learner.remote_checkpoints import RemoteCheckpoints
 
-CONNECTION = "ray.json"
+CONNECTION, EVENTS, SUMMARY = "ray.json", "events.jsonl", "summary.json"
+RECENT_EVENTS = 6
+ROUTINE = ("step_learned", "checkpoint")
 
 
 class RunFolder:
@@ -24,6 +29,8 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.recent_events: deque[dict[str, Any]] = deque(maxlen=RECENT_EVENTS)  # routine left out
+        self.followers: list[Callable[..., None]] = []  # told what is written: its kind, and the facts
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,44 +55,92 @@ class RunFolder:
 
     def metrics(self, line: dict[str, Any]) -> None:
         _append(self.path / "metrics.jsonl", line)
+        self._tell("metrics", line)
 
     def evaluation(self, line: dict[str, Any]) -> None:
         _append(self.path / "evaluations.jsonl", line)
+        self._tell("evaluation", line)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture in samples/ is complete."""
+        self._tell("picture", step, path)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Something that happened, with the time (UTC) it did."""
-        _append(self.path / "events.jsonl", {"time": datetime.now(UTC).isoformat(), "event": kind, **facts})
+        event = {"time": datetime.now(UTC).isoformat(), "event": kind, **facts}
+        _append(self.path / EVENTS, event)
+        if kind not in ROUTINE:
+            self.recent_events.append(event)
 
     def summary(self, summary: dict[str, Any]) -> None:
-        write_json(self.path / "summary.json", summary)
+        write_json(self.path / SUMMARY, summary)
+        self._tell("summary", summary)
 
-    def drop_metrics_from(self, step: int) -> None:
-        """Forget the metrics and scores of steps after `step`: a run resumed there does them again."""
+    def go_back_to(self, step: int) -> None:
+        """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
+        (self.path / SUMMARY).unlink(missing_ok=True)
+        self._tell("rewind", step)
         for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 with replacing(path) as temporary:
                     temporary.write_text("".join(line + "\n" for line in lines))
 
+    def _tell(self, what: str, *facts: Any) -> None:
+        for follower in self.followers:
+            follower(what, *facts)
+
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
     """The run's folder and the checkpoint to resume from, if any. Nothing is ever overwritten.
 
-    resume auto: go on from the newest complete checkpoint in DIR/NAME. never, or nothing to go on from: a
-    folder of its own, DIR/NAME or DIR/NAME-2, DIR/NAME-3, … where that is taken. PATH: go on from PATH in
-    DIR/NAME.
+    resume auto: go on from the newest complete checkpoint, in DIR/NAME or at checkpoint.url; a run that ended
+    before its first begins again in its folder. never, or nothing to go on with: a folder of its own, DIR/NAME
+    or DIR/NAME-2, DIR/NAME-3, … where that is taken. PATH or URL: go on from that in DIR/NAME.
     """
     folder = resolve(recipe.run.dir) / recipe.run.name
     if recipe.resume == "auto":
-        checkpoint = newest_checkpoint(folder / "checkpoints")
-        if checkpoint is not None:
+        checkpoint = _newest(folder / "checkpoints", remote_checkpoints(recipe, folder.name))
+        if checkpoint is not None or _is_unfinished(folder):
             return RunFolder(folder), checkpoint
+    elif "://" in recipe.resume:
+        url, _, name = recipe.resume.rstrip("/").rpartition("/")
+        return RunFolder(folder), RemoteCheckpoints(url).download(name, folder / "checkpoints")
     elif recipe.resume != "never":
         checkpoint = resolve(recipe.resume)
         if not checkpoint.is_dir():
             raise RecipeError(f"resume is {recipe.resume}: use auto, never, or the folder of a checkpoint")
         return RunFolder(folder), checkpoint
-    return RunFolder(_unused(folder)), None
+    folder = _unused(folder)
+    remote = remote_checkpoints(recipe, folder.name)
+    taken = remote.newest() if remote else None
+    if taken is not None:
+        raise RecipeError(
+            f"checkpoint.url holds {taken} of another run {folder.name}: set another run.name, or resume=auto to "
+            "go on from it"
+        )
+    return RunFolder(folder), None
+
+
+def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
+    """Where copies of the checkpoints of the run in DIR/`name` are, if the recipe names a place."""
+    url = recipe.checkpoint.url
+    return RemoteCheckpoints(f"{url.rstrip('/')}/{name}") if url else None
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether the service began a run here and did not succeed."""
+    summary = folder / SUMMARY
+    succeeded = summary.is_file() and json.loads(summary.read_text())["status"] == "succeeded"
+    return (folder / EVENTS).is_file() and not succeeded
+
+
+def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:
+    local = newest_checkpoint(folder)
+    name = remote.newest() if remote else None
+    if remote is None or name is None or (local is not None and step_of(local.name) >= step_of(name)):
+        return local
+    return remote.download(name, folder)
 
 
 def _unused(folder: Path) -> Path:

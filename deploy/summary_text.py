@@ -1,5 +1,7 @@
 """What a finished run says on the terminal."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +32,51 @@ def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score. A value is None where it was not taken or is no finite number."""
+
+    title: str
+    good: str  # "higher" or "lower"
+    before: float | None
+    after: float | None
+    noise: float | None  # the base's spread over sampling seeds
+    yardsticks: tuple[float | None, ...]
+
+    @property
+    def gain(self) -> float | None:
+        """From before to after, in the good direction."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before if self.good == "higher" else self.before - self.after
+
+
+def yardstick_titles(compare_temperature: float | None, scores: dict[str, Any]) -> dict[str, str]:
+    """The yardsticks that `scores` holds, with the titles of their columns."""
+    titles = {"before_at_compare_temperature": f"T={compare_temperature}", "prior_alone": "CE alone"}
+    return {key: title for key, title in titles.items() if key in scores}
+
+
+def score_rows(scores: dict[str, Any], yardsticks: Iterable[str]) -> list[ScoreRow]:
+    """The scores that were taken; `after` may be missing, of a run that has not ended."""
+    columns = [scores.get(column, {}) for column in ("before", "after", "noise", *yardsticks)]
+    rows = []
+    for key, (title, good) in SCORES.items():
+        if any(key in column for column in columns[:2]):
+            before, after, noise, *others = (column.get(key) for column in columns)
+            rows.append(ScoreRow(title, good, before, after, noise, tuple(others)))
+    return rows
+
+
 def score_table(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
     """A row a score; `gain` counts in the good direction, `noise` is the base's spread over sampling seeds."""
-    extras = {
-        "before_at_compare_temperature": f"T={recipe.evaluation.compare_temperature}",
-        "prior_alone": "CE alone",
-    }
-    shown = {key: title for key, title in extras.items() if key in scores}
+    shown = yardstick_titles(recipe.evaluation.compare_temperature, scores)
     header = f"{'':<46}{'before':>9}{'after':>9}{'gain':>9}{'noise':>9}"
     rows = [header + "".join(f"{title:>10}" for title in shown.values())]
-    for key, (title, good) in SCORES.items():
-        if key not in scores["after"]:
-            continue
-        before, after, noise = (scores[column][key] for column in ("before", "after", "noise"))
-        gain = after - before if good == "higher" else before - after
-        row = f"{title + f' ({good} is better)':<46}{before:>9.4f}{after:>9.4f}{gain:>+9.4f}{noise:>9.4f}"
-        rows.append(row + "".join(f"{scores[column][key]:>10.4f}" for column in shown))
+    for row in score_rows(scores, shown):
+        numbers = f"{row.before:>9.4f}{row.after:>9.4f}{row.gain:>+9.4f}{row.noise:>9.4f}"
+        line = f"{f'{row.title} ({row.good} is better)':<46}{numbers}"
+        rows.append(line + "".join(f"{value:>10.4f}" for value in row.yardsticks))
     rows.append(
         "before and after: mean of 2 sampling seeds; noise: their spread for the base"
         + (

@@ -8,12 +8,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.rollout_pool import Delivery, Loss, Published, RolloutPool, Scored
+from actors.rollout_pool import Delivery, Loss, LostTicket, Published, RolloutPool, Scored
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
@@ -21,11 +20,13 @@ from common.log import log_context
 from common.types import GroupReceipt, StepReport
 from deploy.autoscaler import Autoscaler
 from deploy.background_evaluation import BackgroundEvaluation
+from deploy.checkpoint_writer import CheckpointWriter
 from deploy.control_actor import ControlLink
 from deploy.live_line import LiveLine
 from deploy.measurements import Measurements
+from deploy.pace import Pace, last_checkpoint
 from deploy.run_folder import RunFolder
-from learner.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
+from learner.checkpoint import CheckpointState
 from learner.learner_group import LearnerGroup
 
 POLL_SECONDS = 0.5
@@ -43,9 +44,16 @@ class Progress:
 
 @dataclass
 class _RunningStep:
-    tickets: list[int]
-    receipts: list[GroupReceipt]
+    tickets: list[BufferedTicket]
     wait_seconds: float
+
+    @property
+    def ids(self) -> list[int]:
+        return [receipt.ticket_id for receipt in self.receipts]
+
+    @property
+    def receipts(self) -> list[GroupReceipt]:
+        return [ticket.receipt for ticket in self.tickets]
 
 
 @dataclass
@@ -59,13 +67,16 @@ class TrainingLoop:
     live_line: LiveLine
     published: Published
     control: ControlLink
+    checkpoints: CheckpointWriter
     evaluation: BackgroundEvaluation | None = None
     progress: Progress = field(default_factory=Progress)
     stop_signal: int | None = None  # set by a signal handler: finish the running step, then stop
     _idle_since: float = field(default_factory=time.monotonic)
     _last_publication: float = field(default_factory=time.monotonic)
     _running: _RunningStep | None = None
+    _weights_are_lost: bool = False  # no actor can pull the published version
     _last_line: dict[str, Any] = field(default_factory=dict)
+    _pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
@@ -79,10 +90,10 @@ class TrainingLoop:
             if self.stop_signal is not None and self._running is None:
                 break
             self._answer_requests()
+            self._start_step()
             self._hand_out()
             self._wait()
             self._collect()
-            self._start_step()
             if self._finish_step():
                 self._start_evaluation()
                 if self.progress.step % self.recipe.checkpoint.every == 0:
@@ -118,9 +129,14 @@ class TrainingLoop:
             "run": self.recipe.run.name,
             "step": self.progress.step,
             "num_steps": self.recipe.learner.num_steps,
-            "actors": self.pool.nodes(),
+            "policy_version": self.published.version,
+            "eta_seconds": self._pace.eta_seconds(self.recipe.learner.num_steps - self.progress.step),
+            "actors": self._pace.actors(self.pool.states()),
             "actors_wanted": self.pool.num_wanted,
             "groups_buffered": self.buffer.num_groups,
+            "buffer_capacity": self.recipe.buffer_capacity,
+            "last_checkpoint": last_checkpoint(self.folder.checkpoints),
+            "recent_events": list(self.folder.recent_events),
             "groups_learned": self.progress.groups_learned,
             "images_skipped": self.progress.images_skipped,
             "actor_restarts": self.pool.num_restarts,
@@ -129,7 +145,7 @@ class TrainingLoop:
 
     def _hand_out(self) -> None:
         """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
-        if self.stop_signal is not None:
+        if self.stop_signal is not None or not self._have_weights():
             return
         for actor in self.pool.free_actors():
             chunk = self.evaluation.take(actor) if self.evaluation else None
@@ -141,10 +157,17 @@ class TrainingLoop:
                 return
             self.pool.submit(actor, ticket, self.published)
 
+    def _have_weights(self) -> bool:
+        """Whether actors can pull the published version; should it be lost, the learner gives it again."""
+        if self._weights_are_lost and self._running is None:
+            self.published = Published(self.published.version, self.learner.snapshot(self.published.version))
+            self._weights_are_lost = False
+        return not self._weights_are_lost
+
     def _wait(self) -> None:
         references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
         if references:
-            # Receipts, step results and pictures to score are watched: small, so fetching them costs nothing.
+            # Waiting fetches: groups come to this node, to outlive the one that made them; the rest is small.
             ray.wait(references, timeout=POLL_SECONDS)
         elif self.evaluation is not None:  # its thread alone is at work
             time.sleep(POLL_SECONDS)
@@ -157,14 +180,26 @@ class TrainingLoop:
                 self.evaluation.deliver(event.index, event.result)
             elif isinstance(event, Delivery):
                 self._delivered(event)
+            elif isinstance(event, LostTicket):
+                self._lost_ticket(event)
 
     def _delivered(self, delivery: Delivery) -> None:
         receipt = delivery.receipt
         if not self.ledger.deliver(receipt.ticket_id, delivery.actor, receipt.policy_version):
             self.measurements.refused()
+            self.folder.event("result_refused", actor=delivery.actor, ticket=receipt.ticket_id)
             return
-        self.buffer.put(BufferedTicket(receipt, delivery.groups))
+        self.buffer.put(BufferedTicket(receipt, delivery.groups, delivery.table))
         self.measurements.delivered(receipt)
+        self._pace.delivered(delivery.actor, receipt)
+
+    def _lost_ticket(self, event: LostTicket) -> None:
+        if event.lost == "weights" and event.version == self.published.version:
+            self._weights_are_lost = True
+        if self.ledger.deliver(event.ticket_id, event.actor, event.version):
+            self.ledger.discard([event.ticket_id])
+            self.measurements.dropped("lost", self.recipe.actors.images_per_ticket)
+            self.folder.event("ticket_dropped", ticket=event.ticket_id, reason=f"{event.lost} lost with a node")
 
     def _lost(self, loss: Loss) -> None:
         tickets = self.ledger.revoke(loss.actor)
@@ -190,7 +225,7 @@ class TrainingLoop:
         self._note_skipped([ticket.receipt for ticket in taken])
         self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
         wait_seconds = time.monotonic() - self._idle_since
-        self._running = _RunningStep(tickets, [ticket.receipt for ticket in taken], wait_seconds)
+        self._running = _RunningStep(taken, wait_seconds)
 
     def _note_skipped(self, receipts: list[GroupReceipt]) -> None:
         """Images that no group was made of, named once they are accounted for."""
@@ -214,7 +249,7 @@ class TrainingLoop:
         report = self.learner.finish_step()
         consumed_at = self.published.version
         self._publish(report.step)
-        self.ledger.release(running.tickets)
+        self.ledger.release(running.ids)
         self._record(report, running, consumed_at)
         return True
 
@@ -222,6 +257,7 @@ class TrainingLoop:
         start = time.monotonic()
         version = self.published.version + 1
         self.published = Published(version, self.learner.snapshot(version))
+        self._weights_are_lost = False
         self.measurements.publication(time.monotonic() - start)
         log_context(step=step)
         self.progress.step, self.progress.version = step, version
@@ -243,13 +279,14 @@ class TrainingLoop:
             "actor_stage_seconds": _stage_sums(running.receipts),
         }
         self._last_line = line
+        self._pace.learned(step_seconds)
         if report.is_bad:
             self.folder.event("step_skipped", step=report.step, grad_norm=str(report.grad_norm))
         if report.num_quarantined:
             self.folder.event("groups_quarantined", step=report.step, num_groups=report.num_quarantined)
             self.measurements.quarantined(report.num_quarantined)
         self.folder.metrics(line)
-        self.folder.event("step_learned", step=report.step, tickets=running.tickets)
+        self.folder.event("step_learned", step=report.step, tickets=running.ids)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
         self.live_line.step(line)
         if self._autoscaler is not None:
@@ -267,7 +304,7 @@ class TrainingLoop:
         if self.evaluation and every and step % every == 0 and step < self.recipe.learner.num_steps:
             self.evaluation.start(self.published)
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self) -> None:
         start = time.monotonic()
         progress = self.progress
         state = CheckpointState(
@@ -279,12 +316,9 @@ class TrainingLoop:
             recipe=self.recipe.model_dump(mode="json"),
         )
         snapshot = ray.get(self.published.snapshot)
-        path = write_checkpoint(self.folder.checkpoints, snapshot, self.learner.optimizer_arrays(), state)
-        prune_checkpoints(self.folder.checkpoints, self.recipe.checkpoint.keep)
-        self.folder.event("checkpoint", step=progress.step, path=str(path))
+        self.checkpoints.write(snapshot, self.learner.optimizer_arrays(), state)
         self.measurements.checkpointed(progress.step, time.monotonic() - start)
         self._idle_since = time.monotonic()
-        return path
 
 
 def _stage_sums(receipts: Iterable[GroupReceipt]) -> dict[str, float]:

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 
 from common.atomic import write_json
 from common.errors import CheckpointError
 from common.models.llamagen.checkpoints import save_weights
 from common.types import WeightSnapshot
+from common.weights.snapshot import snapshot_of
 
 log = logging.getLogger("vapi.checkpoint")
 
@@ -31,6 +33,7 @@ POLICY, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
+FILES = (POLICY, OPTIMIZER, STATE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,16 @@ class CheckpointState:
     recipe: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run goes on from."""
+
+    path: Path
+    state: CheckpointState
+    weights: WeightSnapshot
+    optimizer: Mapping[str, np.ndarray]
+
+
 def write_checkpoint(
     folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
 ) -> Path:
@@ -56,18 +69,15 @@ def write_checkpoint(
     save_weights(_tensors(snapshot), temporary / POLICY)
     save_file({name: np.ascontiguousarray(array) for name, array in optimizer.items()}, temporary / OPTIMIZER)
     write_json(temporary / STATE, asdict(state))
-    digests = {name: _digest(temporary / name) for name in (POLICY, OPTIMIZER, STATE)}
+    digests = {name: _digest(temporary / name) for name in FILES}
     write_json(temporary / MANIFEST, digests)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     return final
 
 
-def read_checkpoint(path: Path) -> tuple[CheckpointState, dict[str, np.ndarray]]:
-    """The state and the optimizer's arrays of a checkpoint, its digests verified. Raises CheckpointError.
-
-    The weights are read by `load_weights`, which accepts the folder.
-    """
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Everything in a checkpoint, its digests verified. Raises CheckpointError."""
     if not (path / MANIFEST).is_file():
         raise CheckpointError(
             f"{path} is no complete checkpoint: {MANIFEST} is missing; set resume to a folder such as "
@@ -79,7 +89,8 @@ def read_checkpoint(path: Path) -> tuple[CheckpointState, dict[str, np.ndarray]]
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
     state = CheckpointState(**json.loads((path / STATE).read_text()))
-    return state, load_file(path / OPTIMIZER)
+    weights = snapshot_of(load_tensors(path / POLICY), state.version, state.step)
+    return Checkpoint(path, state, weights, load_file(path / OPTIMIZER))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -102,12 +113,14 @@ def _complete(folder: Path) -> list[Path]:
     """Checkpoints with a manifest, by rising step."""
     if not folder.is_dir():
         return []
-    steps = {
-        path: int(match[1])
-        for path in folder.iterdir()
-        if (match := re.fullmatch(r"step-(\d{6,})", path.name)) and (path / MANIFEST).is_file()
-    }
-    return sorted(steps, key=lambda path: steps[path])
+    found = [path for path in folder.iterdir() if step_of(path.name) >= 0 and (path / MANIFEST).is_file()]
+    return sorted(found, key=lambda path: step_of(path.name))
+
+
+def step_of(name: str) -> int:
+    """The step in a checkpoint's folder name; -1 where it is not one."""
+    match = re.fullmatch(r"step-(\d{6,})", name)
+    return int(match[1]) if match else -1
 
 
 def _damaged_file(path: Path) -> str | None:
@@ -116,7 +129,7 @@ def _damaged_file(path: Path) -> str | None:
         digests = json.loads((path / MANIFEST).read_text())
     except ValueError:
         return MANIFEST
-    for name in (POLICY, OPTIMIZER, STATE):
+    for name in FILES:
         if not (path / name).is_file() or _digest(path / name) != digests.get(name):
             return name
     return None

@@ -21,7 +21,7 @@ from common.memory import gpu_peak_bytes, resident_bytes
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
-from common.weights.snapshot import take_snapshot
+from common.weights.snapshot import load_snapshot, take_snapshot
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
@@ -29,7 +29,6 @@ from learner.train_step import StepSums, Trainer
 
 log = logging.getLogger("vapi.learner")
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
 
 
@@ -53,15 +52,15 @@ class RankDescription:
 
 
 class LearnerActor:
-    def __init__(self, recipe: Recipe, checkpoint: str | None):
-        """`checkpoint` is a run's checkpoint folder to take the weights from; None takes the recipe's."""
+    def __init__(self, recipe: Recipe):
         set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
-        policy = load_policy(recipe, self._device, checkpoint)
+        policy = load_policy(recipe, self._device)
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
         self._rank, self._num_ranks = 0, 1
+        self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
     def describe(self) -> RankDescription:
         return RankDescription(ray.util.get_node_ip_address(), os.getpid())
@@ -95,7 +94,7 @@ class LearnerActor:
 
     def _form(self, rank: int, num_ranks: int, store: dist.TCPStore) -> None:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=self._timeout)
         self._rank, self._num_ranks = rank, num_ranks
         log_context(role=f"rank-{rank}", step=self._trainer.step)
         log.info("one of %d ranks, on %s", num_ranks, self._device)
@@ -142,8 +141,10 @@ class LearnerActor:
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
 
-    def resume(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up the optimizer state and the step of a checkpoint, or of another rank."""
+    def resume(self, step: int, arrays: Mapping[str, np.ndarray], weights: WeightSnapshot | None = None) -> None:
+        """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
+        if weights is not None:
+            load_snapshot(self._trainer.policy, weights)
         load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
         self._trainer.step = step
         log_context(step=step)

@@ -1,6 +1,6 @@
 """The learner's ranks as one: steps them together, and does a step again that a dying rank broke off."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import ray
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DivergedError
 from common.types import StepReport
+from learner.checkpoint import Checkpoint
 from learner.learner_actor import RankReport
 from learner.rank_group import LOSSES, POLL_SECONDS, RankGroup
 from learner.shares import share
@@ -21,15 +22,16 @@ def _ignore(kind: str, **facts: Any) -> None:
 
 
 class LearnerGroup:
-    def __init__(self, recipe: Recipe, checkpoint: str | None, on_event: Callable[..., None] = _ignore):
-        """Ask for the ranks; they load in parallel. `checkpoint` is a folder to take the weights from.
+    def __init__(self, recipe: Recipe, on_event: Callable[..., None] = _ignore):
+        """Ask for the ranks; they load in parallel.
 
-        `on_event` is told of "rank_joined" and "rank_lost", with facts. Every method that waits for ranks may
-        raise LearnerLostError where none is left, and ClusterError after more losses than learner.max_restarts.
+        `on_event` is told of "rank_joined", "rank_pending" and "rank_lost", with facts. Every method that waits
+        for ranks may raise LearnerLostError where none is left, and ClusterError after more losses than
+        learner.max_restarts.
         """
         self._recipe = recipe
         self._on_wait: Callable[[], None] = lambda: None
-        self._ranks = RankGroup(recipe, checkpoint, on_event)
+        self._ranks = RankGroup(recipe, on_event)
         self._tables: list[tuple[Any, int]] = []  # of the running step: what it takes to do it again
         self._running: list[ray.ObjectRef] = []
         self._step = 0
@@ -43,14 +45,15 @@ class LearnerGroup:
         self._on_wait = on_wait
         self._ranks.wait_ready(timeout_seconds, on_wait)
 
-    def resume(self, step: int, optimizer: Mapping[str, np.ndarray]) -> None:
-        """Take up a checkpoint's optimizer state on every rank."""
-        reference = ray.put(dict(optimizer))
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint on every rank."""
+        step = checkpoint.state.step
+        optimizer, weights = ray.put(dict(checkpoint.optimizer)), ray.put(checkpoint.weights)
         try:
-            ray.get([rank.resume.remote(step, reference) for rank in self._ranks.handles])
+            ray.get([rank.resume.remote(step, optimizer, weights) for rank in self._ranks.handles])
         except LOSSES:
             self._ranks.recover(self._step)
-            self.resume(step, optimizer)
+            self.resume(checkpoint)
         self._step = step
 
     def start_step(self, tables: Sequence[tuple[Any, int]]) -> None:

@@ -5,6 +5,7 @@ between two steps: DDP gives it the weights of the first rank, which gives it op
 first rank is always one that lived through what happened, and of several the one that got furthest.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -14,12 +15,14 @@ import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, first_line
-from learner.learner_actor import COLLECTIVE_TIMEOUT, LearnerActor, RankDescription
+from common.placement_text import needs_text
+from learner.learner_actor import LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
+log = logging.getLogger("vapi.learner")
+
 POLL_SECONDS = 0.5
-# A living rank answers at the latest when the collective that it waits in has given up
-ANSWER_SECONDS = COLLECTIVE_TIMEOUT.total_seconds() + 60
+OVERDUE_SECONDS = 30.0  # of a rank that is not ready: it is reported, and waited for
 
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 LOSSES = (*DEATHS, PeerLostError, ray.exceptions.GetTimeoutError)
@@ -35,14 +38,16 @@ class _Rank:
 
 
 class RankGroup:
-    def __init__(self, recipe: Recipe, checkpoint: str | None, on_event: Callable[..., None]):
+    def __init__(self, recipe: Recipe, on_event: Callable[..., None]):
         """Ask for the ranks; they load in parallel. `on_event` is told of ranks that come and go."""
         self._recipe = recipe
         self._on_event = on_event
         self._on_wait: Callable[[], None] = lambda: None
-        self._members = [self._start(checkpoint) for _ in range(recipe.learner.num_ranks)]
+        self._members = [self._start() for _ in range(recipe.learner.num_ranks)]
         self._newcomers: list[_Rank] = []
         self._num_losses = 0
+        # A living rank answers at the latest when the collective that it waits in has given up
+        self._answer_seconds = recipe.learner.collective_timeout_seconds + 60
 
     def __len__(self) -> int:
         return len(self._members)
@@ -55,17 +60,19 @@ class RankGroup:
     def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
         """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error.
 
-        `on_wait` is called now and then in this and later waits.
+        Ranks that take long are reported. `on_wait` is called now and then in this and later waits.
         """
         self._on_wait = on_wait
         descriptions = [rank.description for rank in self._members]
-        missing = self.wait(descriptions, timeout_seconds)
+        patience = min(OVERDUE_SECONDS, timeout_seconds)
+        missing = self.wait(descriptions, patience)
         if missing:
-            learner = self._recipe.learner
+            self._report_overdue(missing, patience)
+            missing = self.wait(descriptions, timeout_seconds - patience)
+        if missing:
             raise ClusterError(
                 f"{len(missing)} of {len(descriptions)} learner ranks were not ready within {timeout_seconds:.0f} "
-                f"s: each needs {learner.num_cpus:g} CPU and {learner.num_gpus:g} GPU; lower learner.num_ranks or "
-                "add nodes"
+                f"s: each needs {self._needs()}; lower learner.num_ranks or what a rank needs, or add nodes"
             )
         ray.get(descriptions)
         self._form(self._members, lagging=[])
@@ -122,7 +129,7 @@ class RankGroup:
         while True:
             answer = getattr(self._members[0].handle, method).remote(*arguments)
             try:
-                ray.get(answer, timeout=ANSWER_SECONDS)
+                ray.get(answer, timeout=self._answer_seconds)
             except LOSSES:
                 self.recover(step)
             else:
@@ -134,27 +141,39 @@ class RankGroup:
         for rank in (*self._members, *self._newcomers):
             ray.kill(rank.handle)
 
-    def _start(self, checkpoint: str | None) -> _Rank:
+    def _start(self) -> _Rank:
         learner = self._recipe.learner
-        options = _RemoteLearner.options(num_cpus=learner.num_cpus, num_gpus=learner.num_gpus)
-        handle = options.remote(self._recipe, checkpoint)
+        options = _RemoteLearner.options(
+            num_cpus=learner.num_cpus, num_gpus=learner.num_gpus, label_selector=learner.label_selector
+        )
+        handle = options.remote(self._recipe)
         return _Rank(handle, handle.describe.remote())
+
+    def _report_overdue(self, missing: Sequence[ray.ObjectRef], seconds: float) -> None:
+        for index, rank in enumerate(self._members):
+            if rank.description in missing:
+                log.warning("rank %d is not ready after %.0f s: it waits for %s", index, seconds, self._needs())
+                self._on_event("rank_pending", rank=index, needs=self._needs())
+
+    def _needs(self) -> str:
+        learner = self._recipe.learner
+        return needs_text(learner.num_cpus, learner.num_gpus, learner.label_selector, ray.available_resources())
 
     def _form(self, members: list[_Rank], lagging: Sequence[_Rank]) -> None:
         """Make `members` the group, in this order, and give the state of the first to those `lagging`."""
         self._members = members
         first = members[0].handle
-        address = ray.get(first.open_store.remote(len(members)), timeout=ANSWER_SECONDS)
+        address = ray.get(first.open_store.remote(len(members)), timeout=self._answer_seconds)
         joins = [rank.handle.join.remote(index, len(members), *address) for index, rank in enumerate(members)]
-        ray.get(joins, timeout=ANSWER_SECONDS)
+        ray.get(joins, timeout=self._answer_seconds)
         if lagging:
             step, optimizer = first.step.remote(), first.optimizer_arrays.remote()
-            ray.get([rank.handle.resume.remote(step, optimizer) for rank in lagging], timeout=ANSWER_SECONDS)
+            ray.get([rank.handle.resume.remote(step, optimizer) for rank in lagging], timeout=self._answer_seconds)
 
     def _living(self, step: int) -> dict[_Rank, int]:
         """How many steps each living rank has done; the others are given up, and replacements asked for."""
         answers = {rank: rank.handle.step.remote() for rank in self._members}
-        self.wait(list(answers.values()), ANSWER_SECONDS)
+        self.wait(list(answers.values()), self._answer_seconds)
         errors = {rank: _error(answer) for rank, answer in answers.items()}
         lost = {rank: error for rank, error in errors.items() if error is not None}
         if len(lost) == len(self._members):
@@ -177,7 +196,7 @@ class RankGroup:
                 f"{self._num_losses} learner ranks were lost, more than learner.max_restarts "
                 f"({self._recipe.learner.max_restarts}): see events.jsonl for the reasons"
             )
-        self._newcomers.append(self._start(None))  # the weights that it loads are replaced when it joins
+        self._newcomers.append(self._start())  # the weights that it loads are replaced when it joins
 
     def _tell_lost(self, rank: _Rank, error: Exception, step: int) -> None:
         is_member = rank in self._members  # and no replacement that could not load

@@ -78,7 +78,12 @@ class LearnerSection(Section):
     """A step whose gradient is no finite number updates nothing; this many in a row end the run."""
     max_restarts: int = Field(default=10, ge=0)
     """Learner ranks that may be replaced after a loss before the run fails."""
+    collective_timeout_seconds: float = Field(default=600.0, gt=0)
+    """How long a rank waits for the others in a collective. One that hangs, or whose node vanished without a
+    word, holds up the others this long before they go on without it."""
     num_cpus: float = Field(default=1, gt=0)
     """CPUs a rank reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs a rank reserves in Ray."""
+    label_selector: dict[str, str] = Field(default_factory=dict)
+    """Node labels that a rank's node must have, such as {ray.io/accelerator-type: H100}."""

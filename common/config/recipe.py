@@ -24,6 +24,7 @@ from common.config.service import (
     RaySection,
     RunSection,
 )
+from common.config.tracking import TrackingSection
 
 PolicySpec = LlamaGenPolicySpec
 TokenizerSpec = LlamaGenTokenizerSpec
@@ -72,6 +73,8 @@ class Recipe(Section):
     """The Prometheus endpoint."""
     log: LogSection = LogSection()
     """Log lines."""
+    tracking: TrackingSection = TrackingSection()
+    """TensorBoard, Weights & Biases, MLflow."""
     ray: RaySection = RaySection()
     """The local Ray."""
     sampling: SamplingSection = SamplingSection()

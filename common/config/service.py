@@ -85,6 +85,9 @@ class CheckpointSection(Section):
     """Steps between checkpoints; the last step always leaves one."""
     keep: int = Field(default=2, gt=0)
     """Newest checkpoints kept."""
+    url: str | None = None
+    """Where each checkpoint is copied to, as URL/NAME/step-…: any URL that fsspec knows, such as s3://bucket/runs.
+    A run whose folder has no checkpoint goes on from there."""
 
 
 class MetricsSection(Section):

@@ -24,16 +24,16 @@ TokenizerModule = VQTokenizer
 PerceptualSpec = LpipsSpec | ShiftTolerantLpipsSpec
 
 
-def _lpips(spec: LpipsSpec) -> PerceptualMetric:
+def _lpips(spec: LpipsSpec, *, trained: bool) -> PerceptualMetric:
     from common.models.lpips_metric import LpipsMetric
 
-    return LpipsMetric(spec)
+    return LpipsMetric(spec, trained=trained)
 
 
-def _shift_tolerant_lpips(spec: ShiftTolerantLpipsSpec) -> PerceptualMetric:
+def _shift_tolerant_lpips(spec: ShiftTolerantLpipsSpec, *, trained: bool) -> PerceptualMetric:
     from common.models.shift_tolerant_lpips import ShiftTolerantLpips
 
-    return ShiftTolerantLpips(spec)
+    return ShiftTolerantLpips(spec, trained=trained)
 
 
 POLICIES: dict[str, Callable[..., PolicyModule]] = {"llamagen": LlamaGenTransformer}
@@ -55,6 +55,6 @@ def build_tokenizer(spec: TokenizerSpec, *, image_size: int) -> TokenizerModule:
     return TOKENIZERS[spec.family](spec, image_size=image_size)
 
 
-def build_perceptual_metric(spec: PerceptualSpec) -> PerceptualMetric:
-    """A `PerceptualMetric` with its trained weights."""
-    return PERCEPTUAL_METRICS[spec.family](spec)
+def build_perceptual_metric(spec: PerceptualSpec, *, trained: bool = True) -> PerceptualMetric:
+    """A `PerceptualMetric` with its trained weights; without `trained` good for counting its work only."""
+    return PERCEPTUAL_METRICS[spec.family](spec, trained=trained)

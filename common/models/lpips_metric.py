@@ -36,20 +36,23 @@ class LpipsMetric(nn.Module):
     The constructor raises CheckpointError where the trunk is missing or of another network.
     """
 
-    def __init__(self, spec: LpipsSpec) -> None:
+    def __init__(self, spec: LpipsSpec, *, trained: bool = True) -> None:
+        """Without `trained` the trunk is left random and no file is needed: enough to count its work."""
         super().__init__()
-        trunk = _read_trunk(spec)
+        trunk = _read_trunk(spec) if trained else None
         # Random weights first, which the trunk replaces: lpips itself can only download. The numbers drawn
         # for them must not move the caller's, and lpips builds them by a deprecated argument.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchvision")
             network = lpips.LPIPS(net=spec.net, pnet_rand=True, verbose=False)
         stages = [getattr(network.net, f"slice{k + 1}") for k in range(network.net.N_slices)]
-        _load_trunk(stages, trunk, spec)
+        if trunk is not None:
+            _load_trunk(stages, trunk, spec)
         self.scaling = network.scaling_layer
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ParameterList([head.model[-1].weight.detach().flatten() for head in network.lins])
-        self.to(memory_format=torch.channels_last)
+        if trained:
+            self.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 

@@ -33,11 +33,20 @@ class ShiftTolerantLpips(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, spec: ShiftTolerantLpipsSpec) -> None:
+    def __init__(self, spec: ShiftTolerantLpipsSpec, *, trained: bool = True) -> None:
+        """Without `trained` no file is needed and the weights mean nothing: enough to count its work."""
         super().__init__()
         self.net = spec.net
-        with torch.device("meta"):  # no memory, and no draw from the global random numbers
+        with torch.device("meta" if trained else torch.get_default_device()):  # meta: no memory, no random draw
             self.stages = _alexnet_stages() if spec.net == "alex" else _vgg16_stages()
+        if trained:
+            self._load(spec)
+        else:
+            self._leave_untrained()
+        self.requires_grad_(False)
+        self.eval()
+
+    def _load(self, spec: ShiftTolerantLpipsSpec) -> None:
         path = weights_file(spec)
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -55,8 +64,15 @@ class ShiftTolerantLpips(nn.Module):
             ) from error
         self.heads = nn.ParameterList(heads)
         self.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
-        self.requires_grad_(False)
-        self.eval()
+
+    def _leave_untrained(self) -> None:
+        self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("scale", torch.ones(1, 3, 1, 1))
+        last = [
+            [layer for layer in stage.children() if isinstance(layer, nn.Conv2d)][-1]
+            for stage in self.stages.children()
+        ]
+        self.heads = nn.ParameterList(torch.zeros(conv.out_channels) for conv in last)
 
     def reference_features(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Unit-length features of the source images, one tensor [B, C, H, W] a stage.

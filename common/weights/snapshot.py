@@ -1,5 +1,6 @@
 """A policy's weights as numpy arrays: what travels to the actors, and the digest of what was trained."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 import numpy as np
@@ -10,10 +11,15 @@ from common.types import WeightSnapshot
 
 
 def take_snapshot(policy: nn.Module, version: int, step: int) -> WeightSnapshot:
-    """Copies of the policy's weights on the CPU. bfloat16, which numpy lacks, travels as its int16 bits."""
+    """Copies of the policy's weights. bfloat16, which numpy lacks, travels as its int16 bits."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
+    return snapshot_of(tensors, version, step)
+
+
+def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int, step: int) -> WeightSnapshot:
+    """Copies of weights that are on the CPU."""
     arrays, bfloat16_names = {}, set()
-    for name, tensor in policy.state_dict().items():
-        tensor = tensor.detach().cpu()
+    for name, tensor in tensors.items():
         if tensor.dtype == torch.bfloat16:
             bfloat16_names.add(name)
             tensor = tensor.view(torch.int16)

@@ -24,7 +24,7 @@ def problems(recipe: Recipe) -> dict[str, str]:
 
 def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     findings = list(check(recipe))
-    assert [finding.problem for finding in findings] == [None] * 8
+    assert [finding.problem for finding in findings] == [None] * 9
     details = {finding.subject: finding.detail for finding in findings}
     assert details.pop("profile").startswith("corrected: no dropout; actors drop 0% of the conditions")
     assert details == {
@@ -34,6 +34,7 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
         "perceptual": "not used (reward.lpips_weight is 0)",
         "features": "not used (evaluation.enabled is false)",
         "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
+        "checkpoints": "every 50 steps, the 2 newest kept in the run folder",
         "resources": "1 reward actors and 1 learner ranks: 2 CPU and 0 GPU in all",
     }
     require_sound(recipe)

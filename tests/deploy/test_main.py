@@ -89,12 +89,13 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
             "perceptual",
             "features",
             "buffer",
+            "tracking",
             "resources",
         )
     ]
     assert main(["check", recipe_file, "policy.checkpoint=gone.pt"]) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 4
+    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 5
     assert "There is no policy weights file" in lines[3]
 
 

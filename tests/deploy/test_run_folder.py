@@ -1,6 +1,7 @@
 """The run folder: which one a run gets, what it resumes from, and what is written there."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
-from common.errors import RecipeError
+from common.errors import CheckpointError, RecipeError
 from common.types import WeightSnapshot
 from deploy.run_folder import RunFolder, open_run_folder
-from learner.checkpoint import POLICY, CheckpointState, write_checkpoint
+from learner.checkpoint import POLICY, CheckpointState, read_checkpoint, write_checkpoint
+from learner.remote_checkpoints import RemoteCheckpoints
 
 
 def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
@@ -60,6 +62,49 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_of_the_run(recipe: Recip
     assert opened(recipe, "auto") == ("try", older)
 
 
+def test_auto_begins_again_in_the_folder_of_a_run_that_ended_before_its_first_checkpoint(recipe: Recipe) -> None:
+    folder, _ = open_run_folder(recipe)
+    folder.event("started")
+    assert opened(recipe, "auto") == ("try", None)
+    folder.summary({"status": "failed"})
+    assert opened(recipe, "auto") == ("try", None)
+    assert opened(recipe, "never") == ("try-2", None)
+    folder.summary({"status": "succeeded"})
+    assert opened(recipe, "auto") == ("try-2", None)
+
+
+def test_auto_takes_the_newer_of_the_folders_checkpoint_and_the_one_at_the_url(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = with_changes(recipe, {"checkpoint.url": (tmp_path / "store").as_uri()})
+    newer, older = checkpoint(recipe, 9), checkpoint(recipe, 5)
+    RemoteCheckpoints((tmp_path / "store" / "try").as_uri()).upload(newer)
+    shutil.rmtree(newer)
+    assert opened(recipe, "auto") == ("try", newer)
+    assert read_checkpoint(newer).state.step == 9
+    tenth = checkpoint(recipe, 10)
+    assert opened(recipe, "auto") == ("try", tenth)
+    shutil.rmtree(older.parents[1])  # another machine
+    assert opened(recipe, "auto") == ("try", newer)
+
+
+def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_another_at_the_url(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = with_changes(recipe, {"checkpoint.url": (tmp_path / "store").as_uri()})
+    RemoteCheckpoints((tmp_path / "store" / "try").as_uri()).upload(checkpoint(recipe, 9, name="other"))
+    with pytest.raises(RecipeError, match=r"holds step-000009 of another run try: set another run\.name"):
+        opened(recipe, "never")
+
+
+def test_a_url_to_resume_from_is_copied_into_the_runs_folder(recipe: Recipe, tmp_path: Path) -> None:
+    RemoteCheckpoints((tmp_path / "store").as_uri()).upload(checkpoint(recipe, 9, name="other"))
+    name, path = opened(recipe, f"{(tmp_path / 'store').as_uri()}/step-000009")
+    assert (name, path) == ("try", Path(recipe.run.dir) / "try" / "checkpoints" / "step-000009")
+    with pytest.raises(CheckpointError, match="step-000008 is no complete checkpoint"):
+        opened(recipe, f"{(tmp_path / 'store').as_uri()}/step-000008")
+
+
 def test_a_path_goes_on_from_there_in_the_runs_own_folder(recipe: Recipe) -> None:
     path = checkpoint(recipe, 50, name="other")
     assert opened(recipe, str(path)) == ("try", path)
@@ -99,12 +144,14 @@ def test_metrics_and_events_are_a_line_each(tmp_path: Path) -> None:
 
 def test_a_resumed_run_forgets_the_metrics_of_the_steps_it_does_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.drop_metrics_from(3)  # nothing there yet
+    folder.go_back_to(3)  # nothing there yet
     for step in range(1, 7):
         folder.metrics({"step": step})
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')  # killed while it wrote
-    folder.drop_metrics_from(3)
+    folder.summary({"status": "stopped"})
+    folder.go_back_to(3)
+    assert not (folder.path / "summary.json").exists()
     folder.metrics({"step": 4})
     lines = (folder.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
@@ -124,3 +171,12 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert json.loads(line, parse_constant=pytest.fail) == {
         "step": 1, "loss": None, "grad_norm": None, "reward_mean": 0.5
     }  # fmt: skip
+
+
+def test_the_newest_events_are_at_hand_without_the_routine(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for number in range(8):
+        folder.event("actor_left", actor=f"actor-{number}")
+        folder.event("step_learned", step=number, tickets=[])
+        folder.event("checkpoint", step=number, path="")
+    assert [event["actor"] for event in folder.recent_events] == [f"actor-{number}" for number in range(2, 8)]

@@ -65,7 +65,8 @@ each_file = pytest.mark.parametrize("name", [POLICY, OPTIMIZER, STATE])
 def test_state_optimizer_and_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
     path = write(tmp_path, step=3, seed=1)
     assert path == tmp_path / "step-000003"
-    saved, arrays = read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    saved, arrays = checkpoint.state, checkpoint.optimizer
     assert saved == state(3)
     assert arrays.keys() == MOMENTS.keys()
     for name, array in MOMENTS.items():
@@ -152,7 +153,7 @@ def test_a_checkpoint_that_fails_to_be_replaced_stays(tmp_path: Path, monkeypatc
     monkeypatch.setattr("learner.checkpoint.save_file", disk_full)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path, step=3)
-    assert read_checkpoint(path)[0] == state(3)
+    assert read_checkpoint(path).state == state(3)
 
 
 def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:

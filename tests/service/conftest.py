@@ -1,5 +1,6 @@
 """Recipes for real runs of the tiny models."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from deploy.training_loop import TrainingLoop
 from tests.conftest import TINY_RECIPE
 
 
@@ -30,6 +32,23 @@ def small_run(tiny_weights: Path, tmp_path: Path):
         return with_changes(recipe, own | (changes or {}))
 
     return make
+
+
+@pytest.fixture
+def at_steps(monkeypatch):
+    """at_steps({3: act}) has `act(loop)` called once the step is learned."""
+
+    def install(acts: dict[int, Callable]) -> None:
+        record = TrainingLoop._record
+
+        def recording(loop, report, *rest):
+            record(loop, report, *rest)
+            if report.step in acts:
+                acts[report.step](loop)
+
+        monkeypatch.setattr(TrainingLoop, "_record", recording)
+
+    return install
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Actors come, go and die in mid-run; at staleness 0 the weights stay those of an undisturbed run."""
 
-import json
 import os
+import re
 import signal
 import threading
 import time
@@ -9,40 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
-import deploy.training_loop
+from actors import rollout_pool
+from actors.rollout_actor import READING, RolloutActor
 from deploy.driver import train
 from deploy.local_run import run_local
+from learner import rank_group
+from learner.learner_actor import LearnerActor
+from tests.service.reading import digest, events, learned_tickets, lines
 
 pytestmark = pytest.mark.ray
 
 STEPS = {"learner.num_steps": 12}
-
-
-def events(run: Path, kind: str) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == kind]
-
-
-def digest(run: Path) -> str:
-    return json.loads((run / "summary.json").read_text())["weights_sha256"]
-
-
-@pytest.fixture
-def at_steps(monkeypatch):
-    """at_steps({3: act}) has `act(loop)` called once the step is learned."""
-
-    def install(acts: dict[int, Callable]) -> None:
-        record = deploy.training_loop.TrainingLoop._record
-
-        def recording(loop, report, *rest):
-            record(loop, report, *rest)
-            if report.step in acts:
-                acts[report.step](loop)
-
-        monkeypatch.setattr(deploy.training_loop.TrainingLoop, "_record", recording)
-
-    return install
 
 
 def kill(actor: str) -> Callable:
@@ -53,6 +32,10 @@ def kill(actor: str) -> Callable:
     return act
 
 
+def scale(count: int) -> Callable:
+    return lambda loop: loop._scale(count, "the test wants it")
+
+
 def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at_steps):
     expected = digest(run_local(small_run("local", STEPS)).path)
 
@@ -60,8 +43,13 @@ def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at
     killed = train(small_run("killed", {"actors.count": 2} | STEPS)).folder.path
     assert digest(killed) == expected
     assert len(events(killed, "actor_lost")) == 2
-    learned = [ticket for event in events(killed, "step_learned") for ticket in event["tickets"]]
-    assert sorted(learned) == list(range(12 * 4))
+    assert learned_tickets(killed) == list(range(12 * 4))
+
+    at_steps({3: scale(3), 7: scale(2)})
+    scaled = train(small_run("scaled", {"actors.num_cpus": 0.25} | STEPS)).folder.path
+    assert digest(scaled) == expected
+    assert [event["after"] for event in events(scaled, "scaled")] == [3, 2]
+    assert learned_tickets(scaled) == list(range(12 * 4))
 
 
 def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run, at_steps):
@@ -78,18 +66,47 @@ def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run
     (lost,) = events(run, "learner_lost")
     assert lost["resumed_from"].endswith("step-000005")
     assert digest(run) == expected
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines(run / "metrics.jsonl")] == list(range(1, 13))
+    assert learned_tickets(run) == list(range(12 * 4))
 
 
-def test_a_starving_learner_gets_another_actor_by_itself(small_run):
-    steps = {"learner.num_steps": 60}
-    run = train(small_run("auto", {"actors.autoscale": {"max": 2}} | steps)).folder.path
-    (scaled,) = events(run, "scaled")
-    assert (scaled["before"], scaled["after"]) == (1, 2)
-    assert scaled["reason"].startswith("the learner waited ")
-    assert len(events(run, "actor_joined")) == 2
-    assert digest(run) == digest(run_local(small_run("local", steps)).path)
+def test_slow_actors_get_another_and_fast_ones_that_fill_the_buffer_lose_it_again(
+    small_run, at_steps, monkeypatch, tmp_path
+):
+    """First the actors are slow; once there is a second, the learner is."""
+    actors_are_slow, steps = tmp_path / "actors_are_slow", range(1, 400)
+    actors_are_slow.touch()
+
+    class DelayedActor(RolloutActor):
+        def roll_out(self, *arguments):
+            time.sleep(0.5 if actors_are_slow.exists() else 0)
+            return super().roll_out(*arguments)
+
+    class DelayedLearner(LearnerActor):
+        def train(self, *arguments):
+            time.sleep(0 if actors_are_slow.exists() else 1.5)
+            return super().train(*arguments)
+
+    remote_actor = ray.remote(concurrency_groups={READING: 1})(DelayedActor)
+    monkeypatch.setattr(rollout_pool, "_RemoteActor", remote_actor)
+    monkeypatch.setattr(rank_group, "_RemoteLearner", ray.remote(DelayedLearner))
+
+    def see(loop) -> None:
+        scaled = events(loop.folder.path, "scaled")
+        if len(loop.pool) == 2:
+            actors_are_slow.unlink(missing_ok=True)
+        if len(scaled) == 2:
+            loop.stop_signal = signal.SIGTERM
+
+    at_steps(dict.fromkeys(steps, see))
+    changes = {"learner.num_steps": len(steps), "buffer.max_staleness": 1, "actors.autoscale": {"max": 2}}
+    run = train(small_run("auto", changes)).folder.path
+    up, down = events(run, "scaled")
+    assert (up["before"], up["after"], down["before"], down["after"]) == (1, 2, 2, 1)
+    assert re.fullmatch(r"the learner waited \d+% of each of 3 steps", up["reason"])
+    assert re.fullmatch(
+        r"the learner waited [01]% of each of 3 steps, and the buffer was \d+% full", down["reason"]
+    )
 
 
 def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
@@ -127,5 +144,4 @@ def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
     assert outcome.summary["status"] == "stopped"
     steps = outcome.summary["steps"]
     assert digest(folder) == digest(run_local(small_run("local", {"learner.num_steps": steps})).path)
-    learned = [ticket for event in events(folder, "step_learned") for ticket in event["tickets"]]
-    assert sorted(learned) == list(range(steps * 4))
+    assert learned_tickets(folder) == list(range(steps * 4))

@@ -39,14 +39,14 @@ class Learner:
     def __init__(self, recipe: Recipe) -> None:
         self.events: list[dict[str, Any]] = []
         self.pids: list[int] = []  # by rank
-        self.group = LearnerGroup(recipe, None, on_event=self.note)
+        self.group = LearnerGroup(recipe, on_event=self.note)
         self.group.wait_ready(PATIENCE_SECONDS, lambda: None)
 
     def note(self, kind: str, **facts: Any) -> None:
         self.events.append({"kind": kind} | facts)
         if kind == "rank_joined":
             self.pids.insert(facts["rank"], facts["pid"])
-        else:
+        elif kind == "rank_lost":
             self.pids.remove(facts["pid"])
 
     def told(self, kind: str) -> list[dict[str, Any]]:

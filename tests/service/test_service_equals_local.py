@@ -1,6 +1,5 @@
 """What the service computes: at staleness 0 exactly what `local` does, whoever does the work."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,21 +7,13 @@ from safetensors.numpy import load_file
 
 from deploy.driver import train
 from deploy.local_run import run_local
+from tests.service.reading import events, learned_tickets, lines, summary
 
 pytestmark = pytest.mark.ray
 
 
 def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def events(folder: Path, kind: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == kind]
+    return lines(folder / "metrics.jsonl")
 
 
 def losses(folder: Path) -> list[float]:
@@ -66,8 +57,7 @@ def test_with_staleness_2_actors_work_ahead_and_no_group_is_older(small_run):
     assert max(staleness) <= 2
     assert staleness[0] == 0
     assert max(staleness) > 0, "actors never rolled out during an update"
-    learned = [ticket for event in events(folder, "step_learned") for ticket in event["tickets"]]
-    assert sorted(learned) == list(range(12 * recipe.tickets_per_step))
+    assert learned_tickets(folder) == list(range(12 * recipe.tickets_per_step))
 
 
 def test_a_broken_image_is_skipped_counted_and_named(small_run, digit_folder):
@@ -93,9 +83,9 @@ def test_scores_during_training_are_recorded_and_change_nothing(small_run):
         "sampling.batch_size": 5,
     }
     scored = train(small_run("scored", {"actors.count": 2} | evaluation)).folder.path
-    lines = [json.loads(line) for line in (scored / "evaluations.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [0, 2, 4, 5]
-    assert len({line["held_out_reward"] for line in lines}) == 4
+    evaluations = lines(scored / "evaluations.jsonl")
+    assert [line["step"] for line in evaluations] == [0, 2, 4, 5]
+    assert len({line["held_out_reward"] for line in evaluations}) == 4
     for step in (0, 2, 4, 5):
         assert (scored / "samples" / f"step-{step:06d}.png").is_file()
     assert summary(scored)["weights_sha256"] == summary(plain)["weights_sha256"]

@@ -1,0 +1,155 @@
+"""What the recipe's models have to do and to hold, counted on fake tensors by the code that will do it.
+
+Letters: B images of a ticket, G samples a group, T image tokens, D width of hidden states.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from actors.group_sampling import sample_groups
+from actors.pixel_reward import PixelReward
+from common.config.recipe import Recipe
+from common.device import autocast
+from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
+from deploy.planning.work_meter import WorkMeter
+from learner.token_logprobs import token_logprobs
+
+_CPU = torch.device("cpu")  # where fake tensors say that they are
+
+
+@dataclass(frozen=True)
+class ActorWork:
+    """Of a reward actor. FLOPs of one source image and its G samples; `peak_bytes` of each stage."""
+
+    encode: int
+    policy: int  # one forward, without the head
+    head: int  # the logits that samples are drawn from
+    decode: int  # G pictures
+    perceptual: int  # G samples and one reference
+    peak_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class MicroBatchBytes:
+    """Memory of a micro-batch in a learner rank, beside weights, gradients and optimizer state."""
+
+    kept: int  # activations that the backward pass needs
+    on_top: int  # at the worst moment: casts of the weights, some rows' logits, or a block computed again
+
+
+@dataclass(frozen=True)
+class LearnerWork:
+    """Of a learner rank. FLOPs of one image; bytes of one micro-batch."""
+
+    forward: int
+    backward: int
+    recomputed: int  # forward work done again in the backward pass
+    plain_bytes: MicroBatchBytes  # without compute.activation_checkpointing
+    checkpointed_bytes: MicroBatchBytes  # with it
+
+
+@dataclass(frozen=True)
+class Work:
+    actor: ActorWork
+    learner: LearnerWork
+    num_parameters: int  # of the policy
+    policy_bytes: int
+    frozen_bytes: int  # of tokenizer and perceptual metric
+
+
+def count_work(recipe: Recipe) -> Work:
+    with FakeTensorMode():
+        models = UntrainedModels.of(recipe)
+        actor = actor_work(recipe, models)
+        return Work(
+            actor=actor,
+            learner=learner_work(recipe, models, actor),
+            num_parameters=sum(parameter.numel() for parameter in models.policy.parameters()),
+            policy_bytes=size_bytes(models.policy),
+            frozen_bytes=size_bytes(models.tokenizer) + size_bytes(models.perceptual),
+        )
+
+
+def groups_scored_at_once(recipe: Recipe) -> int:
+    """Groups of a ticket whose samples `PixelReward` decodes together."""
+    return min(recipe.actors.images_per_ticket, max(1, recipe.reward.decode_batch_size // recipe.group.size))
+
+
+@torch.no_grad()
+def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
+    """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk."""
+    B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
+    num_scored = groups_scored_at_once(recipe)
+    reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
+    with WorkMeter() as meter:
+        pixels_BCHW = pixels(recipe, B)
+        with meter("encode"):
+            models.tokenizer.encode(pixels_BCHW)
+        with meter("policy"), autocast(recipe.compute, _CPU):
+            hidden_BTD = models.policy(condition(recipe, B), tokens(B, T - 1), head=False)
+        with meter("sample"), autocast(recipe.compute, _CPU):
+            sample_groups(models.policy.logits, hidden_BTD[:1], G, recipe.group.temperature, [torch.Generator()])
+        reward.terms(tokens(num_scored, G, T), pixels_BCHW[:num_scored], meter)
+    flops = meter.flops
+    return ActorWork(
+        encode=flops["encode"] // B,
+        policy=flops["policy"] // B,
+        head=flops["sample"],
+        decode=flops["decode"] // num_scored,
+        perceptual=flops["perceptual"] // num_scored,
+        peak_bytes=dict(meter.peak_bytes),
+    )
+
+
+def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> LearnerWork:
+    """The backward pass of a product is two products: it is taken for twice the forward, not run."""
+    rows_a_group = recipe.group.size if recipe.profile == "published" else 1
+    num_rows = recipe.learner.micro_batch_size * rows_a_group
+    plain = _micro_batch(recipe, models, num_rows, checkpointing=False)
+    checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
+    block_bytes = (plain.kept - checkpointed.kept) // recipe.policy.transformer.num_layers
+    logits_again = plain.head_flops // num_rows - 3 * actor.head
+    # The condition's embedder counts as a block here; a caption's is two thousandths of the whole.
+    blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0
+    return LearnerWork(
+        forward=rows_a_group * (actor.policy + actor.head),
+        backward=rows_a_group * 2 * (actor.policy + actor.head),
+        recomputed=rows_a_group * (logits_again + blocks_again),
+        plain_bytes=MicroBatchBytes(plain.kept, plain.on_top),
+        checkpointed_bytes=MicroBatchBytes(checkpointed.kept, max(checkpointed.on_top, block_bytes)),
+    )
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    kept: int
+    on_top: int
+    head_flops: int  # forward and backward of the head, with logits that are made twice
+
+
+def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, checkpointing: bool) -> _MicroBatch:
+    """Follows `Trainer`, up to where the backward pass leaves the head."""
+    N, T, policy = num_rows, recipe.num_tokens, models.policy
+    num_samples = 1 if recipe.profile == "published" else recipe.group.size
+    policy.activation_checkpointing = checkpointing
+    with WorkMeter() as meter:
+        with autocast(recipe.compute, _CPU):
+            hidden_NTD = policy(condition(recipe, N), tokens(N, T - 1), head=False)
+        kept, forward_peak = meter.live_bytes, meter.last_peak_bytes
+        leaf_NTD = hidden_NTD.detach().requires_grad_()
+        with meter("head"):
+            with autocast(recipe.compute, _CPU):
+                logprobs = token_logprobs(
+                    policy.logits,
+                    leaf_NTD,
+                    tokens(N, num_samples, T),
+                    tokens(N, T),
+                    recipe.group.temperature,
+                    recipe.learner.logit_rows,
+                )
+            (logprobs.samples_BGT.mean() + logprobs.targets_BT.mean()).backward()
+        policy.zero_grad(set_to_none=True)
+    peak = max(forward_peak, meter.peak_bytes["head"])
+    return _MicroBatch(kept, peak - kept, meter.flops["head"])

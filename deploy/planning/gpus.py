@@ -1,0 +1,82 @@
+"""What GPUs can do, by their makers' data sheets, and the share of it that this work is taken to reach."""
+
+from dataclasses import dataclass
+
+from common.errors import UserError
+
+TERA = 10**12
+GIGA = 10**9
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak rates without sparsity, FLOP a second; bytes are decimal."""
+
+    name: str
+    bfloat16: float  # tensor cores
+    tf32: float  # tensor cores: PyTorch's default for float32 convolutions
+    float32: float  # PyTorch's default for float32 matrix products
+    memory_bytes: int
+    bytes_per_second: float  # of its memory
+
+
+def _gpu(name: str, bfloat16: float, tf32: float, float32: float, gigabytes: int, gigabytes_a_second: int) -> Gpu:
+    return Gpu(
+        name, bfloat16 * TERA, tf32 * TERA, float32 * TERA, gigabytes * GIGA, gigabytes_a_second * float(GIGA)
+    )
+
+
+# From NVIDIA's data sheets: L4 (2023), A10 and A10G (2021), A40 (2020), L40S (2023), A100 SXM (2021), H100 SXM
+# (2023), H200 SXM (2024). Where a sheet gives tensor cores with sparsity only, half of that.
+GPUS = {
+    "l4": _gpu("NVIDIA L4, 24 GB", 121, 60, 30.3, 24, 300),
+    "a10": _gpu("NVIDIA A10, 24 GB", 125, 62.5, 31.2, 24, 600),
+    "a10g": _gpu("NVIDIA A10G, 24 GB", 70, 35, 35, 24, 600),
+    "a40": _gpu("NVIDIA A40, 48 GB", 149.7, 74.8, 37.4, 48, 696),
+    "l40s": _gpu("NVIDIA L40S, 48 GB", 362, 183, 91.6, 48, 864),
+    "a100-40gb": _gpu("NVIDIA A100 SXM, 40 GB", 312, 156, 19.5, 40, 1555),
+    "a100": _gpu("NVIDIA A100 SXM, 80 GB", 312, 156, 19.5, 80, 2039),
+    "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350),
+    "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800),
+}
+
+
+def gpu_named(name: str) -> Gpu:
+    """Raises UserError for a GPU that is not in the table."""
+    if name.lower() not in GPUS:
+        raise UserError(f"--gpu is {name}: the known ones are {', '.join(GPUS)}")
+    return GPUS[name.lower()]
+
+
+# Assumptions, not measurements. Eager kernels keep a GPU's multipliers idle while norms, activations and rotations
+# go through its memory; high-resolution feature maps more than a wide transformer.
+TRANSFORMER_UTILISATION = 0.35
+CONVOLUTION_UTILISATION = 0.25
+MEMORY_UTILISATION = 0.7  # of the memory's rate, in the optimizer step
+WEIGHTS_BYTES_PER_SECOND = 3e9  # a version of the weights from a GPU into the object store, or from there to one
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """The share of a GPU's peak rate that each kind of work reaches."""
+
+    transformer: float = TRANSFORMER_UTILISATION
+    convolution: float = CONVOLUTION_UTILISATION
+
+
+def utilisation_of(text: str | None) -> Utilisation:
+    """From `0.4`, for both, or `transformer=0.4,convolution=0.3`. Raises UserError."""
+    if text is None:
+        return Utilisation()
+    kinds = tuple(Utilisation.__dataclass_fields__)
+    pairs = [part.split("=") for part in text.split(",")] if "=" in text else [[kind, text] for kind in kinds]
+    try:
+        shares = {kind: float(share) for kind, share in pairs}
+        if not set(shares) <= set(kinds) or not all(0 < share <= 1 for share in shares.values()):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--utilisation is {text}: give a share above 0 and at most 1, as in 0.4, or one a kind, as in "
+            "transformer=0.4,convolution=0.3"
+        ) from None
+    return Utilisation(**shares)

@@ -1,0 +1,146 @@
+"""What each process holds on its GPU, whether it fits, and what to change where it does not."""
+
+from dataclasses import dataclass
+
+from common.config.recipe import Recipe
+from deploy.planning.counting import Work, groups_scored_at_once
+from deploy.planning.gpus import GIGA, Gpu
+
+CONTEXT_BYTES = GIGA  # CUDA's context and kernels of a process; assumed
+USABLE = 0.9  # of a GPU's memory; the rest is lost between the allocator's blocks, and on cuDNN's scratch; assumed
+_BYTES_A_NUMBER = 4  # weights, gradients and AdamW's state are float32
+
+_ACTOR_KEYS = {
+    "encode": "actors.images_per_ticket",
+    "policy": "actors.images_per_ticket",
+    "sample": "actors.images_per_ticket",
+    "decode": "reward.decode_batch_size",
+    "perceptual": "reward.decode_batch_size",
+}
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Bytes of one process. What comes and goes is counted at its worst moment, `working_stage`."""
+
+    policy: int
+    frozen: int  # tokenizer and perceptual metric
+    gradients: int
+    ddp_buckets: int  # DDP's copy of the gradients, on which ranks are averaged
+    adamw: int
+    activations: int  # kept for the backward pass of a micro-batch
+    working: int  # what else a stage makes
+    working_stage: str
+    context: int
+    limit: int  # USABLE of its GPU, or of its share of one
+    checkpointed_total: int = 0  # of a learner rank, were compute.activation_checkpointing on
+
+    @property
+    def total(self) -> int:
+        return self.fixed + self.activations + self.working
+
+    @property
+    def fixed(self) -> int:
+        """What no size of a batch changes."""
+        return self.policy + self.frozen + self.gradients + self.ddp_buckets + self.adamw + self.context
+
+
+def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
+    peaks = work.actor.peak_bytes
+    stage = max(peaks, key=lambda name: peaks[name])
+    return ProcessMemory(
+        policy=work.policy_bytes,
+        frozen=work.frozen_bytes,
+        gradients=0,
+        ddp_buckets=0,
+        adamw=0,
+        activations=0,
+        working=peaks[stage],
+        working_stage=stage,
+        context=CONTEXT_BYTES,
+        limit=_limit(gpu, recipe.actors.num_gpus),
+    )
+
+
+def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
+    one = work.num_parameters * _BYTES_A_NUMBER
+    sizes = work.learner
+    recipes_own = sizes.checkpointed_bytes if recipe.compute.activation_checkpointing else sizes.plain_bytes
+    activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
+    if one > activations + working:  # AdamW works with a square root of each number, when activations are gone
+        activations, working, stage = 0, one, "optimizer"
+    fixed = work.policy_bytes + 4 * one + CONTEXT_BYTES
+    checkpointed = sizes.checkpointed_bytes
+    return ProcessMemory(
+        policy=work.policy_bytes,
+        frozen=0,
+        gradients=one,
+        ddp_buckets=one,
+        adamw=2 * one,
+        activations=activations,
+        working=working,
+        working_stage=stage,
+        context=CONTEXT_BYTES,
+        limit=_limit(gpu, recipe.learner.num_gpus),
+        checkpointed_total=fixed + max(one, checkpointed.kept + checkpointed.on_top),
+    )
+
+
+def _limit(gpu: Gpu, num_gpus: float) -> int:
+    return int(USABLE * gpu.memory_bytes * share_of_gpu(num_gpus))
+
+
+def share_of_gpu(num_gpus: float) -> float:
+    """What a process has of one GPU; a process that reserves none is planned with a whole one."""
+    return num_gpus if 0 < num_gpus < 1 else 1.0
+
+
+def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
+    """What does not fit in a reward actor, and the key to change; None where all fits."""
+    if memory.total <= memory.limit:
+        return None
+    said = f"a reward actor needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
+    if memory.fixed > memory.limit:
+        return f"{said}, and its models alone {_gb(memory.fixed)}: {_larger_gpu('actors', recipe.actors.num_gpus)}"
+    key = _ACTOR_KEYS[memory.working_stage]
+    if key == "actors.images_per_ticket":
+        return f"{said}, most at `{memory.working_stage}`: lower {key} ({recipe.actors.images_per_ticket})"
+    at_once = groups_scored_at_once(recipe) * recipe.group.size
+    if at_once > recipe.group.size:
+        return f"{said}, most at `{memory.working_stage}`: lower {key} ({at_once} pictures at once)"
+    bfloat16 = "set reward.decode_dtype=bfloat16, or " if _decodes_float32(recipe, memory) else ""
+    larger = _larger_gpu("actors", recipe.actors.num_gpus)
+    return f"{said}, most at `{memory.working_stage}` of one group: {bfloat16}{larger}"
+
+
+def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:
+    return memory.working_stage == "decode" and recipe.reward.decode_dtype == "float32"
+
+
+def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
+    """The same of a learner rank."""
+    if memory.total <= memory.limit:
+        return None
+    said = f"a learner rank needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
+    if memory.fixed > memory.limit or memory.working_stage == "optimizer":
+        always = memory.fixed + (memory.working if memory.working_stage == "optimizer" else 0)
+        return (
+            f"{said}, {_gb(always)} for weights, gradients and AdamW, of which every rank holds all: "
+            f"{_larger_gpu('learner', recipe.learner.num_gpus)}"
+        )
+    ways = [f"lower learner.micro_batch_size ({recipe.learner.micro_batch_size})"]
+    if recipe.learner.micro_batch_size == 1:
+        ways = [f"lower learner.logit_rows ({recipe.learner.logit_rows})"]
+    if not recipe.compute.activation_checkpointing:
+        ways.append(f"set compute.activation_checkpointing=true ({_gb(memory.checkpointed_total)} in all)")
+    return f"{said}: {', or '.join(ways)}"
+
+
+def _larger_gpu(section: str, num_gpus: float) -> str:
+    if 0 < num_gpus < 1:
+        return f"give it more of a GPU ({section}.num_gpus is {num_gpus:g})"
+    return "it needs a GPU with more memory"
+
+
+def _gb(size: int) -> str:
+    return f"{size / GIGA:.1f} GB"

@@ -1,0 +1,89 @@
+"""`plan`: what a run will compute, hold, send and take, from the recipe alone."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from common.config.recipe import Recipe
+from deploy.planning.counting import ActorWork, Work, count_work
+from deploy.planning.gpus import Gpu, Utilisation
+from deploy.planning.memory import ProcessMemory, actor_memory, actor_problem, learner_memory, learner_problem
+from deploy.planning.published import PublishedWork, published_work
+from deploy.planning.store import StoreBytes, store_bytes, store_problem
+from deploy.planning.timing import Rates, Timing, estimate, rates
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    gpu: Gpu
+    utilisation: Utilisation
+    rates: Rates
+    work: Work
+    published: PublishedWork
+    actor_memory: ProcessMemory
+    learner_memory: ProcessMemory
+    store: StoreBytes
+    timing: Timing
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What does not fit, a sentence each, with the key to change."""
+        found = (
+            actor_problem(self.recipe, self.actor_memory),
+            learner_problem(self.recipe, self.learner_memory),
+            store_problem(self.recipe, self.store),
+        )
+        return tuple(problem for problem in found if problem)
+
+    @property
+    def actor_flops(self) -> int:
+        """Of one source image."""
+        return _of_actor(self.work.actor)
+
+    @property
+    def learner_flops(self) -> int:
+        """Of one source image, with what is made again in the backward pass."""
+        learner = self.work.learner
+        return learner.forward + learner.backward + learner.recomputed
+
+    @property
+    def published_flops(self) -> int:
+        """The same image in the released scripts, without their idle KL pass."""
+        return _of_actor(self.published) + self.published.forward + self.published.backward
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that the text says, and the recipe's name instead of the recipe."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "recipe"}
+        return {
+            "run": self.recipe.run.name,
+            "is_measured": False,
+            "problems": list(self.problems),
+            "actor_flops": self.actor_flops,
+            "learner_flops": self.learner_flops,
+            "published_flops": self.published_flops,
+            "actor_bytes": self.actor_memory.total,
+            "learner_bytes": self.learner_memory.total,
+            **{name: asdict(part) for name, part in parts.items()},
+        }
+
+
+def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Plan:
+    work = count_work(recipe)
+    published = published_work(work.actor, recipe.group.size)
+    rate = rates(recipe, gpu, utilisation)
+    return Plan(
+        recipe=recipe,
+        gpu=gpu,
+        utilisation=utilisation,
+        rates=rate,
+        work=work,
+        published=published,
+        actor_memory=actor_memory(recipe, work, gpu),
+        learner_memory=learner_memory(recipe, work, gpu),
+        store=store_bytes(recipe, work.policy_bytes),
+        timing=estimate(recipe, work, published, gpu, rate),
+    )
+
+
+def _of_actor(work: ActorWork | PublishedWork) -> int:
+    return work.encode + work.policy + work.head + work.decode + work.perceptual

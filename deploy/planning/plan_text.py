@@ -1,0 +1,204 @@
+"""A plan for people to read: arithmetic, memory, bytes and time, a short table each."""
+
+import textwrap
+from collections.abc import Iterator
+
+from deploy.planning.counting import groups_scored_at_once
+from deploy.planning.gpus import WEIGHTS_BYTES_PER_SECOND
+from deploy.planning.plan import Plan
+from deploy.planning.timing import StepTime
+
+_LABEL, _COLUMN = 52, 14
+_WIDTH = 110
+_FLOP_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
+
+
+def plan_text(plan: Plan) -> str:
+    """Every number in it is in the JSON too."""
+    sections = (_head(plan), _arithmetic(plan), _memory(plan), _bytes(plan), _fit(plan), _time(plan))
+    return "\n\n".join("\n".join(section) for section in sections)
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    recipe = plan.recipe
+    yield (
+        f"{recipe.run.name}: {_count(recipe.actors.count, 'reward actor')} and "
+        f"{_count(recipe.learner.num_ranks, 'learner rank')}, each on {plan.gpu.name}"
+    )
+    yield "An estimate by arithmetic: nothing of it was run or measured."
+    if not (recipe.actors.num_gpus and recipe.learner.num_gpus):
+        yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
+
+
+def _arithmetic(plan: Plan) -> Iterator[str]:
+    actor, learner, published = plan.work.actor, plan.work.learner, plan.published
+    num_samples = plan.recipe.group.size
+    unit, divisor = next((name, size) for name, size in _FLOP_UNITS if plan.actor_flops >= size / 10)
+
+    def row(label: str, ours: int, theirs: int) -> str:
+        return _row(label, f"{ours / divisor:.2f}", f"{theirs / divisor:.2f}")
+
+    metric = (
+        f"{plan.recipe.perceptual.family} {plan.recipe.perceptual.net}" if actor.perceptual else "metric (unused)"
+    )
+    rows = published.forward + published.backward
+    yield _row(f"ARITHMETIC, {unit} for an image and its {num_samples} samples", "this run", "published")
+    yield row("actor    encode the image", actor.encode, published.encode)
+    yield row("         policy, one forward", actor.policy, published.policy)
+    yield row("         logits to draw the samples from", actor.head, published.head)
+    yield row("         decode the samples", actor.decode, published.decode)
+    yield row(f"         {metric}, samples and image", actor.perceptual, published.perceptual)
+    yield row("         all", plan.actor_flops, plan.published_flops - rows)
+    yield row("learner  forward", learner.forward, published.forward)
+    yield row("         backward, twice the forward", learner.backward, published.backward)
+    yield row("         made again to save memory", learner.recomputed, 0)
+    yield row("         all", plan.learner_flops, rows)
+    yield row("both", plan.actor_flops + plan.learner_flops, plan.published_flops)
+    idle_kl = (
+        "The released class-conditional script also runs a reference model that it makes no use of: "
+        f"{published.idle_kl / divisor:.2f} more, left out here."
+    )
+    yield _wrapped(
+        "A multiply-add is 2. Published: the arithmetic of the released scripts, which take the image through the "
+        f"learner and through the metric {num_samples} times instead of once.",
+        idle_kl if plan.recipe.policy.conditioning == "class" else "",
+    )
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    recipe, actor, learner = plan.recipe, plan.actor_memory, plan.learner_memory
+    unit, divisor = ("GB", 1e9) if learner.adamw >= 1e8 else ("MB", 1e6)
+
+    def row(label: str, of_actor: int, of_rank: int) -> str:
+        return _row(label, *(f"{size / divisor:.1f}" if size else "-" for size in (of_actor, of_rank)))
+
+    yield _row(f"MEMORY, {unit} a process", "reward actor", "learner rank")
+    yield row("policy weights", actor.policy, learner.policy)
+    yield row("tokenizer and perceptual metric", actor.frozen, learner.frozen)
+    yield row("gradients", 0, learner.gradients)
+    yield row("DDP's copy of the gradients", 0, learner.ddp_buckets)
+    yield row("AdamW's two moments", 0, learner.adamw)
+    yield row(f"activations of {_count(recipe.learner.micro_batch_size, 'group')}", 0, learner.activations)
+    yield row(_on_top(plan), 0, learner.working)
+    yield row(_at_work(plan), actor.working, 0)
+    yield row("CUDA context, assumed", actor.context, learner.context)
+    yield row("all", actor.total, learner.total)
+    yield row("usable: 90 % of the GPU, or of the share reserved", actor.limit, learner.limit)
+    if not recipe.compute.activation_checkpointing:
+        yield row("all, with compute.activation_checkpointing=true", 0, learner.checkpointed_total)
+
+
+def _on_top(plan: Plan) -> str:
+    recipe = plan.recipe
+    if plan.learner_memory.working_stage == "optimizer":
+        return "AdamW's scratch, when activations are gone"
+    if recipe.compute.activation_checkpointing:
+        return "on top: logits, casts of weights, a block made again"
+    num_rows = min(recipe.learner.logit_rows, recipe.learner.micro_batch_size * recipe.num_tokens)
+    return f"on top: logits of {num_rows} tokens at a time"
+
+
+def _at_work(plan: Plan) -> str:
+    recipe, stage = plan.recipe, plan.actor_memory.working_stage
+    if stage in ("decode", "perceptual"):
+        count = groups_scored_at_once(recipe) * recipe.group.size
+        return f"at work, most at `{stage}` of {count} pictures"
+    return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
+
+
+def _fit(plan: Plan) -> Iterator[str]:
+    if not plan.problems:
+        yield "It fits: both processes on their GPUs, groups and weights in a local Ray's object store."
+    for problem in plan.problems:
+        yield _wrapped(f"DOES NOT FIT: {problem}.")
+
+
+def _bytes(plan: Plan) -> Iterator[str]:
+    store = plan.store
+    yield "OBJECT STORE"
+    for label, size, way in (
+        ("groups, a step", store.groups_a_step, "from reward actors to learner ranks"),
+        ("weights, a step", store.weights_a_version, "from learner rank 0 to every node with reward actors"),
+        ("held at most", store.at_most, "a full buffer and two versions of the weights"),
+    ):
+        yield f"{label:<17}{_size(size):>10}   {way}"
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    timing, recipe, use = plan.timing, plan.recipe, plan.utilisation
+    peak = "bfloat16" if recipe.compute.autocast == "bfloat16" else "float32"
+    decode = "bfloat16" if recipe.reward.decode_dtype == "bfloat16" else "TF32"
+    yield _row(
+        "TIME, estimated", *(_count(step.num_actors, "actor") for step in (timing.recipe, timing.saturating))
+    )
+    for label, name, scale in (
+        ("seconds for the actors to score a step's images", "actors_seconds", 1),
+        ("seconds for the learner to learn from them", "learner_seconds", 1),
+        ("seconds a step", "step_seconds", 1),
+        (f"minutes for {recipe.learner.num_steps} steps", "run_seconds", 60),
+        ("GPU-hours", "gpu_hours", 1),
+    ):
+        yield _row(label, *(_digits(getattr(step, name) / scale) for step in (timing.recipe, timing.saturating)))
+    yield _wrapped(_bottleneck(plan, timing.recipe), _saturation(plan))
+    yield _wrapped(
+        f"Assumed: transformers reach {use.transformer:.0%} of the GPU's {peak} peak, convolutions "
+        f"{use.convolution:.0%} of its TF32 peak (the decoder: {decode}); set others with --utilisation. New "
+        f"weights take {_digits(timing.weights_seconds)} s a step on either side, at "
+        f"{WEIGHTS_BYTES_PER_SECOND / 1e9:g} GB/s. Left out: reading pictures, the ranks' all-reduce, "
+        "starting up, evaluations, checkpoints."
+    )
+    yield _wrapped(
+        "The published arithmetic at the same rates, spread evenly over the recipe's GPUs and with no weights to "
+        f"move: {_digits(timing.published_run_seconds / 60)} minutes."
+    )
+
+
+def _bottleneck(plan: Plan, step: StepTime) -> str:
+    if plan.timing.takes_turns:
+        share = step.actors_seconds / step.step_seconds
+        return (
+            f"With buffer.max_staleness=0 they take turns: the actors have {share:.0%} of a step. At 1 or more "
+            "they overlap."
+        )
+    if step.actors_seconds > step.learner_seconds:
+        waits = 1 - step.learner_seconds / step.step_seconds
+        return f"Bottleneck: the {step.num_actors} reward actors; the learner waits {waits:.0%} of a step."
+    waits = 1 - step.actors_seconds / step.step_seconds
+    return f"Bottleneck: the learner; the {step.num_actors} reward actors wait {waits:.0%} of a step."
+
+
+def _saturation(plan: Plan) -> str:
+    timing, enough = plan.timing, plan.timing.saturating
+    said = (
+        f"Without the weights' way, one actor takes {timing.actors_per_learner:.1f} times as long as "
+        f"{_count(plan.recipe.learner.num_ranks, 'learner rank')}: "
+    )
+    if enough.actors_seconds <= enough.learner_seconds:
+        return f"{said}actors.count={enough.num_actors} keeps up with them."
+    return (
+        f"{said}no number keeps up with them, for there are never more than {timing.most_useful_actors} tickets "
+        "to work on (lower actors.images_per_ticket)."
+    )
+
+
+def _wrapped(*sentences: str) -> str:
+    return textwrap.fill(" ".join(sentences), _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _row(label: str, *cells: str) -> str:
+    return label.ljust(_LABEL) + "".join(cell.rjust(_COLUMN) for cell in cells)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _digits(value: float) -> str:
+    """Three of them."""
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"

@@ -1,0 +1,93 @@
+"""Which curves the page draws from metrics.jsonl and evaluations.jsonl."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deploy.reporting.numbers import finite, is_number
+from deploy.reporting.svg_chart import Chart, Series, thinned
+from deploy.summary_text import SCORES
+
+Line = dict[str, Any]
+MIN_STEPS_TO_SMOOTH = 20
+
+
+def step_charts(steps: Sequence[Line]) -> list[Chart]:
+    """Of the training steps; a curve without a number is left out."""
+    if not steps:
+        return []
+    xs = [line["step"] for line in steps]
+    charts = []
+    for title, note, names in _CHARTS:
+        series = [Series(name, [value(line) for line in steps]) for name, value in names.items()]
+        series = [each for each in series if finite(each.values)]
+        if len(series) == 1 and title in _NOISY and len(steps) >= MIN_STEPS_TO_SMOOTH:
+            series = _smoothed(series[0])
+        if series:
+            charts.append(thinned(Chart(title, note, xs, series, from_zero=title in _FROM_ZERO)))
+    return charts
+
+
+def score_charts(evaluations: Sequence[Line]) -> list[Chart]:
+    """Of the scores during training, where there are more than two: before and after stand in the table."""
+    if len(evaluations) < 3:
+        return []
+    xs = [line["step"] for line in evaluations]
+    charts = []
+    for key, (title, good) in SCORES.items():
+        values = [line.get(key) for line in evaluations]
+        if finite(values):
+            charts.append(Chart(title[:1].upper() + title[1:], f"{good} is better", xs, [Series(title, values)]))
+    return charts
+
+
+def groups_per_second(line: Line) -> float | None:
+    return _ratio(line.get("num_groups"), line.get("step_seconds"))
+
+
+def _key(name: str) -> Callable[[Line], Any]:
+    return lambda line: line.get(name)
+
+
+def _ratio(above: Any, below: Any) -> float | None:
+    return above / below if is_number(above) and is_number(below) and below > 0 else None
+
+
+def _smoothed(series: Series) -> list[Series]:
+    """The line over its recent steps, before the line itself."""
+    window = max(5, len(series.values) // 20)
+    means: list[float | None] = []
+    for end in range(1, len(series.values) + 1):
+        recent = finite(series.values[max(0, end - window) : end])
+        means.append(sum(recent) / len(recent) if recent else None)
+    return [Series("each step", series.values, is_faint=True), Series(f"mean of {window}", means)]
+
+
+_NOISY = {"Reward", "Policy loss", "Gradient norm", "Groups per second", "Reward spread"}
+
+_FROM_ZERO = {"Clip fraction", "Staleness", "Step time", "Groups per second", "Reward actors", "Reward terms"}
+
+_CHARTS: list[tuple[str, str, dict[str, Callable[[Line], Any]]]] = [
+    ("Reward", "of training images; higher is better", {"reward": _key("reward_mean")}),
+    (
+        "Reward terms",
+        "unweighted; lower is better",
+        {"MSE": _key("reward_mse"), "LPIPS": _key("reward_lpips")},
+    ),
+    ("Reward spread", "standard deviation in a group", {"spread": _key("reward_std")}),
+    ("Loss", "", {"total": _key("loss"), "cross-entropy": _key("ce_prior")}),
+    ("Policy loss", "", {"policy loss": _key("policy_loss")}),
+    ("Gradient norm", "before clipping", {"gradient norm": _key("grad_norm")}),
+    ("Clip fraction", "share of tokens", {"clip fraction": _key("clip_fraction")}),
+    (
+        "Staleness",
+        "policy versions behind",
+        {"largest": _key("staleness_max"), "mean": _key("staleness_mean")},
+    ),
+    (
+        "Step time",
+        "seconds",
+        {"step": _key("step_seconds"), "learner wait": _key("wait_seconds")},
+    ),
+    ("Groups per second", "", {"groups per second": groups_per_second}),
+    ("Reward actors", "that were ready", {"actors": _key("num_actors")}),
+]

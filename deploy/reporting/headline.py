@@ -1,0 +1,129 @@
+"""What the page says first: how the run stands, its figures, and its scores beside their yardsticks."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy.reporting.numbers import MISSING, duration, finite, fixed, is_number, short
+from deploy.reporting.records import UNFINISHED, RunRecords
+from deploy.summary_text import ScoreRow, score_rows, yardstick_titles
+
+CARDS = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table, written out."""
+
+    title: str
+    good: str
+    cells: list[str]  # before, after, gain, noise, then the yardsticks
+    verdict: str  # "gain", "loss", "noise" where the gain is no larger than the noise, or "none"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    columns: list[str]
+    scores: list[Score]
+    note: str
+
+    def beside(self, score: Score) -> list[str]:
+        """What the score is to be held against."""
+        return [f"{title} {cell}" for title, cell in zip(self.columns[3:], score.cells[3:], strict=True)]
+
+    @property
+    def cards(self) -> list[Score]:
+        return self.scores[:CARDS]
+
+
+def figures(records: RunRecords) -> list[tuple[str, str]]:
+    """Names and values."""
+    steps = records.steps
+    groups = sum(finite(line.get("num_groups") for line in steps))
+    learned = records.ending.get("groups_learned", groups)
+    seconds, waits = (sum(finite(line.get(key) for line in steps)) for key in ("step_seconds", "wait_seconds"))
+    facts = [
+        ("steps", f"{records.last_step} of {records.num_steps or MISSING}"),
+        ("groups learned", f"{learned:,.0f}"),
+        ("groups per second", short(groups / seconds, 3) if seconds else MISSING),
+        ("learner waited", f"{waits / seconds:.0%}" if seconds else MISSING),
+        ("time in all", duration(_seconds(records))),
+    ]
+    restarts = records.ending.get("actor_restarts", _count(records, "actor_lost"))
+    skipped = records.ending.get("images_skipped", _count(records, "image_skipped"))
+    return facts + [(name, f"{count:,}") for name, count in _troubles(restarts, skipped) if count]
+
+
+def _troubles(restarts: int, skipped: int) -> list[tuple[str, int]]:
+    return [("actor restarts", restarts), ("images skipped", skipped)]
+
+
+def score_table(records: RunRecords) -> ScoreTable | None:
+    """None of a run without scores. Where `after` is to come, the newest score during training stands there."""
+    scores = dict(records.scores)
+    if not scores:
+        return None
+    after, note = "after", "before and after: mean of 2 sampling seeds; noise: their spread for the base"
+    newest = next((line for line in reversed(records.evaluations) if line["step"] > 0), None)
+    if "after" not in scores and newest is not None:
+        scores["after"] = newest
+        after, note = f"step {newest['step']}", "noise: the spread of two sampling seeds for the base"
+        note += f"; step {newest['step']}: one seed, during training"
+    temperature = records.recipe.get("evaluation", {}).get("compare_temperature")
+    titles = yardstick_titles(temperature, scores)
+    explained = {
+        "before_at_compare_temperature": f"{titles.get('before_at_compare_temperature')}: the base sampled cooler",
+        "prior_alone": "CE alone: as many steps of cross-entropy without the reward",
+    }
+    note = "; ".join([note, *(explained[key] for key in titles)])
+    rows = [_score(row) for row in score_rows(scores, titles)]
+    return ScoreTable(["before", after, "gain", "noise", *titles.values()], rows, f"{note[:1].upper()}{note[1:]}.")
+
+
+def _score(row: ScoreRow) -> Score:
+    numbers = [fixed(row.before), fixed(row.after), fixed(row.gain, sign="+"), fixed(row.noise)]
+    return Score(row.title, row.good, numbers + [fixed(value) for value in row.yardsticks], _verdict(row))
+
+
+def _verdict(row: ScoreRow) -> str:
+    if row.gain is None or not is_number(row.gain):
+        return "none"
+    if is_number(row.noise) and row.noise is not None and abs(row.gain) <= row.noise:
+        return "noise"
+    return "gain" if row.gain > 0 else "loss"
+
+
+def state_sentence(records: RunRecords, now: datetime) -> str:
+    """How the run stands, in a sentence."""
+    if records.status == UNFINISHED:
+        if not records.times:
+            return "It has no summary: it is still at work, or was killed."
+        age = duration((now - records.times[-1]).total_seconds())
+        return f"It has no summary: it is still at work, or was killed. It last wrote an event {age} ago."
+    if records.status == "failed":
+        return f"It failed: {records.ending.get('error', 'without a reason given')}"
+    if records.status == "stopped":
+        return f"It was asked to stop, and did so after step {records.last_step}, with a checkpoint."
+    return ""
+
+
+def started_at(records: RunRecords) -> str:
+    if not records.times:
+        return MISSING
+    return f"{records.times[0].astimezone(UTC):%d %B %Y, %H:%M} UTC"
+
+
+def _seconds(records: RunRecords) -> float | None:
+    """From the first event to the last, pauses between a stop and a resume included."""
+    if records.times:
+        return (records.times[-1] - records.times[0]).total_seconds()
+    return sum(finite(line.get("step_seconds") for line in records.steps)) or None
+
+
+def _count(records: RunRecords, kind: str) -> int:
+    return sum(event.get("event") == kind for event in records.events)
+
+
+def title(records: RunRecords) -> str:
+    run: Any = records.recipe.get("run", {})
+    return str(run.get("name", records.folder.name)) if isinstance(run, dict) else records.folder.name

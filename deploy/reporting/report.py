@@ -1,0 +1,66 @@
+"""`report`: one HTML file about a run that needs nothing else: no network, no script to be read."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.atomic import replacing
+from common.errors import RecipeError
+from deploy.reporting import headline
+from deploy.reporting.curves import score_charts, step_charts
+from deploy.reporting.pictures import main_pictures, step_pictures
+from deploy.reporting.recipe_part import recipe_part
+from deploy.reporting.records import RunRecords, read_run
+from deploy.reporting.stage_times import stage_times
+from deploy.reporting.svg_chart import svg
+from deploy.reporting.timeline import timeline
+
+PAGE = Path(__file__).with_name("page")
+
+
+def write_report(run: str, out: str | None = None) -> Path:
+    """Write the page about `run` and return its path. RecipeError where there is no run, or no place for it."""
+    records = read_run(run)
+    path = Path(out).expanduser() if out else records.folder / "report.html"
+    html = render(records, datetime.now(UTC))
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(html)
+    except OSError as error:
+        raise RecipeError(
+            f"{path} cannot be written ({error.strerror or error}): name another file with --out"
+        ) from None
+    return path
+
+
+def render(records: RunRecords, now: datetime) -> str:
+    """The page. Whatever comes from the run is escaped by the template."""
+    samples = records.folder / "samples"
+    environment = Environment(
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        style=Markup((PAGE / "page.css").read_text()),
+        script=Markup((PAGE / "page.js").read_text()),
+        svg=svg,
+        records=records,
+        title=headline.title(records),
+        started_at=headline.started_at(records),
+        written_at=f"{now:%d %B %Y, %H:%M} UTC",
+        state=headline.state_sentence(records, now),
+        figures=headline.figures(records),
+        scores=headline.score_table(records),
+        pictures=main_pictures(samples),
+        step_pictures=step_pictures(samples),
+        step_charts=step_charts(records.steps),
+        score_charts=score_charts(records.evaluations),
+        stage_times=stage_times(records.steps),
+        timeline=timeline(records.events, records.folder),
+        recipe=recipe_part(records.recipe),
+    )

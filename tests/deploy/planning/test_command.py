@@ -1,0 +1,110 @@
+"""`plan` as a user runs it."""
+
+import json
+
+import pytest
+
+from common.paths import CHECKOUT
+from deploy.__main__ import main
+from deploy.planning.gpus import GPUS, Utilisation, utilisation_of
+
+RECIPES = CHECKOUT / "deploy" / "recipes"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(["plan", *argv]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(["plan", *argv]) == 2
+    return capsys.readouterr().err
+
+
+def test_it_needs_no_weights_and_says_that_nothing_was_measured(
+    recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(
+        capsys, recipe_file, "policy.checkpoint=gone.pt", "tokenizer.checkpoint=gone.pt", "source.path=gone"
+    )
+    lines = text.splitlines()
+    assert lines[0] == "try: 1 reward actor and 1 learner rank, each on NVIDIA A100 SXM, 80 GB"
+    assert lines[1] == "An estimate by arithmetic: nothing of it was run or measured."
+    for heading in ("ARITHMETIC, GFLOP", "MEMORY, MB", "OBJECT STORE", "It fits", "TIME, estimated"):
+        assert any(line.startswith(heading) for line in lines)
+    assert max(map(len, lines)) <= 115
+
+
+@pytest.mark.parametrize("name", ["demo", "llamagen_xl_c2i_tiny", "llamagen_xl_t2i_tiny"])
+def test_a_shipped_recipe_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(printed(capsys, str(RECIPES / f"{name}.yaml"), "--json"))
+    assert plan["problems"] == []
+    assert plan["is_measured"] is False
+    assert plan["timing"]["saturating"]["num_actors"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llamagen_xl_c2i", "llamagen_xl_t2i"])
+def test_a_recipe_of_the_paper_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(
+        printed(capsys, str(RECIPES / f"{name}.yaml"), "--json", "ray.object_store_bytes=20000000000")
+    )
+    assert plan["problems"] == []
+    assert plan["actor_bytes"] < plan["learner_bytes"] < 40e9
+
+
+def test_the_json_holds_what_the_text_says(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(
+        printed(capsys, recipe_file, "--gpu", "L4", "--learner-ranks", "2", "--json", "actors.count=3")
+    )
+    assert plan["run"] == "try"
+    assert plan["gpu"]["name"] == "NVIDIA L4, 24 GB"
+    assert plan["timing"]["recipe"]["num_actors"] == 3
+    assert plan["actor_flops"] == sum(
+        plan["work"]["actor"][stage] for stage in ("encode", "policy", "head", "decode", "perceptual")
+    )
+    text = printed(capsys, recipe_file, "--gpu", "l4", "--learner-ranks", "2", "actors.count=3")
+    assert text.startswith("try: 3 reward actors and 2 learner ranks, each on NVIDIA L4, 24 GB\n")
+    assert f"{plan['actor_flops'] / 1e9:.2f}" in text
+
+
+def test_what_does_not_fit_is_said_with_its_key(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ("ray.object_store_bytes=80000000", "learner.images_per_step=20000", "buffer.max_staleness=1")
+    text = printed(capsys, recipe_file, *keys)
+    assert "DOES NOT FIT: a local Ray's object store has 0.1 GB and must hold" in text
+    assert "set ray.object_store_bytes=1000000000 (on a cluster, for every node)." in " ".join(text.split())
+
+
+def test_a_gpu_that_is_not_known_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, recipe_file, "--gpu", "z9000")
+    assert said == f"error: --gpu is z9000: the known ones are {', '.join(GPUS)}\n"
+
+
+def test_too_many_learner_ranks_are_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, recipe_file, "--learner-ranks", "5")
+    assert "learner.num_ranks is 5, more than learner.images_per_step (4)" in said
+
+
+def test_utilisation_is_one_share_or_one_a_kind() -> None:
+    assert utilisation_of("0.4") == Utilisation(0.4, 0.4)
+    assert utilisation_of("convolution=0.3") == Utilisation(convolution=0.3)
+    assert utilisation_of("transformer=0.5,convolution=1") == Utilisation(0.5, 1.0)
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "fast", "decoder=0.4", "transformer=0.4=2", ""])
+def test_a_utilisation_that_is_none_is_one_line(
+    text: str, recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, recipe_file, "--utilisation", text)
+    assert said.startswith(f"error: --utilisation is {text}: give a share above 0 and at most 1")
+
+
+def test_every_gpu_of_the_table_is_faster_the_fewer_bits() -> None:
+    for gpu in GPUS.values():
+        assert gpu.bfloat16 > gpu.tf32 >= gpu.float32
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (CHECKOUT / "docs" / "planning.md").read_text()
+    assert printed(capsys, str(RECIPES / "llamagen_xxl_c2i.yaml")) in page

@@ -1,0 +1,137 @@
+"""The counted work against the published figures, against real models, and against a real backward pass."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from common.config.load import load_recipe, with_changes
+from common.config.recipe import Recipe
+from common.paths import CHECKOUT
+from deploy.planning.counting import ActorWork, LearnerWork, Work, actor_work, count_work, learner_work
+from deploy.planning.published import published_work
+from deploy.planning.untrained_models import UntrainedModels, condition, tokens
+from deploy.planning.work_meter import WorkMeter
+
+RECIPES = CHECKOUT / "deploy" / "recipes"
+
+
+def of_actor(work: Any) -> float:
+    return (work.encode + work.policy + work.head + work.decode + work.perceptual) / 1e12
+
+
+@pytest.fixture(scope="module")
+def xxl() -> Work:
+    """LlamaGen-XXL at 384 px, G 8."""
+    return count_work(load_recipe(RECIPES / "llamagen_xxl_c2i.yaml", []))
+
+
+@pytest.mark.slow
+def test_the_paper_s_main_run_takes_12_tflop_an_image(xxl: Work) -> None:
+    learner = (xxl.learner.forward + xxl.learner.backward + xxl.learner.recomputed) / 1e12
+    assert of_actor(xxl.actor) == pytest.approx(7.4, rel=0.03)
+    assert learner == pytest.approx(5.1, rel=0.03)
+    assert of_actor(xxl.actor) + learner == pytest.approx(12.5, rel=0.03)
+
+
+@pytest.mark.slow
+def test_the_released_scripts_take_49_tflop_for_it_and_62_with_the_idle_pass(xxl: Work) -> None:
+    published = published_work(xxl.actor, 8)
+    all_of_it = of_actor(published) + (published.forward + published.backward) / 1e12
+    assert all_of_it == pytest.approx(48.7, rel=0.03)
+    assert all_of_it + published.idle_kl / 1e12 == pytest.approx(62, rel=0.03)
+
+
+@pytest.mark.slow
+def test_the_paper_s_models_have_their_known_sizes(xxl: Work) -> None:
+    # A pass at 384 px takes 310 GFLOP to encode, 567 to decode, 90 through VGG-16: convolutions alone.
+    assert xxl.actor.encode / 1e9 == pytest.approx(310, rel=0.01)
+    assert xxl.actor.decode / 8e9 == pytest.approx(567, rel=0.01)
+    assert xxl.actor.perceptual / 9e9 == pytest.approx(90, rel=0.01)
+    assert xxl.num_parameters == 1_410_972_672
+    assert xxl.policy_bytes == 4 * 1_410_972_672
+    # With checkpointing each of 48 blocks leaves its input: 4 groups of 576 positions, 1536 wide, float32.
+    assert xxl.learner.checkpointed_bytes.kept == pytest.approx(48 * 4 * 576 * 1536 * 4, rel=0.03)
+
+
+def both(recipe: Recipe) -> tuple[ActorWork, LearnerWork]:
+    models = UntrainedModels.of(recipe)
+    actor = actor_work(recipe, models)
+    return actor, learner_work(recipe, models, actor)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"compute.autocast": "bfloat16"}, {"profile": "published"}, {"reward.lpips_weight": 0}]
+)
+def test_fake_tensors_count_what_real_ones_do(tiny_recipe: Recipe, changes: dict[str, Any]) -> None:
+    recipe = with_changes(tiny_recipe, changes)
+    with FakeTensorMode():
+        fake = both(recipe)
+    assert fake == both(recipe)
+
+
+@pytest.mark.parametrize("conditioning", ["class", "text"])
+def test_a_real_backward_takes_twice_the_forward(tiny_recipe: Recipe, conditioning: str) -> None:
+    source = {"kind": "parquet", "path": "shards"}
+    recipe = with_changes(tiny_recipe, {"policy.conditioning": conditioning, "source": source})
+    policy = UntrainedModels.of(recipe).policy
+    with WorkMeter() as meter:
+        with meter("forward"):
+            logits = policy(condition(recipe, 3), tokens(3, recipe.num_tokens - 1))
+        with meter("backward"):
+            logits.sum().backward()
+    twice = 2 * meter.flops["forward"]
+    if conditioning == "text":  # nobody needs the gradient of the captions' features
+        twice -= 2 * 3 * recipe.policy.caption_length * recipe.policy.caption_dim * 16
+    assert meter.flops["backward"] == twice
+
+
+def test_the_tiny_policy_is_counted_by_hand(tiny_recipe: Recipe) -> None:
+    actor, learner = both(tiny_recipe)
+    T, D, V, hidden = 64, 16, 20, 48
+    block = 2 * T * (4 * D * D + 3 * D * hidden) + 4 * T * T * D
+    assert actor.policy == 2 * block
+    assert actor.head == 2 * T * D * V
+    assert learner.forward == actor.policy + actor.head
+    assert learner.recomputed == 0
+
+
+def test_logits_in_parts_and_checkpointed_blocks_are_made_again(tiny_recipe: Recipe) -> None:
+    actor, learner = both(with_changes(tiny_recipe, {"learner.logit_rows": 50}))
+    assert learner.recomputed == actor.head
+    changes = {"learner.logit_rows": 50, "compute.activation_checkpointing": True}
+    _, checkpointed = both(with_changes(tiny_recipe, changes))
+    assert checkpointed.recomputed == actor.head + actor.policy
+    assert learner.checkpointed_bytes.kept < learner.plain_bytes.kept / 2
+
+
+def test_the_published_profile_takes_a_row_a_sample(tiny_recipe: Recipe) -> None:
+    _, learner = both(tiny_recipe)
+    _, published = both(with_changes(tiny_recipe, {"profile": "published"}))
+    assert published.forward == 4 * learner.forward
+    assert published.backward == 4 * learner.backward
+
+
+def test_a_reward_without_its_metric_has_no_perceptual_work(tiny_recipe: Recipe) -> None:
+    actor, _ = both(with_changes(tiny_recipe, {"reward.lpips_weight": 0}))
+    assert actor.perceptual == 0
+    assert "perceptual" not in actor.peak_bytes
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])
+def test_every_lpips_is_counted_without_its_weights(
+    tiny_recipe: Recipe, net: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    recipe = with_changes(tiny_recipe, {"image_size": 64, "perceptual": {"family": "lpips", "net": net}})
+    with FakeTensorMode():
+        actor = actor_work(recipe, UntrainedModels.of(recipe))
+    assert actor.perceptual > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counting_leaves_the_random_numbers_alone(tiny_recipe: Recipe) -> None:
+    state = torch.get_rng_state()
+    count_work(tiny_recipe)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,135 @@
+"""What a process holds, and what is said where it does not fit."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from deploy.planning.counting import MicroBatchBytes, Work
+from deploy.planning.gpus import GPUS, Gpu
+from deploy.planning.memory import actor_memory, actor_problem, learner_memory, learner_problem
+
+GB = 10**9
+
+
+def gpu_of(gigabytes: float) -> Gpu:
+    return replace(GPUS["a100"], memory_bytes=int(gigabytes * GB))
+
+
+def said_of_actor(recipe: Recipe, work: Work, gigabytes: float) -> str | None:
+    return actor_problem(recipe, actor_memory(recipe, work, gpu_of(gigabytes)))
+
+
+def said_of_rank(recipe: Recipe, work: Work, gigabytes: float) -> str | None:
+    return learner_problem(recipe, learner_memory(recipe, work, gpu_of(gigabytes)))
+
+
+def test_an_actor_holds_its_models_and_its_largest_stage(tiny_recipe: Recipe, work: Work) -> None:
+    memory = actor_memory(tiny_recipe, work, GPUS["a100"])
+    assert memory.working_stage == "decode"
+    assert memory.total == 1 * GB + GB // 2 + 6 * GB + 1 * GB
+    assert memory.limit == 72 * GB
+
+
+def test_a_rank_holds_five_numbers_a_parameter_and_a_micro_batch(tiny_recipe: Recipe, work: Work) -> None:
+    memory = learner_memory(tiny_recipe, work, GPUS["a100"])
+    assert (memory.policy, memory.gradients, memory.ddp_buckets, memory.adamw) == (GB, GB, GB, 2 * GB)
+    assert memory.total == 5 * GB + 8 * GB + GB // 2 + 1 * GB
+    assert memory.checkpointed_total == 5 * GB + 1 * GB + 2 * GB + 1 * GB
+
+
+def test_checkpointing_of_the_recipe_is_what_counts(tiny_recipe: Recipe, work: Work) -> None:
+    recipe = with_changes(tiny_recipe, {"compute.activation_checkpointing": True})
+    memory = learner_memory(recipe, work, GPUS["a100"])
+    assert memory.total == memory.checkpointed_total
+
+
+def test_the_optimizer_s_scratch_counts_where_it_is_more_than_activations(tiny_recipe: Recipe, work: Work) -> None:
+    small = MicroBatchBytes(kept=GB // 4, on_top=GB // 4)
+    work = replace(work, learner=replace(work.learner, plain_bytes=small))
+    memory = learner_memory(tiny_recipe, work, GPUS["a100"])
+    assert memory.working_stage == "optimizer"
+    assert memory.total == 5 * GB + 1 * GB + 1 * GB
+
+
+def test_a_process_may_use_its_share_of_a_gpu(tiny_recipe: Recipe, work: Work) -> None:
+    recipe = with_changes(tiny_recipe, {"actors.num_gpus": 0.25})
+    assert actor_memory(recipe, work, GPUS["a100"]).limit == 18 * GB
+
+
+def test_nothing_is_said_where_all_fits(tiny_recipe: Recipe, work: Work) -> None:
+    assert said_of_actor(tiny_recipe, work, 80) is None
+    assert said_of_rank(tiny_recipe, work, 80) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "gigabytes", "advice"),
+    [
+        (
+            {"actors.images_per_ticket": 4},
+            8,
+            "most at `decode`: lower reward.decode_batch_size (16 pictures at once)",
+        ),
+        (
+            {"reward.decode_batch_size": 4},
+            8,
+            "most at `decode` of one group: set reward.decode_dtype=bfloat16, or it needs a GPU with more memory",
+        ),
+        (
+            {"reward.decode_batch_size": 4, "reward.decode_dtype": "bfloat16"},
+            8,
+            "most at `decode` of one group: it needs a GPU with more memory",
+        ),
+        ({}, 2, "and its models alone 2.5 GB: it needs a GPU with more memory"),
+        (
+            {"actors.num_gpus": 0.1},
+            20,
+            "and its models alone 2.5 GB: give it more of a GPU (actors.num_gpus is 0.1)",
+        ),
+    ],
+)
+def test_an_actor_that_does_not_fit_names_the_key(
+    changes: dict[str, Any], gigabytes: float, advice: str, tiny_recipe: Recipe, work: Work
+) -> None:
+    said = said_of_actor(with_changes(tiny_recipe, changes), work, gigabytes)
+    usable = 0.9 * gigabytes * changes.get("actors.num_gpus", 1)
+    assert said == f"a reward actor needs 8.5 GB of the {usable:.1f} GB that it can use, {advice}"
+
+
+def test_an_actor_whose_policy_stage_is_the_largest_takes_smaller_tickets(tiny_recipe: Recipe, work: Work) -> None:
+    work = replace(work, actor=replace(work.actor, peak_bytes=work.actor.peak_bytes | {"policy": 20 * GB}))
+    said = said_of_actor(tiny_recipe, work, 20)
+    assert said is not None
+    assert said.endswith("most at `policy`: lower actors.images_per_ticket (2)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "gigabytes", "advice"),
+    [
+        (
+            {},
+            12,
+            ": lower learner.micro_batch_size (2), or set compute.activation_checkpointing=true (9.0 GB in all)",
+        ),
+        (
+            {"learner.micro_batch_size": 1},
+            12,
+            ": lower learner.logit_rows (2048), or set compute.activation_checkpointing=true (9.0 GB in all)",
+        ),
+        ({"compute.activation_checkpointing": True}, 9, ": lower learner.micro_batch_size (2)"),
+        (
+            {},
+            6,
+            ", 6.0 GB for weights, gradients and AdamW, of which every rank holds all: it needs a GPU with more "
+            "memory",
+        ),
+    ],
+)
+def test_a_rank_that_does_not_fit_names_the_key(
+    changes: dict[str, Any], gigabytes: float, advice: str, tiny_recipe: Recipe, work: Work
+) -> None:
+    said = said_of_rank(with_changes(tiny_recipe, changes), work, gigabytes)
+    total = "9.0" if changes.get("compute.activation_checkpointing") else "14.5"
+    assert said == f"a learner rank needs {total} GB of the {0.9 * gigabytes:.1f} GB that it can use{advice}"

@@ -1,0 +1,76 @@
+"""Actors and ranks are killed all the time, at random: the run ends, and its account is whole."""
+
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from deploy.driver import train
+from tests.service.reading import events, learned_tickets, lines
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
+
+
+class Killer(threading.Thread):
+    """Kills one of a run's living actors and ranks every few seconds."""
+
+    def __init__(self, run: Path, every_seconds: float):
+        super().__init__(daemon=True)
+        self.killed: list[int] = []
+        self._run = run
+        self._every_seconds = every_seconds
+        self._ended = threading.Event()
+        self._choice = random.Random(0)
+
+    def run(self) -> None:
+        while not self._ended.wait(self._every_seconds):
+            joined = [*events(self._run, "actor_joined"), *events(self._run, "rank_joined")]
+            living = sorted({event["pid"] for event in joined if _lives(event["pid"])})
+            if living:
+                self.killed.append(self._choice.choice(living))
+                os.kill(self.killed[-1], signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(small_run):
+    recipe = small_run(
+        "chaos",
+        {
+            "learner.num_steps": 30,
+            "learner.images_per_step": 32,
+            "learner.num_ranks": 2,
+            "learner.max_restarts": 1000,
+            "actors.count": 3,
+            "actors.num_cpus": 0.5,
+            "actors.max_restarts": 1000,
+            "buffer.max_staleness": 2,
+            "checkpoint.every": 1,
+        },
+    )
+    folder = Path(recipe.run.dir) / "chaos"
+    killer = Killer(folder, every_seconds=5)
+    killer.start()
+    try:
+        outcome = train(recipe)
+    finally:
+        killer.stop()
+    assert outcome.summary["status"] == "succeeded"
+    assert len(killer.killed) > 5
+    assert len(events(folder, "actor_lost")) + len(events(folder, "rank_lost")) > 3
+    assert learned_tickets(folder) == list(range(30 * recipe.tickets_per_step))
+    steps = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in steps] == list(range(1, 31))
+    assert max(line["staleness_max"] for line in steps) <= 2
