@@ -23,7 +23,7 @@ VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
-DROP_REASONS = ("stale",)
+DROP_REASONS = ("stale", "lost")
 
 CATALOGUE = (
     Metric("vapi_actors_images_total", "counter", "Source images accounted for: rolled out or skipped."),
