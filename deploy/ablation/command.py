@@ -12,6 +12,9 @@ def add_ablate(commands) -> None:
     parser.add_argument("--out", metavar="DIR", help="the study's folder (default: runs/studies/NAME)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cells at once, a core each (default: 2)")
     parser.add_argument("--report", action="store_true", help="run nothing: write the table of what is finished")
+    parser.add_argument(
+        "--markdown", metavar="FILE.md", help="write the table into this file (default: DIR/report.md)"
+    )
     parser.set_defaults(run=_ablate)
 
 
@@ -35,6 +38,6 @@ def _ablate(arguments: argparse.Namespace) -> int:
         failures = run_study(study, folder, arguments.jobs, lambda line: print(line, flush=True))
     from deploy.ablation.report import write_report
 
-    for path in write_report(study, folder):
+    for path in write_report(study, folder, Path(arguments.markdown) if arguments.markdown else None):
         print(f"wrote {path}")
     return 1 if failures else 0

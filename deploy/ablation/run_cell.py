@@ -79,7 +79,7 @@ def _served(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Poli
     from learner.checkpoint import newest_checkpoint
 
     changes = {
-        "run": {"name": cell.name.replace(",", "_").replace("=", "_"), "dir": str(folder.path / "runs")},
+        "run": {"name": cell.name, "dir": str(folder.path / "runs")},
         "resume": "auto",
         "evaluation.enabled": False,
     }

@@ -1,6 +1,7 @@
 """A study: one recipe, variants of it, and seeds. Read from YAML and checked before anything runs."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class StudySection(Section):
     def _fits_together(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {list(self.seeds)}: name each seed once")
+        if len({_file_name(name) for name in self.variants}) < len(self.variants):
+            raise ValueError("variants: two names are alike but for signs and spaces: tell them apart by letters")
         for name, changes in self.variants.items():
             problem = _variant_problem(name, changes, self.runner)
             if problem:
@@ -67,7 +70,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.variant.replace(' ', '_')}-seed{self.recipe.seed}"
+        return f"{_file_name(self.variant)}-seed{self.recipe.seed}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Study:
     section: StudySection
     recipe: Recipe  # with the changes of all variants: what the base is, and what every cell is scored by
     cells: tuple[Cell, ...]  # all variants with the first seed, then with the second, …
+    overrides: tuple[str, ...] = ()  # of the command line
 
 
 def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
@@ -83,12 +87,13 @@ def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
     `overrides` (key=value) hold for all variants, after the study's own changes. Raises RecipeError.
     """
     section = _section(path)
-    shared = [*_as_overrides(section.changes), *overrides]
+    own = tuple(overrides)
+    shared = [*_as_overrides(section.changes), *own]
     recipe = load_recipe(resolve(section.recipe), shared)
     problem = recipe.evaluation.problem(recipe.policy.conditioning)
     if problem:
         raise RecipeError(problem)
-    return Study(section, recipe, tuple(_cells(section, shared)))
+    return Study(section, recipe, tuple(_cells(section, shared)), own)
 
 
 def _cells(section: StudySection, shared: Sequence[str]) -> Iterable[Cell]:
@@ -138,6 +143,10 @@ def _variant_problem(name: str, changes: Changes, runner: str) -> str | None:
     if delay and runner == "train":
         return "delay is for runner: local; the service's staleness is bounded by buffer.max_staleness"
     return None
+
+
+def _file_name(variant: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", variant)
 
 
 def _as_overrides(changes: Changes) -> list[str]:
