@@ -7,8 +7,6 @@ in every draw. Scores are those of held-out images under teacher forcing.
 
 import argparse
 import json
-from collections import deque
-from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -21,9 +19,8 @@ from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
-from deploy.local import learn, roll_out
+from deploy.ablation.delayed import post_train_delayed
 from learner.advantage import rewards
-from learner.optimizer import build_optimizer
 
 EVALUATION_SEED = 1000
 
@@ -41,17 +38,7 @@ def train(recipe: Recipe, delay: int, num_held_out: int) -> Score:
     policy = load_policy(recipe, device)
     tokenizer, perceptual = load_tokenizer(recipe, device), load_perceptual_metric(recipe, device)
     source = build_source(recipe, "train")
-    optimizer = build_optimizer(policy, recipe.learner)
-    versions = deque([deepcopy(policy)], maxlen=delay + 1)
-    for step in range(recipe.learner.num_steps):
-        first = step * recipe.learner.images_per_step
-        starts = range(first, first + recipe.learner.images_per_step, recipe.actors.images_per_ticket)
-        tickets = [range(start, start + recipe.actors.images_per_ticket) for start in starts]
-        groups = [
-            roll_out(versions[0], tokenizer, perceptual, source, recipe, device, samples) for samples in tickets
-        ]
-        report = learn(policy, optimizer, groups, recipe, device, step)
-        versions.append(deepcopy(policy))
+    *_, report = post_train_delayed(policy, tokenizer, perceptual, source, recipe, device, delay)
     models = EvaluationModels(recipe, tokenizer, perceptual, device)
     held_out = HeldOutChunk(tuple(range(num_held_out)), EVALUATION_SEED).run(policy, models)
     mse_BG, lpips_BG = torch.from_numpy(held_out.mse_BG), torch.from_numpy(held_out.lpips_BG)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from deploy.ablation.command import add_ablate
 from deploy.control_commands import add_control
 from deploy.convert import add_convert
 from deploy.monitor_command import add_monitor
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--overwrite", action="store_true", help="train anew what the recipe's paths hold already"
     )
+    add_ablate(commands)
     add_control(commands)
     add_monitor(commands)
     add_report(commands)

@@ -35,7 +35,7 @@ def main_pictures(samples: Path) -> list[Picture]:
             "Held-out images: source, the tokenizer's reconstruction, teacher-forced samples before and after",
         ),
     )
-    pictures = [_picture(samples / name, alt, caption) for name, alt, caption in named]
+    pictures = [picture(samples / name, alt, caption) for name, alt, caption in named]
     return [picture for picture in pictures if picture]
 
 
@@ -47,11 +47,11 @@ def step_pictures(samples: Path) -> list[Picture]:
     pictures = []
     for path in paths:
         step = path.stem.removeprefix("step-").lstrip("0") or "0"
-        pictures.append(_picture(path, f"Free-running samples in a grid at step {step}", f"Step {step}"))
+        pictures.append(picture(path, f"Free-running samples in a grid at step {step}", f"Step {step}"))
     return [picture for picture in pictures if picture]
 
 
-def _picture(path: Path, alt: str, caption: str) -> Picture | None:
+def picture(path: Path, alt: str, caption: str) -> Picture | None:
     """None where there is no such file, or one that a killed run left broken."""
     try:
         with Image.open(path) as image:

@@ -1,0 +1,43 @@
+"""Training curves of all variants, each the mean over its finished seeds."""
+
+from statistics import fmean
+
+from deploy.ablation.table import Row, Table
+from deploy.reporting.numbers import finite
+from deploy.reporting.svg_chart import Chart, Series, thinned
+
+CHARTS = {
+    "reward_mse": ("MSE", "of the samples of training images; lower is better"),
+    "reward_lpips": ("LPIPS", "of the samples, where the reward holds it; lower is better"),
+    "ce_prior": ("Cross-entropy", "nats a token; lower is better"),
+    "entropy": ("Entropy", "nats a token"),
+    "policy_loss": ("Policy loss", ""),
+    "grad_norm": ("Gradient norm", "before clipping"),
+}
+WINDOW = 5
+
+
+def training_charts(table: Table) -> list[Chart]:
+    """Means of up to WINDOW recent steps; a variant that does not measure a quantity has no line."""
+    rows = [row for row in table.rows if row.num_seeds]
+    length = max((len(steps) for row in rows for steps in row.steps), default=0)
+    charts = []
+    for key, (name, note) in CHARTS.items():
+        series = [Series(row.name, _smoothed(_means(row, key, length))) for row in rows]
+        series = [each for each in series if any(finite(each.values))]
+        if series:
+            charts.append(thinned(Chart(name, note, list(range(1, length + 1)), series)))
+    return charts
+
+
+def _means(row: Row, key: str, length: int) -> list[float | None]:
+    means: list[float | None] = []
+    for index in range(length):
+        values = finite(steps[index].get(key) for steps in row.steps if index < len(steps))
+        means.append(fmean(values) if values else None)
+    return means
+
+
+def _smoothed(values: list[float | None]) -> list[float | None]:
+    recent = [finite(values[max(0, end - WINDOW) : end]) for end in range(1, len(values) + 1)]
+    return [fmean(each) if each else None for each in recent]

@@ -1,0 +1,47 @@
+"""One score of all variants as inline SVG: a dot a seed, a stroke at the mean, and the base's noise as a band."""
+
+from markupsafe import Markup
+
+from deploy.ablation.table import Table, title
+from deploy.reporting.numbers import fixed
+
+WIDTH, LEFT, RIGHT, TOP, ROW = 352, 118, 14, 6, 22
+MARGIN = 0.06  # of the range, on either side
+
+
+def score_plot(table: Table, key: str) -> Markup | None:
+    """None where no variant has the score."""
+    variants = [(row.name, row.scores[key].statistic.values) for row in table.rows]
+    band = table.base[key].values if table.base else ()
+    values = [value for _, each in variants for value in each] + list(band)
+    if not any(each for _, each in variants):
+        return None
+    span = (max(values) - min(values)) or abs(values[0]) or 1.0
+    low, high = min(values) - MARGIN * span, max(values) + MARGIN * span
+
+    def across(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    bottom = TOP + ROW * len(variants)
+    label = f"{title(key)[0]} of each variant, a dot a seed"
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, bottom + 20, label)]
+    if band:
+        left, right = across(min(band)), across(max(band))
+        rectangle = '<rect class="band" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>'
+        parts.append(Markup(rectangle).format(left, TOP, max(right - left, 1), bottom - TOP))
+    for index, (name, each) in enumerate(variants):
+        parts += _variant(name, [across(value) for value in each], TOP + ROW * index + ROW / 2)
+    for value, anchor in ((min(values), "start"), (max(values), "end")):
+        text = Markup('<text x="{:.1f}" y="{}" class="{}">{}</text>')
+        parts.append(text.format(across(value), bottom + 14, anchor, fixed(value, 4 if span < 1 else 2)))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _variant(name: str, xs: list[float], y: float) -> list[Markup]:
+    parts = [
+        Markup('<text x="{}" y="{:.1f}" class="end">{}</text>').format(LEFT - 8, y + 4, name),
+        Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y, WIDTH - RIGHT),
+    ]
+    if xs:
+        parts.append(Markup('<path class="mean" d="M{:.1f} {:.1f}v12"/>').format(sum(xs) / len(xs), y - 6))
+    return parts + [Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3.2"/>').format(x, y) for x in xs]

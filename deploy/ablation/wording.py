@@ -1,0 +1,52 @@
+"""What a study's pages say in words; every number comes from the study and its finished cells."""
+
+import json
+
+from deploy.ablation.study import Study
+from deploy.ablation.table import Table
+
+MARKS = {"gain": " ▲", "loss": " ▼", "": ""}
+NOISE = "noise floor"
+
+
+def command(study: Study) -> str:
+    """What runs the study."""
+    return " ".join(["python -m deploy ablate", study.section.name, *study.overrides])
+
+
+def setting(study: Study) -> str:
+    """What is the same for all variants."""
+    recipe, learner = study.recipe, study.recipe.learner
+    return (
+        f"Recipe {study.section.recipe}: {learner.num_steps} steps of {learner.images_per_step} images, "
+        f"{recipe.group.size} samples an image, learning rate {learner.lr:g}, unless a variant says otherwise; "
+        f"scored on {recipe.evaluation.num_samples:,} free-running pictures and "
+        f"{recipe.evaluation.num_held_out:,} held-out images."
+    )
+
+
+def progress(study: Study, table: Table) -> str:
+    done = [str(row.num_seeds) for row in table.rows]
+    seeds = done[0] if len(set(done)) == 1 else f"{min(done, key=int)} to {max(done, key=int)}"
+    return (
+        f"{sum(map(int, done))} of {len(study.cells)} cells are finished: {seeds} of "
+        f"{len(study.section.seeds)} seeds a variant."
+    )
+
+
+def reading(table: Table) -> str:
+    """How the table is to be read."""
+    if not table.base:
+        return "Mean ± standard deviation over seeds. The base is not scored yet."
+    return (
+        "Mean ± standard deviation over seeds; a number alone where one seed is finished. The base is the "
+        f"generator before training under {table.num_base_seeds} sampling seeds, and the noise floor is the "
+        "largest minus the smallest of its scores: what another draw of pictures and samples alone changes. "
+        "▲ is better and ▼ worse than the base under the same sampling seeds by more than that."
+    )
+
+
+def changes(study: Study, variant: str) -> str:
+    """What a variant sets, as overrides."""
+    own = study.section.variants[variant]
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in own.items()) or "as the recipe"

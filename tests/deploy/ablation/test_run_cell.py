@@ -1,0 +1,69 @@
+"""A cell trained and scored, in this process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from deploy.ablation.results import StudyFolder
+from deploy.ablation.run_cell import run_cell, score_base
+from deploy.ablation.study import load_study
+
+StudyFile = Callable[..., str]
+
+
+def test_a_cell_keeps_its_steps_its_scores_and_a_picture(study_file: StudyFile, tmp_path: Path) -> None:
+    study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
+    cell = study.cells[0]
+    assert folder.cell(cell) is None
+    run_cell(cell, study.recipe, "local", folder)
+    result = folder.cell(cell)
+    assert result is not None
+    assert (result.variant, result.seed, [line["step"] for line in result.steps]) == ("all", 0, [1, 2])
+    assert {"held_out_reward", "held_out_cross_entropy", "fd", "recall"} <= set(result.scores)
+    with Image.open(folder.picture(cell.name)) as picture:
+        assert picture.width > 100
+
+
+def test_without_reward_terms_the_policy_loss_vanishes_and_the_reward_is_scored(
+    study_file: StudyFile, tmp_path: Path
+) -> None:
+    study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
+    cell = study.cells[1]
+    run_cell(cell, study.recipe, "local", folder)
+    result = folder.cell(cell)
+    assert result is not None
+    assert cell.variant == "prior alone"
+    assert all(line["policy_loss"] == 0 and line["loss"] == line["ce_prior"] for line in result.steps)
+    assert result.scores["held_out_reward"] == pytest.approx(-result.scores["held_out_mse"])
+    assert result.scores["held_out_mse"] > 0
+
+
+def test_the_base_is_scored_under_several_sampling_seeds_and_a_cell_of_no_effect_equals_it(
+    study_file: StudyFile, tmp_path: Path
+) -> None:
+    file = study_file(variants={"tiny steps": {"learner.lr": 1e-30, "learner.weight_decay": 0}})
+    study, folder = load_study(file), StudyFolder(tmp_path / "out")
+    score_base(study.recipe, 2, folder)
+    base = folder.base(study)
+    assert base is not None
+    assert base.scores[0]["held_out_mse"] != base.scores[1]["held_out_mse"]
+    for cell in study.cells:  # the second seed's draws are those of the base's second sampling seed
+        run_cell(cell, study.recipe, "local", folder)
+        result = folder.cell(cell)
+        assert result is not None
+        assert result.scores == base.scores[cell.index]
+
+
+@pytest.mark.ray
+def test_the_service_trains_a_cell_too(study_file: StudyFile, tmp_path: Path) -> None:
+    study, folder = load_study(study_file(runner="train")), StudyFolder(tmp_path / "out")
+    cell = study.cells[0]
+    run_cell(cell, study.recipe, "train", folder)
+    served = json.loads((folder.path / "cells/all-seed0.json").read_text())
+    run_cell(cell, study.recipe, "local", StudyFolder(tmp_path / "local"))
+    local = json.loads((tmp_path / "local/cells/all-seed0.json").read_text())
+    assert served["scores"] == local["scores"]
+    assert [line["loss"] for line in served["steps"]] == [line["loss"] for line in local["steps"]]

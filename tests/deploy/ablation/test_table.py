@@ -1,0 +1,77 @@
+"""The numbers of the table, on results made up by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.ablation.results import BaseResult, CellResult, StudyFolder
+from deploy.ablation.study import Study, load_study
+from deploy.ablation.table import Statistic, Table, build_table
+
+StudyFile = Callable[..., str]
+
+
+def write(folder: StudyFolder, study: Study, position: int, reward: float, fd: float | None) -> None:
+    cell = study.cells[position]
+    recipe = cell.recipe.model_dump(mode="json")
+    steps = [{"step": 1, "reward_mean": -9.0}, {"step": 2, "reward_mean": reward}]
+    scores = {"held_out_reward": reward, "fd": fd}
+    folder.write(cell.name, CellResult(cell.variant, cell.recipe.seed, 0, recipe, 60.0, steps, scores))
+
+
+@pytest.fixture
+def table(study_file: StudyFile, tmp_path: Path) -> Table:
+    """Both seeds of `all`, one of `prior alone`, and a base whose rewards under its two seeds are 2 apart."""
+    study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
+    base = [{"held_out_reward": -5.0, "fd": 10.0}, {"held_out_reward": -7.0, "fd": 10.0}]
+    folder.write("base", BaseResult(study.recipe.model_dump(mode="json"), base))
+    write(folder, study, 0, -1.0, 12.0)
+    write(folder, study, 2, -3.0, None)
+    write(folder, study, 1, -4.0, 10.0)
+    return build_table(study, folder)
+
+
+def test_a_row_is_the_mean_and_the_standard_deviation_over_finished_seeds(table: Table) -> None:
+    everything, prior = table.rows
+    assert (everything.num_seeds, prior.num_seeds) == (2, 1)
+    reward = everything.scores["held_out_reward"].statistic
+    assert (reward.mean, reward.std, reward.text) == (-2.0, pytest.approx(2**0.5), "−2.000 ± 1.414")
+    assert prior.scores["held_out_reward"].statistic.text == "−4.000"
+
+
+def test_the_noise_floor_is_the_spread_of_the_base(table: Table) -> None:
+    assert table.num_base_seeds == 2
+    assert table.base["held_out_reward"].mean == -6.0
+    assert table.noise_text("held_out_reward") == "2"
+
+
+def test_a_gain_is_larger_than_the_noise_and_a_score_that_is_no_number_counts_not(table: Table) -> None:
+    everything, prior = table.rows
+    assert everything.scores["held_out_reward"].verdict == "gain"  # 4 better under either seed
+    assert prior.scores["held_out_reward"].verdict == ""  # 1 better
+    assert everything.scores["fd"].statistic.values == (12.0,)
+    assert everything.scores["fd"].verdict == "loss"
+    assert prior.scores["fd"].verdict == ""
+
+
+def test_training_metrics_are_those_of_the_last_step(table: Table) -> None:
+    assert table.rows[0].last_step["reward_mean"].values == (-1.0, -3.0)
+    assert table.rows[0].last_step["seconds"].mean == 60.0
+
+
+def test_without_results_every_number_is_missing(study_file: StudyFile, tmp_path: Path) -> None:
+    table = build_table(load_study(study_file()), StudyFolder(tmp_path / "nothing"))
+    assert table.base == {}
+    assert [row.scores["fd"].statistic.text for row in table.rows] == ["–", "–"]
+
+
+def test_numbers_show_a_thousandth_of_their_size() -> None:
+    assert [Statistic((value,)).text for value in (123.456, 12.3456, 1.23456, 0.123456, 0.0123456, 0.0)] == [
+        "123.5",
+        "12.35",
+        "1.235",
+        "0.1235",
+        "0.01235",
+        "0",
+    ]
