@@ -8,6 +8,7 @@ Letters: B images of the ticket, G samples a group, T image tokens, D width of h
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from common.config.recipe import Recipe
 from common.device import autocast
 from common.errors import BrokenImageError
 from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric, Policy
+from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.seeding import generator
@@ -51,7 +53,7 @@ class RolloutPipeline:
         self._source = source
         self._order = SampleOrder(recipe.seed, len(source))
         self._tokenizer = tokenizer
-        self._reward = PixelReward(tokenizer, perceptual, recipe.reward)
+        self._reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
         self._device = device
         self._readers = ThreadPoolExecutor(recipe.actors.num_read_threads, thread_name_prefix="read")
         self._ahead: dict[tuple[int, ...], Iterable] = {}  # by sample indices: images being read
@@ -95,7 +97,7 @@ class RolloutPipeline:
             tokens_BGT, logprobs_BGT = sample_groups(
                 policy.logits, hidden_BTD, recipe.group.size, recipe.group.temperature, draws
             )
-        mse_BG, lpips_BG = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
+        terms = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
         groups = GroupBatch(
             sample_index_B=np.array(kept, dtype=np.int64),
             image_id_B=images.image_ids,
@@ -105,9 +107,8 @@ class RolloutPipeline:
             target_tokens_BT=_int32(target_BT),
             sampled_tokens_BGT=_int32(tokens_BGT),
             behaviour_logprobs_BGT=logprobs_BGT.cpu().numpy(),
-            reward_mse_BG=mse_BG.cpu().numpy(),
-            reward_lpips_BG=lpips_BG.cpu().numpy(),
             condition={name: column.cpu().numpy() for name, column in condition.items()},
+            **_reward_columns(terms),
         )
         sound, quarantined = _quarantined(groups)
         return Rollout(sound, _broken(sample_indices, images.broken) + quarantined)
@@ -130,6 +131,10 @@ def _quarantined(groups: GroupBatch) -> tuple[GroupBatch | None, tuple[SkippedIm
     )
     sound = [row for row in range(len(groups)) if row not in unsound]
     return (take_rows(groups, sound) if sound else None), skipped
+
+
+def _reward_columns(terms: RewardTerms) -> dict[str, Any]:
+    return {f"reward_{name}": column.cpu().numpy() for name, column in terms.present().items()}
 
 
 def _int32(tokens: Tensor) -> np.ndarray:

@@ -19,8 +19,8 @@ from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.device import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.reward_terms import RewardTerms
 from deploy.ablation.delayed import post_train_delayed
-from learner.advantage import rewards
 
 EVALUATION_SEED = 1000
 
@@ -42,7 +42,7 @@ def train(recipe: Recipe, delay: int, num_held_out: int) -> Score:
     models = EvaluationModels(recipe, tokenizer, perceptual, device)
     held_out = HeldOutChunk(tuple(range(num_held_out)), EVALUATION_SEED).run(policy, models)
     mse_BG, lpips_BG = torch.from_numpy(held_out.mse_BG), torch.from_numpy(held_out.lpips_BG)
-    reward = rewards(mse_BG, lpips_BG, recipe.reward)
+    reward = RewardTerms(mse_BG, lpips_BG).rewards(recipe.reward)
     return Score(float(reward.mean()), float(held_out.cross_entropy_B.mean()), report.clip_fraction)
 
 

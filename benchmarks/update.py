@@ -56,7 +56,7 @@ def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
             policy.logits, hidden_NTD, micro.samples_NKT, micro.targets_NT, 1.0, SETTINGS.logit_rows
         )
         policy_N, _ = policy_loss(
-            logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NK, SETTINGS.clip_range
+            logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NKT, SETTINGS.clip_range
         )
         prior_N = ce_prior(logprobs.targets_BT)
         loss = (policy_N + SETTINGS.ce_weight * prior_N).sum() / len(rows)

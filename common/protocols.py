@@ -70,6 +70,12 @@ class PerceptualMetric(Protocol):
     def distance(self, pixels_BGCHW: Tensor, reference: Any) -> Tensor:
         """Distance float32 [B, G] of each sample to its group's source image."""
 
+    def distance_map(self, pixels_BGCHW: Tensor, reference: Any, grid_size: int) -> Tensor:
+        """The same by place, float32 [B, G, T] over a grid_size x grid_size grid: its mean is the distance.
+
+        Only where advantage.credit is token.
+        """
+
 
 @dataclass(frozen=True)
 class SourceImage:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: reward_l1 and the reward maps, where there are any
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class GroupBatch:
     reward_mse_BG: np.ndarray  # float32 [B, G]; mean squared error, images in [-1, 1]
     reward_lpips_BG: np.ndarray  # float32 [B, G]; perceptual distance
     condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] a column
+    reward_l1_BG: np.ndarray | None = None  # float32 [B, G]; mean absolute error, where the reward weighs it
+    reward_mse_map_BGT: np.ndarray | None = None  # float32 [B, G, T]; where in the picture a term comes from,
+    reward_lpips_map_BGT: np.ndarray | None = None  # under token credit alone; the mean of a map is the term
+    reward_l1_map_BGT: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image_id_B)
@@ -43,6 +47,12 @@ _TENSOR_COLUMNS = {
     "reward_mse": "reward_mse_BG",
     "reward_lpips": "reward_lpips_BG",
 }
+_OPTIONAL_COLUMNS = {
+    "reward_l1": "reward_l1_BG",
+    "reward_mse_map": "reward_mse_map_BGT",
+    "reward_lpips_map": "reward_lpips_map_BGT",
+    "reward_l1_map": "reward_l1_map_BGT",
+}
 _CONDITION = "condition."
 
 
@@ -53,7 +63,7 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "image_id": pa.array(groups.image_id_B, pa.string()),
         "policy_version": pa.array([groups.policy_version] * len(groups), pa.int64()),
     }
-    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
+    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _columns_of(groups).items()}
     columns |= {_CONDITION + name: _tensor_column(value) for name, value in groups.condition.items()}
     _, G, T = groups.sampled_tokens_BGT.shape
     facts = {"schema_version": SCHEMA_VERSION, "G": G, "T": T, "V": groups.codebook_size}
@@ -79,7 +89,11 @@ def from_table(table: pa.Table) -> GroupBatch:
             for name in table.column_names
             if name.startswith(_CONDITION)
         },
-        **{field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items()},
+        **{
+            field: _array(table[name])
+            for name, field in (_TENSOR_COLUMNS | _OPTIONAL_COLUMNS).items()
+            if name in _TENSOR_COLUMNS or name in table.column_names
+        },
     )
 
 
@@ -87,7 +101,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
     """One batch of all rows, in order. Its policy version is the oldest."""
     arrays = {
         field: np.concatenate([getattr(batch, field) for batch in batches])
-        for field in ("sample_index_B", *_TENSOR_COLUMNS.values())
+        for field in ("sample_index_B", *_columns_of(batches[0]).values())
     }
     return GroupBatch(
         image_id_B=tuple(image_id for batch in batches for image_id in batch.image_id_B),
@@ -96,6 +110,17 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         condition={name: np.concatenate([b.condition[name] for b in batches]) for name in batches[0].condition},
         **arrays,
     )
+
+
+def _columns_of(groups: GroupBatch) -> dict[str, str]:
+    present = {name: field for name, field in _OPTIONAL_COLUMNS.items() if getattr(groups, field) is not None}
+    return _TENSOR_COLUMNS | present
+
+
+def reward_columns(groups: GroupBatch) -> dict[str, np.ndarray]:
+    """The reward's terms and maps that the groups have, by the names of `RewardTerms`."""
+    fields = {name: field for name, field in _columns_of(groups).items() if name.startswith("reward_")}
+    return {field.removeprefix("reward_"): getattr(groups, field) for field in fields.values()}
 
 
 def _tensor_column(array: np.ndarray) -> pa.Array:

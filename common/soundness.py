@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from common.schema import GroupBatch
+from common.schema import GroupBatch, reward_columns
 
 
 def unsound_groups(groups: GroupBatch) -> dict[int, str]:
     """What is wrong with each row that cannot be learned from, by its number."""
-    rewards_BG = groups.reward_mse_BG + groups.reward_lpips_BG
     reasons = {int(row): "non-finite log-probability" for row in _not_finite(groups.behaviour_logprobs_BGT)}
-    reasons |= {int(row): "non-finite reward" for row in _not_finite(rewards_BG)}
+    for column in reward_columns(groups).values():
+        reasons |= {int(row): "non-finite reward" for row in _not_finite(column)}
     return dict(sorted(reasons.items()))
 
 

@@ -92,7 +92,7 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with the cross-entropy term only, for as many steps."""
         log.info("training with the prior alone, as a yardstick")
-        changes = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "learner.ce_weight": 1}
+        changes = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
         recipe = with_changes(self._recipe, changes)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)

@@ -8,10 +8,11 @@ import torch
 from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
 from actors.evaluation.image_classifier import ImageClassifier
 from actors.evaluation.reference import require_reference
+from actors.pixel_reward import require_maps
 from actors.sources.table import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
-from common.models.families import build_policy, build_tokenizer
+from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
 from common.models.llamagen.checkpoints import check_weights
 from common.paths import resolve
 from deploy.tracking.tracker import require_packages
@@ -95,6 +96,9 @@ def _perceptual(recipe: Recipe) -> str:
         from common.models.shift_tolerant_lpips import weights_file
 
         weights_file(spec)
+    if recipe.has_reward_maps:
+        with torch.device("meta"):
+            require_maps(build_perceptual_metric(spec, trained=False))
     return f"{spec.family}, {spec.net}"
 
 

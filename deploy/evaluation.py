@@ -23,7 +23,7 @@ from common.config.recipe import Recipe
 from common.errors import DataError
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
-from learner.advantage import rewards
+from common.reward_terms import RewardTerms
 
 CPU = torch.device("cpu")
 RunChunks = Callable[[Sequence[EvaluationChunk]], list[Any]]
@@ -90,10 +90,11 @@ class Scorer:
     def _held_out_scores(self, held_out: list[HeldOutResult]) -> Scores:
         """Means over images and samples. Perplexity is the exponential of the mean cross-entropy."""
         mse_BG, lpips_BG = _joined(held_out, "mse_BG"), _joined(held_out, "lpips_BG")
+        l1_BG = _joined(held_out, "l1_BG") if self._recipe.reward.l1_weight else None
         ceiling_B = _joined(held_out, "reconstruction_mse_B")
         cross_entropy_B = _joined(held_out, "cross_entropy_B")
         scores = {
-            "held_out_reward": rewards(mse_BG, lpips_BG, self._recipe.reward).mean(),
+            "held_out_reward": RewardTerms(mse_BG, lpips_BG, l1_BG).rewards(self._recipe.reward).mean(),
             "held_out_mse": mse_BG.mean(),
             "held_out_psnr": psnr(mse_BG).mean(),
             "held_out_cross_entropy": cross_entropy_B.mean(),

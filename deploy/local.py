@@ -21,16 +21,17 @@ from common.config.recipe import Recipe
 from common.device import autocast
 from common.models.families import PolicyModule
 from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric
+from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.types import StepReport
-from learner.advantage import group_advantages, rewards
+from learner.advantage import advantages
 from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import token_logprobs
 
-# condition, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T], MSE and LPIPS [B, G]
-Groups = tuple[Condition, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# condition, the reward's terms, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]
+Groups = tuple[Condition, RewardTerms, Tensor, Tensor, Tensor, Tensor]
 
 
 def post_train(
@@ -78,21 +79,22 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
         )
 
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
-    reward = PixelReward(tokenizer, perceptual, recipe.reward)
-    mse_BG, lpips_BG = reward.terms(samples_BGT, pixels_BCHW, StageClock())
-    return condition, context_BT, targets_BT, samples_BGT, logprobs_BGT, mse_BG, lpips_BG
+    reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
+    terms = reward.terms(samples_BGT, pixels_BCHW, StageClock())
+    return condition, terms, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
 
 def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int) -> StepReport:
     """One optimizer step on the groups of all tickets: what the learner does."""
     learner = recipe.learner
-    conditions, *tensors = zip(*tickets, strict=True)
+    conditions, all_terms, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
-    context_BT, targets_BT, samples_BGT, old_logprobs_BGT, mse_BG, lpips_BG = map(torch.cat, tensors)
+    context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
 
-    # 4. A sample's advantage is its reward against those of its own group.
-    rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
-    advantages_BG = group_advantages(rewards_BG, learner.advantage_clip)
+    # 4. A sample's advantage is its reward against those of its own group; [B, G], or a token's own [B, G, T].
+    terms = RewardTerms.joined(all_terms)
+    rewards_BG = terms.rewards(recipe.reward)
+    advantages_BGT = advantages(terms, recipe)
 
     # 5. The G samples share one context, so one forward and backward a group serves them all.
     num_groups = len(rewards_BG)
@@ -106,7 +108,7 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
                 policy.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
                 learner.logit_rows,
             )  # fmt: skip
-        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BG[b], learner)
+        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BGT[b], learner)
         prior_B = ce_prior(target_logprobs_BT)
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
@@ -127,8 +129,8 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
         policy_loss=policy_mean,
         ce_prior=prior_mean,
         reward_mean=float(rewards_BG.mean()),
-        reward_mse=float(mse_BG.mean()),
-        reward_lpips=float(lpips_BG.mean()),
+        reward_mse=float(terms.mse_BG.mean()),
+        reward_lpips=float(terms.lpips_BG.mean()),
         reward_std=float(rewards_BG.std(dim=1).mean()),
         clip_fraction=clip_fraction,
         kl=kl,

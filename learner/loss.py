@@ -7,7 +7,8 @@ of them, and one backward gives exactly the gradient that G repeated forwards an
 A correction weights a token with its truncated ratio min(π / π_behaviour, cap), through which no gradient flows.
 Where the policy is the one that sampled, every correction has the value and the gradient of none.
 
-Letters: B groups, G samples a group, T image tokens.
+Letters: B groups, G samples a group, T image tokens. Advantages are [B, G, T], or [B, G] where the tokens of a
+sample share one.
 """
 
 from typing import NamedTuple
@@ -24,7 +25,7 @@ class PolicyLoss(NamedTuple):
 
 
 def surrogate_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BG: Tensor, section: LearnerSection
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, section: LearnerSection
 ) -> PolicyLoss:
     """The policy loss under the recipe's `learner.correction`, in a step of one update.
 
@@ -32,24 +33,24 @@ def surrogate_loss(
     their own.
     """
     if section.correction == "truncated":
-        return truncated_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BG, section.ratio_cap)
+        return truncated_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.ratio_cap)
     if section.correction == "decoupled":
         proximal_BGT, clip_range, cap = logprobs_BGT.detach(), section.clip_range, section.ratio_cap
-        return decoupled_loss(logprobs_BGT, proximal_BGT, behaviour_logprobs_BGT, advantages_BG, clip_range, cap)
-    return policy_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BG, section.clip_range)
+        return decoupled_loss(logprobs_BGT, proximal_BGT, behaviour_logprobs_BGT, advantages_BGT, clip_range, cap)
+    return policy_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.clip_range)
 
 
 def policy_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BG: Tensor, clip_range: float
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, clip_range: float
 ) -> PolicyLoss:
     """mean_{G,T} max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) with ρ = exp(log π_θ - log π_behaviour) per token."""
     ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
-    loss_BGT = _clipped(ratio_BGT, advantages_BG, clip_range)
+    loss_BGT = _clipped(ratio_BGT, advantages_BGT, clip_range)
     return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
 
 
 def truncated_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BG: Tensor, cap: float
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, cap: float
 ) -> PolicyLoss:
     """Truncated importance sampling: a loss whose gradient is mean_{G,T} -min(ρ, cap) A ∇log π_θ.
 
@@ -59,7 +60,7 @@ def truncated_loss(
     ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
     weight_BGT = ratio_BGT.detach().clamp(max=cap)
     one_BGT = torch.exp(logprobs_BGT - logprobs_BGT.detach())  # its gradient is that of log π_θ
-    loss_BGT = -advantages_BG[:, :, None] * weight_BGT * one_BGT
+    loss_BGT = -_each_token(advantages_BGT) * weight_BGT * one_BGT
     return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
 
 
@@ -67,7 +68,7 @@ def decoupled_loss(
     logprobs_BGT: Tensor,
     proximal_logprobs_BGT: Tensor,
     behaviour_logprobs_BGT: Tensor,
-    advantages_BG: Tensor,
+    advantages_BGT: Tensor,
     clip_range: float,
     cap: float,
 ) -> PolicyLoss:
@@ -78,7 +79,7 @@ def decoupled_loss(
     samples is the weight. The log-probabilities of both other policies are constants.
     """
     weight_BGT = torch.exp(proximal_logprobs_BGT - behaviour_logprobs_BGT).clamp(max=cap)
-    loss_BGT = weight_BGT * _clipped(torch.exp(logprobs_BGT - proximal_logprobs_BGT), advantages_BG, clip_range)
+    loss_BGT = weight_BGT * _clipped(torch.exp(logprobs_BGT - proximal_logprobs_BGT), advantages_BGT, clip_range)
     return PolicyLoss(loss_BGT.mean(dim=(1, 2)), torch.exp(logprobs_BGT - behaviour_logprobs_BGT))
 
 
@@ -98,7 +99,11 @@ def kl_to_behaviour(logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor) -> Ten
     return (torch.expm1(log_ratio_BGT) - log_ratio_BGT).mean(dim=(1, 2))
 
 
-def _clipped(ratio_BGT: Tensor, advantages_BG: Tensor, clip_range: float) -> Tensor:
-    advantages_BG1 = advantages_BG[:, :, None]
+def _clipped(ratio_BGT: Tensor, advantages_BGT: Tensor, clip_range: float) -> Tensor:
+    advantages_BGT = _each_token(advantages_BGT)
     clipped_BGT = ratio_BGT.clamp(1 - clip_range, 1 + clip_range)
-    return torch.maximum(-advantages_BG1 * ratio_BGT, -advantages_BG1 * clipped_BGT)
+    return torch.maximum(-advantages_BGT * ratio_BGT, -advantages_BGT * clipped_BGT)
+
+
+def _each_token(advantages_BGT: Tensor) -> Tensor:
+    return advantages_BGT[:, :, None] if advantages_BGT.dim() == 2 else advantages_BGT

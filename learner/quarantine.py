@@ -1,10 +1,11 @@
 """Groups with a number that is not finite, made harmless. Letters: B groups."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from common.schema import GroupBatch
+from common.schema import GroupBatch, reward_columns
 from common.soundness import unsound_groups
 
 
@@ -25,10 +26,8 @@ def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
         column_B[unsound] = 0
         return column_B
 
-    harmless = replace(
-        groups,
-        behaviour_logprobs_BGT=emptied(groups.behaviour_logprobs_BGT),
-        reward_mse_BG=emptied(groups.reward_mse_BG),
-        reward_lpips_BG=emptied(groups.reward_lpips_BG),
-    )
-    return harmless, weights_B
+    rewards: dict[str, Any] = {
+        f"reward_{name}": emptied(column) for name, column in reward_columns(groups).items()
+    }
+    logprobs_BGT = emptied(groups.behaviour_logprobs_BGT)
+    return replace(groups, behaviour_logprobs_BGT=logprobs_BGT, **rewards), weights_B

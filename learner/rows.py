@@ -19,7 +19,7 @@ class Rows:
     targets_NT: Tensor  # int64
     samples_NKT: Tensor  # int64
     behaviour_logprobs_NKT: Tensor  # float32
-    advantages_NK: Tensor  # float32
+    advantages_NKT: Tensor  # float32; [N, K] where a sample's tokens share one
 
     def __len__(self) -> int:
         return len(self.context_NT)
@@ -42,7 +42,7 @@ class Rows:
             targets_NT=for_each_sample(self.targets_NT),
             samples_NKT=self.samples_NKT.flatten(0, 1)[:, None],
             behaviour_logprobs_NKT=self.behaviour_logprobs_NKT.flatten(0, 1)[:, None],
-            advantages_NK=self.advantages_NK.flatten()[:, None],
+            advantages_NKT=self.advantages_NKT.flatten(0, 1)[:, None],
         )
 
     def without_conditions(self, policy: Policy, dropped_N: Tensor) -> Self:

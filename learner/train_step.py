@@ -18,10 +18,11 @@ from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.device import autocast
 from common.models.families import PolicyModule
-from common.schema import GroupBatch
+from common.reward_terms import RewardTerms
+from common.schema import GroupBatch, reward_columns
 from common.seeding import derive_seed
 from common.types import StepReport
-from learner.advantage import group_advantages, rewards
+from learner.advantage import advantages
 from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.quarantine import quarantine
@@ -122,16 +123,15 @@ class Trainer:
     ) -> tuple[Tensor, StepSums]:
         """The loss summed over the groups in `micro`, weighted, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
-        mse_BG = self._tensor(groups.reward_mse_BG[micro])
-        lpips_BG = self._tensor(groups.reward_lpips_BG[micro])
-        rewards_BG = rewards(mse_BG, lpips_BG, recipe.reward)
+        terms = RewardTerms(**{name: self._tensor(term[micro]) for name, term in reward_columns(groups).items()})
+        rewards_BG = terms.rewards(recipe.reward)
         rows = Rows(
             condition={name: self._tensor(column[micro]) for name, column in groups.condition.items()},
             context_NT=self._tensor(groups.context_tokens_BT[micro]).long(),
             targets_NT=self._tensor(groups.target_tokens_BT[micro]).long(),
             samples_NKT=self._tensor(groups.sampled_tokens_BGT[micro]).long(),
             behaviour_logprobs_NKT=self._tensor(groups.behaviour_logprobs_BGT[micro]),
-            advantages_NK=group_advantages(rewards_BG, learner.advantage_clip),
+            advantages_NKT=advantages(terms, recipe),
         )
         if self._is_published:
             rows = rows.repeated()
@@ -147,7 +147,7 @@ class Trainer:
                 learner.logit_rows,
             )
         policy_N, ratio_NKT = surrogate_loss(
-            logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NK, learner
+            logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
@@ -164,8 +164,8 @@ class Trainer:
             policy_loss=float(policy_N.detach().sum()) * groups_a_row,
             ce_prior=float(prior_N.detach().sum()) * groups_a_row,
             reward_mean=float(rewards_BG.mean(dim=1).sum()),
-            reward_mse=float(mse_BG.mean(dim=1).sum()),
-            reward_lpips=float(lpips_BG.mean(dim=1).sum()),
+            reward_mse=float(terms.mse_BG.mean(dim=1).sum()),
+            reward_lpips=float(terms.lpips_BG.mean(dim=1).sum()),
             reward_std=float(rewards_BG.std(dim=1).sum()),
             clip_fraction=float((clipped_NKT.float().mean(dim=(1, 2)) * weights_N).sum()) * groups_a_row,
             kl=float((kl_N * weights_N).sum()) * groups_a_row,

@@ -39,6 +39,7 @@ class HeldOutResult:
     reconstruction_lpips_B: np.ndarray  # float32
     cross_entropy_B: np.ndarray  # float32, nats a token; of the target tokens given the noisy context
     pictures: HeldOutPictures | None  # of the first images, where the chunk asks for them
+    l1_BG: np.ndarray | None = None  # float32; mean absolute error, where the reward weighs it
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class HeldOutChunk:
             "seed": self.seed,
             "reward.mse_weight": models.recipe.reward.mse_weight or 1.0,
             "context.condition_drop": 0.0,
+            "advantage.credit": "sample",  # no maps
         }
         recipe = with_changes(models.recipe, changes)
         pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, models.perceptual, models.device)
@@ -67,12 +69,13 @@ class HeldOutChunk:
         pixels_BCHW, _ = images.tensors(models.device)
         reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
         target_B1T = _tokens(groups.target_tokens_BT, models)[:, None]
-        mse_B1, lpips_B1 = reward.terms(target_B1T, pixels_BCHW, StageClock())
+        ceiling = reward.terms(target_B1T, pixels_BCHW, StageClock())
         return HeldOutResult(
             mse_BG=groups.reward_mse_BG,
             lpips_BG=groups.reward_lpips_BG,
-            reconstruction_mse_B=mse_B1[:, 0].cpu().numpy(),
-            reconstruction_lpips_B=lpips_B1[:, 0].cpu().numpy(),
+            l1_BG=groups.reward_l1_BG,
+            reconstruction_mse_B=ceiling.mse_BG[:, 0].cpu().numpy(),
+            reconstruction_lpips_B=ceiling.lpips_BG[:, 0].cpu().numpy(),
             cross_entropy_B=_cross_entropy(policy, groups, models).cpu().numpy(),
             pictures=_pictures(groups, images.pixels_BHWC, models, self.num_pictures)
             if self.num_pictures

@@ -28,16 +28,37 @@ class GroupSection(Section):
 
 
 class RewardSection(Section):
-    """r = -(mse_weight · MSE + lpips_weight · LPIPS), on images in [-1, 1]. A term of weight 0 is not computed."""
+    """r = -(mse_weight · MSE + lpips_weight · LPIPS + l1_weight · L1), images in [-1, 1].
+
+    A term of weight 0 is not computed."""
 
     mse_weight: float = Field(default=1.0, ge=0)
     """Weight of the mean squared error."""
     lpips_weight: float = Field(default=1.0, ge=0)
     """Weight of the perceptual distance."""
+    l1_weight: float = Field(default=0.0, ge=0)
+    """Weight of the mean absolute error. Above 0 it is recorded in the groups."""
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled grids decoded and scored at once."""
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the decoder computes in. bfloat16 is faster and ranks a group's samples almost alike."""
+
+
+class AdvantageSection(Section):
+    """How much better than the others of its group a sample, or a token of it, is taken to be."""
+
+    credit: Literal["sample", "token"] = "sample"
+    """sample: a sample's tokens share one advantage, from the reward of the whole picture, as in the paper. token:
+    each token has its own, from the reward around its place in the picture, against the same place in the group's
+    other samples; groups then carry maps of the reward's terms."""
+    radius: int = Field(default=1, ge=0)
+    """Under credit token: the reward at a token is the mean over the (2 · radius + 1)² tokens around it, at the
+    picture's edges over those that exist."""
+    mix: float = Field(default=0.0, ge=0, le=1)
+    """Under credit token: the share of the sample's own advantage in each of its tokens'."""
+    normalize_std: bool = True
+    """Whether advantages are divided by the standard deviation over the group. Without it (Dr. GRPO, arXiv
+    2503.20783) groups whose samples hardly differ teach hardly anything; learner.lr then wants to be larger."""
 
 
 class LearnerSection(Section):

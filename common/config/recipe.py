@@ -7,7 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.config.algorithm import ContextSection, GroupSection, LearnerSection, RewardSection
+from common.config.algorithm import (
+    AdvantageSection,
+    ContextSection,
+    GroupSection,
+    LearnerSection,
+    RewardSection,
+)
 from common.config.base import Section
 from common.config.data import ParquetSource, SourceSpec
 from common.config.evaluation import EvaluationSection
@@ -56,6 +62,8 @@ class Recipe(Section):
     """The samples of one source image."""
     reward: RewardSection = RewardSection()
     """The decoded-image reward."""
+    advantage: AdvantageSection = AdvantageSection()
+    """From rewards to advantages."""
     actors: ActorsSection = ActorsSection()
     """The reward actors."""
     learner: LearnerSection
@@ -104,20 +112,28 @@ class Recipe(Section):
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
     @property
+    def has_reward_maps(self) -> bool:
+        """Whether groups say where in the picture the terms of the reward come from."""
+        return self.advantage.credit == "token"
+
+    @property
     def buffer_capacity(self) -> int:
         """Groups admitted and not yet published: (max_staleness + 1) steps' worth."""
         return (self.buffer.max_staleness + 1) * self.learner.images_per_step
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of a scored group: context, target, sampled tokens, log-probs, two reward terms, condition, ids.
+        """Bytes of a scored group: context, target, sampled tokens, log-probs, reward terms, condition, ids.
 
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image
         name (a path, in a folder of pictures) of 256 bytes.
         """
         policy = self.policy
         condition = policy.caption_length * (2 * policy.caption_dim + 1) if policy.conditioning == "text" else 8
-        numbers = 2 * self.num_tokens + 2 * self.group.size * self.num_tokens + 2 * self.group.size
+        num_terms = 3 if self.reward.l1_weight else 2
+        num_maps = num_terms if self.has_reward_maps else 0
+        a_sample = (2 + num_maps) * self.num_tokens + num_terms
+        numbers = 2 * self.num_tokens + self.group.size * a_sample
         return 4 * numbers + condition + 280
 
     @model_validator(mode="after")

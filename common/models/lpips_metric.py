@@ -18,7 +18,7 @@ from torchvision import models
 
 from common.config.models import LpipsSpec
 from common.errors import CheckpointError
-from common.models.staged_lpips import staged_distance, staged_features
+from common.models.staged_lpips import staged_distance, staged_distance_map, staged_features
 from common.paths import resolve
 
 TRUNK_URLS = {
@@ -63,6 +63,11 @@ class LpipsMetric(nn.Module):
     def distance(self, pixels_BGCHW: Tensor, reference: list[Tensor]) -> Tensor:
         """Distance float32 [B, G], 0 for equal images, to the image that `reference` describes."""
         return staged_distance(self.stages, self.heads, self._scaled(pixels_BGCHW.flatten(0, 1)), reference)
+
+    def distance_map(self, pixels_BGCHW: Tensor, reference: list[Tensor], grid_size: int) -> Tensor:
+        """Distance by place, float32 [B, G, grid_size²]: its mean over the grid is `distance`."""
+        images_NCHW = self._scaled(pixels_BGCHW.flatten(0, 1))
+        return staged_distance_map(self.stages, self.heads, images_NCHW, reference, grid_size)
 
     def _scaled(self, pixels_NCHW: Tensor) -> Tensor:
         scaled_NCHW = self.scaling(pixels_NCHW.to(self.scaling.shift.dtype))

@@ -1,12 +1,15 @@
 """The arithmetic that LPIPS metrics share: unit features of a trunk's stages, weighted and averaged.
 
-Shape letters: B images (groups), G samples a group, N images, C channels, H and W feature rows and columns.
+Shape letters: B images (groups), G samples a group, N images, C channels, H and W feature rows and columns,
+T tokens of a square grid.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from common.token_grid import pool_to_grid
 
 
 def staged_features(stages: Iterable[nn.Module], images_BCHW: Tensor) -> list[Tensor]:
@@ -28,14 +31,41 @@ def staged_distance(
     `staged_features` gave for the B source images. Only one stage's features are alive at a time.
     """
     B = len(reference[0])
-    hidden = images_NCHW
     total_BG = torch.zeros(B, len(images_NCHW) // B, device=images_NCHW.device)
-    for stage, head_C, reference_BCHW in zip(stages, heads, reference, strict=True):
-        hidden = stage(hidden)
-        features_BGCHW = _unit_length(hidden).unflatten(0, (B, -1))
-        squared_BGCHW = (features_BGCHW - reference_BCHW.unsqueeze(1)).square()
+    for squared_BGCHW, head_C in _squared_differences(stages, heads, images_NCHW, reference):
         total_BG = total_BG + squared_BGCHW.mean((-2, -1)) @ head_C
     return total_BG
+
+
+def staged_distance_map(
+    stages: Iterable[nn.Module],
+    heads: Iterable[Tensor],
+    images_NCHW: Tensor,
+    reference: list[Tensor],
+    grid_size: int,
+) -> Tensor:
+    """The same before the mean over the picture, float32 [B, G, T]: the mean over tokens is the distance.
+
+    Each stage is averaged over the token's area of the picture. A stage with fewer cells than the grid has
+    tokens gives a cell's difference to every token in it.
+    """
+    B, T = len(reference[0]), grid_size**2
+    total_BGT = torch.zeros(B, len(images_NCHW) // B, T, device=images_NCHW.device)
+    for squared_BGCHW, head_C in _squared_differences(stages, heads, images_NCHW, reference):
+        weighted_BGHW = (squared_BGCHW * head_C[:, None, None]).sum(dim=2)
+        total_BGT = total_BGT + pool_to_grid(weighted_BGHW, grid_size)
+    return total_BGT
+
+
+def _squared_differences(
+    stages: Iterable[nn.Module], heads: Iterable[Tensor], images_NCHW: Tensor, reference: list[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of unit features, [B, G, C, H, W], with the head [C] of the stage."""
+    hidden = images_NCHW
+    for stage, head_C, reference_BCHW in zip(stages, heads, reference, strict=True):
+        hidden = stage(hidden)
+        features_BGCHW = _unit_length(hidden).unflatten(0, (len(reference_BCHW), -1))
+        yield (features_BGCHW - reference_BCHW.unsqueeze(1)).square(), head_C
 
 
 def _unit_length(features_NCHW: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk."""
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     num_scored = groups_scored_at_once(recipe)
-    reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
+    reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward, recipe.has_reward_maps)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
         with meter("encode"):

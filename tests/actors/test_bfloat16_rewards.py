@@ -11,7 +11,7 @@ from actors.sources.table import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
-from learner.advantage import rewards
+from common.reward_terms import RewardTerms
 
 DEMO = Path(__file__).parents[2] / "deploy" / "recipes" / "demo.yaml"
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def rewards_of(dtype: str) -> np.ndarray:
     groups = pipeline.roll_out(load_policy(recipe, CPU), 0, range(6), StageClock()).groups
     assert groups is not None
     terms = torch.from_numpy(groups.reward_mse_BG), torch.from_numpy(groups.reward_lpips_BG)
-    return rewards(*terms, recipe.reward).numpy()
+    return RewardTerms(*terms).rewards(recipe.reward).numpy()
 
 
 def test_bfloat16_ranks_the_samples_of_a_group_as_float32_does() -> None:

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from actors.pixel_reward import PixelReward
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
+from common.errors import RecipeError
 
 
 class DrawsTokens:
@@ -55,9 +57,10 @@ def terms(
     section: RewardSection, tokenizer: DrawsTokens | None = None, metric: MeanDifference | None = None
 ) -> tuple[list[list[float]], list[list[float]]]:
     reward = PixelReward(tokenizer or DrawsTokens(), metric, section)
-    mse_BG, lpips_BG = reward.terms(TOKENS, PIXELS, StageClock())
-    assert mse_BG.dtype == lpips_BG.dtype == torch.float32
-    return mse_BG.tolist(), lpips_BG.tolist()
+    terms = reward.terms(TOKENS, PIXELS, StageClock())
+    assert set(terms.present()) == {"mse_BG", "lpips_BG"}
+    assert terms.mse_BG.dtype == terms.lpips_BG.dtype == torch.float32
+    return terms.mse_BG.tolist(), terms.lpips_BG.tolist()
 
 
 def test_both_terms_compare_each_sample_with_its_own_image() -> None:
@@ -120,3 +123,40 @@ def test_decoding_and_comparing_are_timed_apart() -> None:
     clock = StageClock()
     PixelReward(DrawsTokens(), MeanDifference(), RewardSection()).terms(TOKENS, PIXELS, clock)
     assert set(clock.seconds) == {"decode", "perceptual"}
+
+
+class MapOfDifferences(MeanDifference):
+    """The same, and where in the picture."""
+
+    def distance_map(self, pixels_BGCHW: Tensor, reference: Tensor, grid_size: int) -> Tensor:
+        assert grid_size == 2
+        return (pixels_BGCHW.mean(dim=2) - reference[:, None, None, None]).abs().flatten(2)
+
+
+def test_maps_say_where_the_terms_come_from_and_their_means_are_the_terms() -> None:
+    section = RewardSection(l1_weight=0.5, decode_batch_size=2)
+    with_maps = PixelReward(DrawsTokens(), MapOfDifferences(), section, has_maps=True)
+    terms = with_maps.terms(TOKENS, PIXELS, StageClock())
+    assert set(terms.present()) == {"mse_BG", "lpips_BG", "l1_BG", "mse_map_BGT", "lpips_map_BGT", "l1_map_BGT"}
+    assert_close(terms.mse_BG, torch.tensor(MSE))
+    assert_close(terms.lpips_BG, torch.tensor(DISTANCE))
+    assert terms.mse_map_BGT is not None
+    assert_close(terms.mse_map_BGT[1], torch.tensor([[0.0, 0, 0, 0], [1.0, 1, 0, 0]]))
+    for name in ("mse", "lpips", "l1"):
+        present = terms.present()
+        assert_close(present[f"{name}_map_BGT"].mean(-1), present[f"{name}_BG"], rtol=0, atol=1e-6)
+
+
+def test_the_absolute_error_is_recorded_where_it_is_weighted_and_alone_too() -> None:
+    section = RewardSection(mse_weight=0, lpips_weight=0, l1_weight=1)
+    terms = PixelReward(DrawsTokens(), None, section).terms(TOKENS, PIXELS, StageClock())
+    assert set(terms.present()) == {"mse_BG", "lpips_BG", "l1_BG"}
+    assert terms.l1_BG is not None
+    assert_close(terms.l1_BG, torch.tensor([[0.0, 0.25], [0.0, 0.5]]))
+    assert not terms.mse_BG.any()
+
+
+def test_a_metric_that_cannot_say_where_is_refused_for_maps_alone() -> None:
+    PixelReward(DrawsTokens(), MeanDifference(), RewardSection())
+    with pytest.raises(RecipeError, match=r"MeanDifference has no distance_map: use another perceptual\.family"):
+        PixelReward(DrawsTokens(), MeanDifference(), RewardSection(), has_maps=True)

@@ -87,7 +87,24 @@ def test_a_row_is_a_group_and_columns_keep_dtype_and_shape() -> None:
 
 def test_the_schema_names_its_version_and_the_sizes() -> None:
     metadata = to_table(groups(B=2, G=3, T=4)).schema.metadata
-    assert metadata == {b"schema_version": b"1", b"G": b"3", b"T": b"4", b"V": b"20"}
+    assert metadata == {b"schema_version": b"2", b"G": b"3", b"T": b"4", b"V": b"20"}
+
+
+def with_maps(B: int, seed: int = 0) -> GroupBatch:
+    batch, draws = groups(B, seed=seed), np.random.default_rng(seed)
+    maps = {f"reward_{name}_map_BGT": draws.random((B, 3, 4), dtype=np.float32) for name in ("mse", "lpips", "l1")}
+    return replace(batch, reward_l1_BG=draws.random((B, 3), dtype=np.float32), **maps)
+
+
+def test_the_absolute_error_and_the_maps_travel_where_there_are_any() -> None:
+    batches = [with_maps(2), with_maps(1, seed=1)]
+    tables = [to_table(batch) for batch in batches]
+    optional = {"reward_l1", "reward_mse_map", "reward_lpips_map", "reward_l1_map"}
+    assert set(tables[0].column_names) - set(to_table(groups(2)).column_names) == optional
+    assert tables[0].schema.field("reward_mse_map").type == pa.fixed_shape_tensor(pa.float32(), [3, 4])
+    joined = from_table(through_a_buffer(pa.concat_tables(tables)))
+    assert_equal(joined, concatenate(batches))
+    assert from_table(to_table(groups(2))).reward_mse_map_BGT is None
 
 
 def test_a_slice_of_a_table_is_its_rows() -> None:
@@ -112,7 +129,7 @@ def test_reading_copies_no_tensors() -> None:
 def test_groups_of_another_schema_version_are_refused() -> None:
     table = to_table(groups(B=1))
     metadata = table.schema.metadata | {b"schema_version": str(SCHEMA_VERSION + 1).encode()}
-    with pytest.raises(ValueError, match=r"these groups have schema version 2, this code reads 1: learn from"):
+    with pytest.raises(ValueError, match=r"these groups have schema version 3, this code reads 2: learn from"):
         from_table(through_a_buffer(table.replace_schema_metadata(metadata)))
 
 

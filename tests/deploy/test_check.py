@@ -11,6 +11,7 @@ from actors.evaluation.image_classifier import ImageClassifier
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import UserError
+from common.models import families
 from common.models.llamagen.checkpoints import save_weights
 from deploy.check import check, require_sound
 
@@ -116,6 +117,22 @@ def test_one_readable_picture_is_enough(recipe: Recipe, pictures: Path) -> None:
 def test_images_of_another_size_than_the_source_gives_are_refused(recipe: Recipe) -> None:
     changed = with_changes(recipe, {"source": {"kind": "mnist"}, "image_size": 64})
     assert problems(changed)["source"] == "image_size is 64, but the mnist source gives 32: set image_size=32"
+
+
+def test_a_perceptual_metric_without_maps_is_refused_under_token_credit_alone(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnlyFar:
+        """Says how far two pictures are apart, not where."""
+
+    by_sample = with_changes(recipe, {"reward.lpips_weight": 1})
+    by_token = with_changes(by_sample, {"advantage.credit": "token"})
+    assert problems(by_token) == {}
+    monkeypatch.setitem(families.PERCEPTUAL_METRICS, "shift_tolerant_lpips", lambda spec, trained: OnlyFar())
+    assert problems(by_sample) == {}
+    assert problems(by_token)["perceptual"].startswith(
+        "advantage.credit is token, but the perceptual metric OnlyFar"
+    )
 
 
 def test_missing_weights_of_the_perceptual_metric_are_refused_where_it_is_used(recipe: Recipe) -> None:

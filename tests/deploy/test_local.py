@@ -61,8 +61,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_parts_of_the_service_give_the_losses_and_the_weights_of_local(recipe: Recipe) -> None:
-    recipe = with_changes(recipe, {"learner.num_steps": 3, "learner.lr": 1e-2})
+METHODS: dict[str, dict[str, Any]] = {
+    "the paper's": {},
+    "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1_weight": 0.5},
+}
+
+
+@pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
+def test_the_parts_of_the_service_give_the_losses_and_the_weights_of_local(
+    recipe: Recipe, changes: dict[str, Any]
+) -> None:
+    recipe = with_changes(recipe, {"learner.num_steps": 3, "learner.lr": 1e-2} | changes)
     (one, one_sha), (other, other_sha) = local(recipe), in_parts(recipe)
     assert [report.loss for report in one] == pytest.approx([report.loss for report in other], rel=0, abs=1e-6)
     assert [report.reward_mean for report in one] == pytest.approx([report.reward_mean for report in other])
@@ -77,6 +86,16 @@ def test_a_run_is_a_function_of_its_seed(recipe: Recipe) -> None:
     (_, one), (_, same) = local(recipe), local(recipe)
     assert one == same
     assert local(with_changes(recipe, {"seed": 1}))[1] != one
+
+
+def test_sample_credit_is_what_it_is_without_a_word_of_it(recipe: Recipe) -> None:
+    """Its other keys have no say, and each token has the advantage of its sample."""
+    recipe = with_changes(recipe, {"learner.lr": 1e-2})
+    (reports, sha), (_, token_sha) = local(recipe), local(with_changes(recipe, {"advantage.credit": "token"}))
+    keys = {"advantage.credit": "sample", "advantage.radius": 3, "advantage.mix": 0.5}
+    assert local(with_changes(recipe, keys)) == (reports, sha)
+    assert local(with_changes(recipe, {"advantage.credit": "token", "advantage.mix": 1}))[1] == sha
+    assert token_sha != sha
 
 
 class Shades:

@@ -5,13 +5,23 @@ import torch
 from torch.testing import assert_close
 
 from common.config.algorithm import RewardSection
-from learner.advantage import group_advantages, rewards
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+from common.reward_terms import RewardTerms
+from learner.advantage import advantages, group_advantages, smoothed
 
 
 def test_a_reward_is_the_negative_weighted_sum_of_its_terms() -> None:
     section = RewardSection(mse_weight=2, lpips_weight=0.5)
-    rewards_BG = rewards(torch.tensor([[0.25, 0.0]]), torch.tensor([[1.0, 3.0]]), section)
-    assert rewards_BG.tolist() == [[-1.0, -1.5]]
+    terms = RewardTerms(torch.tensor([[0.25, 0.0]]), torch.tensor([[1.0, 3.0]]))
+    assert terms.rewards(section).tolist() == [[-1.0, -1.5]]
+
+
+def test_the_absolute_error_counts_by_its_weight() -> None:
+    terms = RewardTerms(torch.tensor([[0.25, 0.0]]), torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.25]]))
+    section = RewardSection(mse_weight=1, lpips_weight=0, l1_weight=2)
+    assert terms.rewards(section).tolist() == [[-1.25, -0.5]]
 
 
 def test_two_samples_have_advantages_of_plus_and_minus_one_over_root_two() -> None:
@@ -49,3 +59,69 @@ def test_a_clip_of_five_acts_from_27_samples_on(size: int, largest: float) -> No
     assert float(group_advantages(rewards_BG, clip=5.0).max()) == pytest.approx(largest, abs=1e-3)
     unclipped = (size - 1) / size**0.5
     assert (unclipped > 5) == (size >= 27)
+
+
+def test_without_the_standard_deviation_an_advantage_is_the_distance_to_the_mean() -> None:
+    advantages_BG = group_advantages(torch.tensor([[1.0, 3.0, 8.0]]), clip=3.5, normalize_std=False)
+    assert advantages_BG.tolist() == [[-3.0, -1.0, 3.5]]
+
+
+def test_smoothing_means_over_the_neighbours_that_exist() -> None:
+    map_BGT = torch.tensor([[[9.0, 0, 0, 0, 0, 0, 0, 0, 18.0]]])  # two corners of a 3 x 3 grid
+    assert smoothed(map_BGT, 0).equal(map_BGT)
+    # over 4 tokens in a corner, 6 on an edge, 9 in the middle
+    expected = [9 / 4, 9 / 6, 0, 9 / 6, 27 / 9, 18 / 6, 0, 18 / 6, 18 / 4]
+    assert smoothed(map_BGT, 1)[0, 0].tolist() == pytest.approx(expected)
+    assert smoothed(map_BGT, 5)[0, 0].tolist() == pytest.approx([3.0] * 9)
+
+
+def terms_of_two_tokens_squared() -> RewardTerms:
+    """One group of two samples of 2 x 2 tokens: the first is better at token 0, the second at the others."""
+    map_BGT = torch.tensor([[[0.0, 4.0, 4.0, 4.0], [8.0, 0.0, 0.0, 1.0]]])
+    nothing_BGT = torch.zeros_like(map_BGT)
+    mse_BG, lpips_BG = map_BGT.mean(-1), nothing_BGT.mean(-1)
+    return RewardTerms(mse_BG, lpips_BG, mse_map_BGT=map_BGT, lpips_map_BGT=nothing_BGT)
+
+
+def credit(recipe: Recipe, **keys) -> torch.Tensor:
+    changes = {f"advantage.{key}": value for key, value in {"credit": "token", **keys}.items()}
+    return advantages(terms_of_two_tokens_squared(), with_changes(recipe, changes))
+
+
+def test_a_token_is_compared_with_the_same_place_of_the_other_samples(tiny_recipe: Recipe) -> None:
+    half = 0.70711
+    assert_close(
+        credit(tiny_recipe, radius=0),
+        torch.tensor([[[half, -half, -half, -half], [-half, half, half, half]]]),
+        rtol=0,
+        atol=1e-4,
+    )
+    without = credit(tiny_recipe, radius=0, normalize_std=False)
+    assert without.tolist() == [[[4.0, -2.0, -2.0, -1.5], [-4.0, 2.0, 2.0, 1.5]]]
+
+
+def test_under_a_radius_of_the_whole_grid_every_token_has_the_advantage_of_its_sample(tiny_recipe: Recipe) -> None:
+    sample_BG = credit(tiny_recipe, credit="sample")
+    assert sample_BG.shape == (1, 2)
+    assert_close(credit(tiny_recipe, radius=2), sample_BG[:, :, None].expand(1, 2, 4))
+
+
+def test_mix_is_the_share_of_the_advantage_of_the_sample(tiny_recipe: Recipe) -> None:
+    token_BGT, sample_BG = credit(tiny_recipe, radius=0), credit(tiny_recipe, credit="sample")
+    assert sample_BG[0, 0] < 0 < token_BGT[0, 0, 0]
+    quarter_BGT = credit(tiny_recipe, radius=0, mix=0.25)
+    assert_close(quarter_BGT, 0.75 * token_BGT + 0.25 * sample_BG[:, :, None])
+    assert credit(tiny_recipe, radius=0, mix=1.0).equal(sample_BG[:, :, None].expand(1, 2, 4))
+
+
+def test_token_credit_is_clamped_like_that_of_samples(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"learner.advantage_clip": 0.5})
+    assert credit(recipe, radius=0).abs().max() == 0.5
+
+
+def test_groups_without_maps_cannot_be_learned_from_by_token(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"advantage.credit": "token"})
+    with pytest.raises(
+        RecipeError, match=r"recorded without reward maps: record them with advantage\.credit=token"
+    ):
+        advantages(RewardTerms(torch.zeros(1, 2), torch.zeros(1, 2)), recipe)

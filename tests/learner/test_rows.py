@@ -16,7 +16,7 @@ ROWS = Rows(
     targets_NT=torch.arange(N * T).view(N, T),
     samples_NKT=torch.arange(N * K * T).view(N, K, T),
     behaviour_logprobs_NKT=-torch.arange(N * K * T).view(N, K, T).float(),
-    advantages_NK=torch.arange(N * K).view(N, K).float(),
+    advantages_NKT=torch.arange(N * K).view(N, K).float(),
 )
 
 
@@ -29,14 +29,14 @@ def test_every_sample_gets_a_row_with_what_its_group_shares() -> None:
     assert repeated.samples_NKT.shape == (N * K, 1, T)
     assert repeated.samples_NKT[4, 0].equal(ROWS.samples_NKT[1, 1])
     assert repeated.behaviour_logprobs_NKT[4, 0].equal(ROWS.behaviour_logprobs_NKT[1, 1])
-    assert repeated.advantages_NK[4, 0] == ROWS.advantages_NK[1, 1]
+    assert repeated.advantages_NKT[4, 0] == ROWS.advantages_NKT[1, 1]
 
 
 def test_a_slice_takes_whole_rows() -> None:
     last = ROWS[1:]
     assert len(last) == 1
     assert last.condition["label"].tolist() == [8]
-    assert last.advantages_NK.equal(ROWS.advantages_NK[1:])
+    assert last.advantages_NKT.equal(ROWS.advantages_NKT[1:])
 
 
 def test_dropping_conditions_changes_nothing_else() -> None:

@@ -115,6 +115,34 @@ def test_a_gradient_that_is_no_number_changes_neither_weights_nor_optimizer_and_
         assert parameter.equal(expected)
 
 
+def with_maps(batch: GroupBatch) -> GroupBatch:
+    maps = np.random.default_rng(1).random((2, B, G, T), dtype=np.float32)
+    return replace(batch, reward_mse_map_BGT=maps[0], reward_lpips_map_BGT=maps[1])
+
+
+def test_token_credit_learns_from_the_maps_alike_in_both_profiles(tiny_recipe: Recipe, monkeypatch) -> None:
+    monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
+    by_token = with_changes(tiny_recipe, {"advantage.credit": "token"})
+    sums, norms = [], []
+    for recipe in (by_token, with_changes(by_token, {"profile": "published"}), tiny_recipe):
+        one, norm = Trainer(policy_of(recipe), recipe, CPU).train(with_maps(groups()), StageClock())
+        sums.append(vars(one))
+        norms.append(norm)
+    assert sums[1] == pytest.approx(sums[0], rel=1e-4)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert norms[2] != pytest.approx(norms[0], rel=1e-2)
+
+
+def test_a_map_with_a_number_that_is_not_finite_takes_its_group_out_of_the_step(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"advantage.credit": "token"})
+    batch = with_maps(groups())
+    assert batch.reward_lpips_map_BGT is not None
+    batch.reward_lpips_map_BGT[2, 1, 7] = np.nan
+    sums, norm = Trainer(policy_of(recipe), recipe, CPU).train(batch, StageClock())
+    assert (sums.num_groups, sums.num_quarantined) == (3, 1)
+    assert np.isfinite(norm)
+
+
 @pytest.mark.parametrize("profile", ["corrected", "published"])
 @pytest.mark.parametrize(
     ("column", "value"),

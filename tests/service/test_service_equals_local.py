@@ -20,11 +20,14 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in metrics(folder)]
 
 
-def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run):
-    local = run_local(small_run("local")).path
+@pytest.mark.parametrize(
+    "changes", [{}, {"advantage.credit": "token", "advantage.mix": 0.25}], ids=["sample credit", "token credit"]
+)
+def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run, changes):
+    local = run_local(small_run("local", changes)).path
     assert losses(local)[0] != losses(local)[-1]
     for count in (1, 2):
-        service = train(small_run(f"service-{count}", {"actors.count": count})).folder.path
+        service = train(small_run(f"service-{count}", changes | {"actors.count": count})).folder.path
         assert losses(service) == pytest.approx(losses(local), rel=0, abs=1e-6)
         assert summary(service)["weights_sha256"] == summary(local)["weights_sha256"]
         assert {line["staleness_max"] for line in metrics(service)} == {0}

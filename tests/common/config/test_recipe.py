@@ -1,6 +1,7 @@
 """What a recipe derives from its keys, and that every key is documented."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -53,7 +54,11 @@ TEXT = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, TEXT], ids=["class", "text"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, TEXT, {"reward.l1_weight": 1}, {"advantage.credit": "token"}],
+    ids=["class", "text", "absolute error", "token credit"],
+)
 @pytest.mark.parametrize("num_rows", [1, 8])
 def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
     num_rows: int, changes: dict[str, Any], tiny_recipe: Recipe
@@ -76,6 +81,12 @@ def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
         behaviour_logprobs_BGT=np.zeros((B, G, T), np.float32),
         reward_mse_BG=np.zeros((B, G), np.float32),
         reward_lpips_BG=np.zeros((B, G), np.float32),
-        condition=caption if changes else label,
+        condition=caption if policy.conditioning == "text" else label,
     )
+    if recipe.reward.l1_weight:
+        groups = replace(groups, reward_l1_BG=np.zeros((B, G), np.float32))
+    if recipe.advantage.credit == "token":
+        names = ("mse", "lpips") if not recipe.reward.l1_weight else ("mse", "lpips", "l1")
+        maps: dict[str, Any] = {f"reward_{name}_map_BGT": np.zeros((B, G, T), np.float32) for name in names}
+        groups = replace(groups, **maps)
     assert 0.85 * B * recipe.group_bytes < to_table(groups).nbytes <= B * recipe.group_bytes

@@ -50,6 +50,17 @@ def test_the_distance_is_that_of_the_package(net: Literal["alex", "vgg", "squeez
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_the_mean_of_the_map_is_the_distance(net: Literal["alex", "vgg", "squeeze"], tmp_path: Path) -> None:
+    spec = LpipsSpec(net=net, trunk=save_trunk(package_metric(net), tmp_path / "trunk.pth"))
+    metric = LpipsMetric(spec)
+    source_BCHW, samples_BGCHW = pixels(2, 3, 64, 64), pixels(2, 3, 3, 64, 64).flip(-1)
+    reference = metric.reference_features(source_BCHW)
+    map_BGT = metric.distance_map(samples_BGCHW, reference, 8)
+    torch.testing.assert_close(map_BGT.mean(-1), metric.distance(samples_BGCHW, reference), rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_building_is_quiet_frozen_and_draws_no_global_random_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

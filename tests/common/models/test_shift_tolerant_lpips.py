@@ -48,6 +48,29 @@ def test_distances_are_those_of_the_package(net: Literal["alex", "vgg"]) -> None
 
 
 @needs_weights
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize(("side", "grid_size"), [(32, 8), (48, 3), (64, 4), (40, 5)])
+def test_the_mean_of_the_map_is_the_distance(net: Literal["alex", "vgg"], side: int, grid_size: int) -> None:
+    metric = build(net)
+    sources_BCHW, samples_BGCHW = images(side)
+    reference = metric.reference_features(sources_BCHW)
+    map_BGT = metric.distance_map(samples_BGCHW, reference, grid_size)
+    assert map_BGT.shape == (2, 3, grid_size**2)
+    torch.testing.assert_close(map_BGT.mean(-1), metric.distance(samples_BGCHW, reference), rtol=0, atol=1e-6)
+
+
+@needs_weights
+def test_the_map_shows_where_two_pictures_differ() -> None:
+    metric = build("alex")
+    sources_BCHW, _ = images(64)
+    samples_BGCHW = sources_BCHW[:, None].clone()
+    samples_BGCHW[..., :16, 48:] *= -1  # the token at the upper right of a 4 x 4 grid
+    map_BGT = metric.distance_map(samples_BGCHW, metric.reference_features(sources_BCHW), 4)
+    assert map_BGT.argmax(-1).tolist() == [[3], [3]]
+    assert (map_BGT[..., 12] < 0.01 * map_BGT[..., 3]).all()
+
+
+@needs_weights
 def test_a_sample_equal_to_its_source_has_distance_zero_and_a_finite_gradient() -> None:
     metric = build("alex")
     sources_BCHW = torch.zeros(1, 3, 32, 32)  # flat, so that whole feature columns are zero
