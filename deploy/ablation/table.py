@@ -15,7 +15,7 @@ TITLES = SCORES | {
     "held_out_perplexity": ("held-out perplexity", "lower"),
 }
 LAST_STEP = {
-    "reward_mean": "reward",
+    "reward_mean": "own reward",
     "ce_prior": "cross-entropy",
     "entropy": "entropy",
     "clip_fraction": "clip fraction",
