@@ -11,23 +11,31 @@ CHARTS = {
     "reward_lpips": ("LPIPS", "of the samples, where the reward holds it; lower is better"),
     "ce_prior": ("Cross-entropy", "nats a token; lower is better"),
     "entropy": ("Entropy", "nats a token"),
-    "policy_loss": ("Policy loss", ""),
+    "reward_std": ("Reward spread", "standard deviation in a group, by the variant's own weights"),
     "grad_norm": ("Gradient norm", "before clipping"),
 }
 WINDOW = 5
 
 
 def training_charts(table: Table) -> list[Chart]:
-    """Means of up to WINDOW recent steps; a variant that does not measure a quantity has no line."""
+    """Means of up to WINDOW recent steps.
+
+    A variant that does not measure a quantity has no line but keeps its place, so that colours mean the same.
+    """
     rows = [row for row in table.rows if row.num_seeds]
     length = max((len(steps) for row in rows for steps in row.steps), default=0)
     charts = []
     for key, (name, note) in CHARTS.items():
         series = [Series(row.name, _smoothed(_means(row, key, length))) for row in rows]
-        series = [each for each in series if any(finite(each.values))]
-        if series:
+        series = [each if _is_measured(each) else Series(each.name, [None] * length) for each in series]
+        if any(map(_is_measured, series)):
             charts.append(thinned(Chart(name, note, list(range(1, length + 1)), series)))
     return charts
+
+
+def _is_measured(series: Series) -> bool:
+    """What is not computed is 0 at every step."""
+    return any(finite(series.values))
 
 
 def _means(row: Row, key: str, length: int) -> list[float | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from common.atomic import replacing
 from deploy.ablation.study import BASE, Study
 from deploy.ablation.table import LAST_STEP, Table, title
-from deploy.ablation.wording import MARKS, NOISE, changes, command, progress, reading, setting
+from deploy.ablation.wording import MARKS, NOISE, changes, command, last_step_reading, progress, reading, setting
 
 
 def put_section(path: Path, study: Study, table: Table) -> None:
@@ -33,6 +33,7 @@ def markdown(study: Study, table: Table) -> str:
         reading(table),
         "What each variant sets, and its last training step:",
         _training(study, table),
+        last_step_reading(),
     ]
     return "\n\n".join(parts)
 

@@ -23,7 +23,8 @@ def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str],
     """
     jobs = 1 if study.section.runner == "train" else jobs
     unfinished = [cell for cell in study.cells if folder.cell(cell) is None]
-    needs_base = folder.base(study) is None
+    base, num_seeds = folder.base(study), max(len(study.section.seeds), LEAST_NOISE_SEEDS)
+    needs_base = base is None or len(base.scores) < num_seeds  # seeds may have been added
     total = len(unfinished) + needs_base
     if total:
         say(f"{len(study.cells) - len(unfinished)} of {len(study.cells)} cells are done, {total} runs to do")
@@ -32,7 +33,6 @@ def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str],
     try:
         futures: dict[Future[None], str] = {}
         if needs_base:
-            num_seeds = max(len(study.section.seeds), LEAST_NOISE_SEEDS)
             futures[pool.submit(score_base, study.recipe, num_seeds, folder)] = BASE
         for cell in unfinished:
             futures[pool.submit(run_cell, cell, study.recipe, study.section.runner, folder)] = cell.name

@@ -15,7 +15,7 @@ TITLES = SCORES | {
     "held_out_perplexity": ("held-out perplexity", "lower"),
 }
 LAST_STEP = {
-    "reward_mean": "reward",
+    "reward_mean": "own reward",
     "ce_prior": "cross-entropy",
     "entropy": "entropy",
     "clip_fraction": "clip fraction",
@@ -130,7 +130,8 @@ def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: BaseResu
     """By the mean difference from the base under the same sampling seeds."""
     good = title(key)[1]
     noise = _statistic(each.get(key) for each in base.scores).spread
-    pairs = [(result.scores.get(key), base.scores[index].get(key)) for index, result in results]
+    shared = [(index, result) for index, result in results if index < len(base.scores)]
+    pairs = [(result.scores.get(key), base.scores[index].get(key)) for index, result in shared]
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     if not good or noise is None or not differences or abs(fmean(differences)) <= noise:
         return ""

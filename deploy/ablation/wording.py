@@ -46,6 +46,13 @@ def reading(table: Table) -> str:
     )
 
 
+def last_step_reading() -> str:
+    return (
+        "The own reward is weighted as the variant has it, so that it compares along a variant only. Seconds are "
+        "those of the training, on a machine that may have had other work."
+    )
+
+
 def changes(study: Study, variant: str) -> str:
     """What a variant sets, as overrides."""
     own = study.section.variants[variant]
