@@ -118,7 +118,7 @@ def learn(
         b = slice(start, start + learner.micro_batch_size)
         logprobs_BGT, target_logprobs_BT, entropy_BT = logprobs(policy, b)
         policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BGT[b], learner)
-        prior_B = ce_B = ce_prior(target_logprobs_BT)
+        prior_B = ce_B = ce_prior(target_logprobs_BT)  # what holds the policy, or the KL from the first one
         if reference is not None:
             with torch.no_grad():
                 reference_BGT = logprobs(reference, b).samples_BGT
