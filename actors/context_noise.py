@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def noisy_context(
-    target_tokens_BT: Tensor, noise: float, codebook_size: int, generators: Sequence[torch.Generator]
+    target_tokens_BT: Tensor, noises: Sequence[float], codebook_size: int, generators: Sequence[torch.Generator]
 ) -> Tensor:
-    """The first T-1 target tokens, each replaced with probability `noise` (ξ) by a uniform codebook id.
+    """The first T-1 target tokens, each replaced with its image's probability ξ by a uniform codebook id.
 
     Drawn once a group: all samples of the group, and the learner, share the context. The replacement may
     equal the original. One CPU generator an image; returns int64 [B, T-1].
     """
     context_BT = target_tokens_BT[:, :-1].clone()
-    if noise == 0:
-        return context_BT
     length = context_BT.shape[1]
-    for context_T, generator in zip(context_BT, generators, strict=True):
+    for context_T, noise, generator in zip(context_BT, noises, generators, strict=True):
+        if noise == 0:
+            continue
         replaced_T = (torch.rand(length, generator=generator) < noise).to(context_T.device)
         random_T = torch.randint(codebook_size, (length,), generator=generator).to(context_T.device)
         context_T.copy_(torch.where(replaced_T, random_T, context_T))

@@ -79,23 +79,24 @@ class RolloutPipeline:
             images = batch_of(being_read)
         if not isinstance(images, ImageBatch):
             return Rollout(None, _broken(sample_indices, images))
-        recipe = self._recipe
+        recipe, group = self._recipe, self._recipe.group
         kept = [sample_indices[position] for position in images.positions]
         pixels_BCHW, condition = images.tensors(self._device)
         with clock("encode"):
             target_BT = self._tokenizer.encode(pixels_BCHW)
         with clock("policy"):
-            noise = [generator(recipe.seed, "context noise", index) for index in kept]
+            noises = [recipe.context_noise(index) for index in kept]
+            noise_draws = [generator(recipe.seed, "context noise", index) for index in kept]
             drops = [generator(recipe.seed, "condition drop", index) for index in kept]
             chances_B = torch.cat([torch.rand(1, generator=drop) for drop in drops])
             condition = drop_conditions(policy, condition, chances_B < recipe.actor_condition_drop)
-            context_BT = noisy_context(target_BT, recipe.context.noise, self._tokenizer.codebook_size, noise)
+            context_BT = noisy_context(target_BT, noises, self._tokenizer.codebook_size, noise_draws)
             with autocast(recipe.compute, self._device):
                 hidden_BTD = policy(condition, context_BT, head=False)
         with clock("sample"), autocast(recipe.compute, self._device):
             draws = [generator(recipe.seed, "group samples", index) for index in kept]
             tokens_BGT, logprobs_BGT = sample_groups(
-                policy.logits, hidden_BTD, recipe.group.size, recipe.group.temperature, draws
+                policy.logits, hidden_BTD, group.size, group.temperature, draws, group.top_k, group.top_p
             )
         terms = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
         groups = GroupBatch(

@@ -44,3 +44,19 @@ def keep_likely(logits_NV: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor
         outside_NV = torch.zeros_like(outside_NV).scatter(-1, order_NV, outside_NV)
         logits_NV = logits_NV.masked_fill(outside_NV, float("-inf"))
     return logits_NV
+
+
+def likely_log_probabilities(
+    logits_NV: Tensor, tokens_NK: Tensor, temperature: float, top_k: int, top_p: float
+) -> Tensor:
+    """Log-probabilities float32 [N, K] of tokens within what `keep_likely` keeps at this temperature.
+
+    A token outside counts as kept too, for its own probability. So the policy that sampled has exactly the
+    probabilities that it drew with, and a later one, which may have moved a drawn token out of its most likely,
+    still has a finite log-probability of it, with a gradient. Which tokens are kept is a constant to the gradient.
+    """
+    scaled_NV = logits_NV.float() / temperature
+    kept_NV = keep_likely(scaled_NV, top_k, top_p)
+    scaled_NK, is_kept_NK = scaled_NV.gather(-1, tokens_NK), kept_NV.gather(-1, tokens_NK).isfinite()
+    total_N1 = kept_NV.logsumexp(dim=-1, keepdim=True)
+    return scaled_NK - torch.where(is_kept_NK, total_N1, torch.logaddexp(total_N1, scaled_NK))

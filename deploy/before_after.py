@@ -92,7 +92,8 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with the cross-entropy term only, for as many steps."""
         log.info("training with the prior alone, as a yardstick")
-        changes = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
+        weights = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
+        changes = weights | {"advantage.credit": "sample", "learner.prior": "ce"}
         recipe = with_changes(self._recipe, changes)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)

@@ -26,9 +26,10 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.types import StepReport
 from learner.advantage import advantages
-from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
+from learner.loss import ce_prior, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
-from learner.token_logprobs import token_logprobs
+from learner.reference import frozen_reference
+from learner.token_logprobs import TokenLogprobs, token_logprobs
 
 # condition, the reward's terms, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]
 Groups = tuple[Condition, RewardTerms, Tensor, Tensor, Tensor, Tensor]
@@ -45,6 +46,7 @@ def post_train(
     """Train `policy` in place, one optimizer step at a time; yields what each step measured."""
     learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
+    reference = frozen_reference(policy, learner)  # None unless the prior is the KL from it
     for step in range(learner.num_steps):
         first = step * learner.images_per_step
         tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
@@ -52,7 +54,7 @@ def post_train(
             roll_out(policy, tokenizer, perceptual, source, recipe, device, samples)
             for samples in (range(start, start + recipe.actors.images_per_ticket) for start in tickets)
         ]
-        yield learn(policy, optimizer, groups, recipe, device, step)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference)
 
 
 @torch.no_grad()
@@ -65,17 +67,19 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
 
     # 1. The image's own codes are the targets; noise on them makes the teacher-forcing context.
     targets_BT = tokenizer.encode(pixels_BCHW)
-    noise = [generator(recipe.seed, "context noise", index) for index in kept]
-    context_BT = noisy_context(targets_BT, recipe.context.noise, tokenizer.codebook_size, noise)
+    noises = [recipe.context_noise(index) for index in kept]
+    draws = [generator(recipe.seed, "context noise", index) for index in kept]
+    context_BT = noisy_context(targets_BT, noises, tokenizer.codebook_size, draws)
     chances = [torch.rand(1, generator=generator(recipe.seed, "condition drop", index)) for index in kept]
     condition = drop_conditions(policy, condition, torch.cat(chances) < recipe.context.condition_drop)
 
     # 2. One forward gives the distribution of every position; each of the G samples draws from all of them.
+    group = recipe.group
     draws = [generator(recipe.seed, "group samples", index) for index in kept]
     with autocast(recipe.compute, device):
         hidden_BTD = policy(condition, context_BT, head=False)
         samples_BGT, logprobs_BGT = sample_groups(
-            policy.logits, hidden_BTD, recipe.group.size, recipe.group.temperature, draws
+            policy.logits, hidden_BTD, group.size, group.temperature, draws, group.top_k, group.top_p
         )
 
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
@@ -84,7 +88,9 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
     return condition, terms, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
 
-def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int) -> StepReport:
+def learn(
+    policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None
+) -> StepReport:
     """One optimizer step on the groups of all tickets: what the learner does."""
     learner = recipe.learner
     conditions, all_terms, *tensors = zip(*tickets, strict=True)
@@ -97,37 +103,45 @@ def learn(policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step
     advantages_BGT = advantages(terms, recipe)
 
     # 5. The G samples share one context, so one forward and backward a group serves them all.
+    def logprobs(model: PolicyModule, b: slice) -> TokenLogprobs:
+        with autocast(recipe.compute, device):
+            hidden_BTD = model({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
+            return token_logprobs(
+                model.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
+                learner.logit_rows, recipe.group.top_k, recipe.group.top_p,
+            )  # fmt: skip
+
     num_groups = len(rewards_BG)
-    totals = torch.zeros(5)
+    totals = torch.zeros(6)
     optimizer.zero_grad()
     for start in range(0, num_groups, learner.micro_batch_size):
         b = slice(start, start + learner.micro_batch_size)
-        with autocast(recipe.compute, device):
-            hidden_BTD = policy({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
-            logprobs_BGT, target_logprobs_BT, entropy_BT = token_logprobs(
-                policy.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
-                learner.logit_rows,
-            )  # fmt: skip
+        logprobs_BGT, target_logprobs_BT, entropy_BT = logprobs(policy, b)
         policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BGT[b], learner)
-        prior_B = ce_prior(target_logprobs_BT)
+        prior_B = ce_B = ce_prior(target_logprobs_BT)  # what holds the policy, or the KL from the first one
+        if reference is not None:
+            with torch.no_grad():
+                reference_BGT = logprobs(reference, b).samples_BGT
+            prior_B = kl_prior(logprobs_BGT, reference_BGT)
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
         kl_B = kl_to_behaviour(logprobs_BGT, old_logprobs_BGT[b])
-        sums = [policy_B.sum(), prior_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
+        sums = [policy_B.sum(), prior_B.sum(), ce_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
         totals += torch.stack(sums).detach().cpu()
 
     # 6. AdamW on the clipped gradient.
     grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), learner.max_grad_norm)
     optimizer.step()
 
-    policy_mean, prior_mean, clip_fraction, kl, entropy = (totals / num_groups).tolist()
+    policy_mean, prior_mean, ce_mean, clip_fraction, kl, entropy = (totals / num_groups).tolist()
     return StepReport(
         step=step + 1,
         num_groups=num_groups,
         loss=policy_mean + learner.ce_weight * prior_mean,
         policy_loss=policy_mean,
-        ce_prior=prior_mean,
+        ce_prior=ce_mean,
+        kl_prior=0.0 if reference is None else prior_mean,
         reward_mean=float(rewards_BG.mean()),
         reward_mse=float(terms.mse_BG.mean()),
         reward_lpips=float(terms.lpips_BG.mean()),

@@ -11,12 +11,14 @@ Letters: B groups, G samples a group, T image tokens. Advantages are [B, G, T], 
 sample share one.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from common.config.algorithm import LearnerSection
+
+Unit = Literal["token", "sequence"]  # what has a ratio of its own
 
 
 class PolicyLoss(NamedTuple):
@@ -33,31 +35,55 @@ def surrogate_loss(
     their own.
     """
     if section.correction == "truncated":
-        return truncated_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.ratio_cap)
+        return truncated_loss(
+            logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.ratio_cap, section.ratio
+        )
     if section.correction == "decoupled":
-        proximal_BGT, clip_range, cap = logprobs_BGT.detach(), section.clip_range, section.ratio_cap
-        return decoupled_loss(logprobs_BGT, proximal_BGT, behaviour_logprobs_BGT, advantages_BGT, clip_range, cap)
-    return policy_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.clip_range)
+        proximal_BGT, settings = logprobs_BGT.detach(), (section.clip_range, section.ratio_cap, section.ratio)
+        return decoupled_loss(logprobs_BGT, proximal_BGT, behaviour_logprobs_BGT, advantages_BGT, *settings)
+    return policy_loss(logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.clip_range, section.ratio)
+
+
+def importance_ratio(logprobs_BGT: Tensor, other_logprobs_BGT: Tensor, unit: Unit) -> Tensor:
+    """π / π_other of each token, or of its sample.
+
+    A sample's ratio is exp(mean_T log π - log π_other) (GSPO, arXiv 2507.18071), the same at all its tokens. Its
+    gradient at a token is ratio · ∇log π of that token (GSPO-token): where the tokens share one advantage, their
+    mean has the gradient of the sample's ratio, and where they do not, each keeps its own credit.
+    """
+    log_ratio_BGT = logprobs_BGT - other_logprobs_BGT
+    if unit == "sequence":
+        mean_BG1 = log_ratio_BGT.detach().mean(dim=-1, keepdim=True)
+        log_ratio_BGT = mean_BG1 + (logprobs_BGT - logprobs_BGT.detach())
+    return torch.exp(log_ratio_BGT)
 
 
 def policy_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, clip_range: float
+    logprobs_BGT: Tensor,
+    behaviour_logprobs_BGT: Tensor,
+    advantages_BGT: Tensor,
+    clip_range: float,
+    unit: Unit = "token",
 ) -> PolicyLoss:
-    """mean_{G,T} max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) with ρ = exp(log π_θ - log π_behaviour) per token."""
-    ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
+    """mean_{G,T} max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) with ρ = π_θ / π_behaviour, see `importance_ratio`."""
+    ratio_BGT = importance_ratio(logprobs_BGT, behaviour_logprobs_BGT, unit)
     loss_BGT = _clipped(ratio_BGT, advantages_BGT, clip_range)
     return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
 
 
 def truncated_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, cap: float
+    logprobs_BGT: Tensor,
+    behaviour_logprobs_BGT: Tensor,
+    advantages_BGT: Tensor,
+    cap: float,
+    unit: Unit = "token",
 ) -> PolicyLoss:
     """Truncated importance sampling: a loss whose gradient is mean_{G,T} -min(ρ, cap) A ∇log π_θ.
 
     The weight of V-trace's policy gradient (IMPALA, arXiv 1802.01561), and no clip. Its value is
     mean_{G,T} -min(ρ, cap) A.
     """
-    ratio_BGT = torch.exp(logprobs_BGT - behaviour_logprobs_BGT)
+    ratio_BGT = importance_ratio(logprobs_BGT, behaviour_logprobs_BGT, unit)
     weight_BGT = ratio_BGT.detach().clamp(max=cap)
     one_BGT = torch.exp(logprobs_BGT - logprobs_BGT.detach())  # its gradient is that of log π_θ
     loss_BGT = -_each_token(advantages_BGT) * weight_BGT * one_BGT
@@ -71,6 +97,7 @@ def decoupled_loss(
     advantages_BGT: Tensor,
     clip_range: float,
     cap: float,
+    unit: Unit = "token",
 ) -> PolicyLoss:
     """Decoupled PPO (Hilton et al. 2021, arXiv 2110.00641), its weight truncated.
 
@@ -78,14 +105,26 @@ def decoupled_loss(
     token: how far a step may go is measured from the proximal policy, and what corrects for the age of the
     samples is the weight. The log-probabilities of both other policies are constants.
     """
-    weight_BGT = torch.exp(proximal_logprobs_BGT - behaviour_logprobs_BGT).clamp(max=cap)
-    loss_BGT = weight_BGT * _clipped(torch.exp(logprobs_BGT - proximal_logprobs_BGT), advantages_BGT, clip_range)
-    return PolicyLoss(loss_BGT.mean(dim=(1, 2)), torch.exp(logprobs_BGT - behaviour_logprobs_BGT))
+    weight_BGT = importance_ratio(proximal_logprobs_BGT, behaviour_logprobs_BGT, unit).clamp(max=cap)
+    step_BGT = importance_ratio(logprobs_BGT, proximal_logprobs_BGT, unit)
+    loss_BGT = weight_BGT * _clipped(step_BGT, advantages_BGT, clip_range)
+    ratio_BGT = importance_ratio(logprobs_BGT, behaviour_logprobs_BGT, unit)
+    return PolicyLoss(loss_BGT.mean(dim=(1, 2)), ratio_BGT)
 
 
 def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
     """Next-token cross-entropy on the target tokens given the noisy context, mean over tokens; [B]."""
     return -target_logprobs_BT.mean(dim=1)
+
+
+def kl_prior(logprobs_BGT: Tensor, reference_logprobs_BGT: Tensor) -> Tensor:
+    """KL(π_θ ‖ π_reference) a token, estimated on the sampled ones as in GRPO (arXiv 2402.03300); [B].
+
+    mean_{G,T} ρ - 1 - log ρ with ρ = π_reference / π_θ: never negative, and unbiased where the tokens were drawn
+    from π_θ.
+    """
+    log_ratio_BGT = reference_logprobs_BGT - logprobs_BGT
+    return (torch.expm1(log_ratio_BGT) - log_ratio_BGT).mean(dim=(1, 2))
 
 
 @torch.no_grad()

@@ -7,13 +7,14 @@ Letters: B groups, G samples a group, T image tokens, N = B * T rows, D width of
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from common.token_distribution import entropy
+from common.token_distribution import entropy, keep_likely, likely_log_probabilities
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, D] to float32 logits [N, V]
 
@@ -31,15 +32,21 @@ def token_logprobs(
     targets_BT: Tensor,
     temperature: float,
     rows_at_once: int,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> TokenLogprobs:
-    """What the policy gives the sampled and the target tokens, int64. Logits exist for `rows_at_once` rows."""
+    """What the policy gives the sampled and the target tokens, int64. Logits exist for `rows_at_once` rows.
+
+    With `top_k` or `top_p`, the samples' are those within the policy's own most likely tokens.
+    """
+    logprobs = partial(_likely_logprobs, top_k, top_p) if top_k or top_p < 1 else _logprobs
     grid = targets_BT.shape
     rows = [hidden_BTD.flatten(0, 1), samples_BGT.transpose(1, 2).flatten(0, 1), targets_BT.flatten()[:, None]]
     chunks = list(zip(*(column.split(rows_at_once) for column in rows), strict=True))
     if len(chunks) == 1:  # nothing would be saved by making the logits twice
-        parts = [_logprobs(head, temperature, *chunks[0])]
+        parts = [logprobs(head, temperature, *chunks[0])]
     else:
-        parts = [checkpoint(_logprobs, head, temperature, *chunk, use_reentrant=False) for chunk in chunks]
+        parts = [checkpoint(logprobs, head, temperature, *chunk, use_reentrant=False) for chunk in chunks]
     samples_NG, targets_N1, entropy_N = map(torch.cat, zip(*parts, strict=True))
     return TokenLogprobs(
         samples_NG.unflatten(0, grid).transpose(1, 2), targets_N1.view(grid), entropy_N.view(grid)
@@ -61,3 +68,20 @@ def _logprobs(
         both = logprobs_NV.gather(1, torch.cat([samples_NG, targets_N1], dim=1))
         samples, targets = both[:, :-1], both[:, -1:]
     return samples, targets, entropy(logprobs_NV)
+
+
+def _likely_logprobs(
+    top_k: int,
+    top_p: float,
+    head: Head,
+    temperature: float,
+    hidden_ND: Tensor,
+    samples_NG: Tensor,
+    targets_N1: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, samples and entropy within the most likely tokens."""
+    logits_NV = head(hidden_ND).float()
+    samples = likely_log_probabilities(logits_NV, samples_NG, temperature, top_k, top_p)
+    targets = logits_NV.log_softmax(-1).gather(1, targets_N1)
+    kept_NV = keep_likely(logits_NV.detach() / temperature, top_k, top_p).log_softmax(dim=-1)
+    return samples, targets, entropy(kept_NV.clamp(min=torch.finfo(kept_NV.dtype).min))

@@ -23,11 +23,12 @@ from common.schema import GroupBatch, reward_columns
 from common.seeding import derive_seed
 from common.types import StepReport
 from learner.advantage import advantages
-from learner.loss import ce_prior, kl_to_behaviour, surrogate_loss
+from learner.loss import ce_prior, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.quarantine import quarantine
+from learner.reference import frozen_reference
 from learner.rows import Rows
-from learner.token_logprobs import token_logprobs
+from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
 
 PUBLISHED_DROPOUT = 0.1  # of tokens, attention and feed-forward outputs in the released scripts' learner
 
@@ -48,6 +49,7 @@ class StepSums:
     clip_fraction: float = 0.0
     kl: float = 0.0
     entropy: float = 0.0
+    kl_prior: float = 0.0
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -71,6 +73,7 @@ class Trainer:
 
     def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
         self.policy = policy.eval()  # dropout off, in learning as in sampling
+        self._reference = frozen_reference(policy, recipe.learner)
         self._is_published = recipe.profile == "published"
         if self._is_published:
             turn_on_dropout(policy, PUBLISHED_DROPOUT)
@@ -137,22 +140,15 @@ class Trainer:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
             rows = rows.without_conditions(self.policy, dropped_N)
-        with autocast(recipe.compute, self._device):
-            logprobs = token_logprobs(
-                self.policy.logits,
-                forward(rows.condition, rows.context_NT, head=False),
-                rows.samples_NKT,
-                rows.targets_NT,
-                recipe.group.temperature,
-                learner.logit_rows,
-            )
+        logprobs = self._logprobs(self.policy.logits, forward, rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
-        prior_N = ce_prior(logprobs.targets_BT) * weights_N
-        loss_N = policy_N + learner.ce_weight * prior_N
+        ce_N, kl_prior_N = self._priors(logprobs, rows)
+        ce_N, kl_prior_N = ce_N * weights_N, kl_prior_N * weights_N
+        loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
         kl_N = kl_to_behaviour(logprobs.samples_BGT, rows.behaviour_logprobs_NKT)
         groups_a_row = len(rewards_BG) / len(rows)
@@ -162,7 +158,8 @@ class Trainer:
             num_quarantined=len(rewards_BG) - num_sound,
             loss=float(loss_N.detach().sum()) * groups_a_row,
             policy_loss=float(policy_N.detach().sum()) * groups_a_row,
-            ce_prior=float(prior_N.detach().sum()) * groups_a_row,
+            ce_prior=float(ce_N.detach().sum()) * groups_a_row,
+            kl_prior=float(kl_prior_N.detach().sum()) * groups_a_row,
             reward_mean=float(rewards_BG.mean(dim=1).sum()),
             reward_mse=float(terms.mse_BG.mean(dim=1).sum()),
             reward_lpips=float(terms.lpips_BG.mean(dim=1).sum()),
@@ -171,6 +168,29 @@ class Trainer:
             kl=float((kl_N * weights_N).sum()) * groups_a_row,
             entropy=float((logprobs.entropy_BT.mean(dim=1) * weights_N).sum()) * groups_a_row,
         )
+
+    def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:
+        group = self._recipe.group
+        with autocast(self._recipe.compute, self._device):
+            return token_logprobs(
+                head,
+                forward(rows.condition, rows.context_NT, head=False),
+                rows.samples_NKT,
+                rows.targets_NT,
+                group.temperature,
+                self._recipe.learner.logit_rows,
+                group.top_k,
+                group.top_p,
+            )
+
+    def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Of each row the cross-entropy, and the KL from the reference, 0 where there is none."""
+        ce_N = ce_prior(logprobs.targets_BT)
+        if self._reference is None:
+            return ce_N, torch.zeros_like(ce_N)
+        with torch.no_grad():
+            reference = self._logprobs(self._reference.logits, self._reference, rows)
+        return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: arrays of the store are read-only

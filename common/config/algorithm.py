@@ -14,6 +14,11 @@ class ContextSection(Section):
 
     noise: float = Field(default=0.0, ge=0, le=1)
     """ξ: the probability that a context token is replaced by a uniform codebook id."""
+    noise_schedule: Literal["constant", "linear"] = "constant"
+    """constant: ξ is noise throughout. linear: it goes from noise in the first step to noise_end in the last, by
+    the step that an image belongs to, whoever rolls it out and whenever."""
+    noise_end: float = Field(default=0.0, ge=0, le=1)
+    """Under noise_schedule linear: ξ in the last of learner.num_steps."""
     condition_drop: float = Field(default=0.0, ge=0, lt=1)
     """The probability that a group is without its condition, so that the generator stays good at guidance."""
 
@@ -25,6 +30,12 @@ class GroupSection(Section):
     """G: samples a group."""
     temperature: float = Field(default=1.0, gt=0)
     """Softmax temperature of sampling; log-probabilities are taken at the same temperature."""
+    top_k: int = Field(default=0, ge=0)
+    """Samples are drawn from this many most likely tokens of each place; 0: from all. Both sides of the ratio are
+    probabilities within the most likely tokens of their own policy; a sampled token that the learner's would now
+    leave out counts as kept, so that its ratio stays finite and it can be learned from."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """The same with the fewest most likely tokens that have this share of the probability; 1: all."""
 
 
 class RewardSection(Section):
@@ -53,7 +64,9 @@ class AdvantageSection(Section):
     other samples; groups then carry maps of the reward's terms."""
     radius: int = Field(default=1, ge=0)
     """Under credit token: the reward at a token is the mean over the (2 · radius + 1)² tokens around it, at the
-    picture's edges over those that exist."""
+    picture's edges over those that exist. A decoder spreads a token's change over its neighbours: of the demo's,
+    18 % stays in the token's own place and 71 % within a radius of 1, and with a wider one the neighbours' share
+    grows faster than the token's own (`benchmarks/locality.py`; figures in docs/log.md)."""
     mix: float = Field(default=0.0, ge=0, le=1)
     """Under credit token: the share of the sample's own advantage in each of its tokens'."""
     normalize_std: bool = True
@@ -91,10 +104,17 @@ class LearnerSection(Section):
     policy before the step; with one update a step it never acts, and the gradient is that of truncated."""
     ratio_cap: float = Field(default=2.0, ge=1)
     """The largest weight of a token under correction truncated or decoupled."""
+    ratio: Literal["token", "sequence"] = "token"
+    """token: each token has its own ratio to the policy that sampled. sequence: all tokens of a sample have the
+    exponential of the mean of their log-ratios (GSPO, arXiv 2507.18071), which stays far nearer to 1 and wants a
+    far smaller clip_range."""
     advantage_clip: float = Field(default=5.0, gt=0)
     """Advantages are clamped to ± this."""
+    prior: Literal["ce", "kl"] = "ce"
+    """What holds the policy. ce: the cross-entropy on the image's own codes, as in the paper. kl: the KL
+    divergence from the initial policy, estimated on the samples as in GRPO; every rank holds a frozen copy."""
     ce_weight: float = Field(default=0.1, ge=0)
-    """β: weight of the cross-entropy prior. At 0 quality collapses."""
+    """β: weight of the prior, be it ce or kl. At 0 quality collapses."""
     max_bad_steps: int = Field(default=3, gt=0)
     """A step whose gradient is no finite number updates nothing; this many in a row end the run."""
     max_restarts: int = Field(default=10, ge=0)

@@ -111,6 +111,14 @@ class Recipe(Section):
         """The share of groups that actors leave without their condition."""
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
+    def context_noise(self, sample_index: int) -> float:
+        """ξ of the run's `sample_index`-th image."""
+        context, last_step = self.context, max(1, self.learner.num_steps - 1)
+        if context.noise_schedule == "constant":
+            return context.noise
+        progress = min(1.0, sample_index // self.learner.images_per_step / last_step)
+        return context.noise + progress * (context.noise_end - context.noise)
+
     @property
     def has_reward_maps(self) -> bool:
         """Whether groups say where in the picture the terms of the reward come from."""

@@ -90,7 +90,15 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         with meter("policy"), autocast(recipe.compute, _CPU):
             hidden_BTD = models.policy(condition(recipe, B), tokens(B, T - 1), head=False)
         with meter("sample"), autocast(recipe.compute, _CPU):
-            sample_groups(models.policy.logits, hidden_BTD[:1], G, recipe.group.temperature, [torch.Generator()])
+            sample_groups(
+                models.policy.logits,
+                hidden_BTD[:1],
+                G,
+                recipe.group.temperature,
+                [torch.Generator()],
+                recipe.group.top_k,
+                recipe.group.top_p,
+            )
         reward.terms(tokens(num_scored, G, T), pixels_BCHW[:num_scored], meter)
     flops = meter.flops
     return ActorWork(
@@ -107,6 +115,7 @@ def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> L
     """The backward pass of a product is two products: it is taken for twice the forward, not run."""
     rows_a_group = recipe.group.size if recipe.profile == "published" else 1
     num_rows = recipe.learner.micro_batch_size * rows_a_group
+    num_policies = 2 if recipe.learner.prior == "kl" else 1  # the reference's forward too
     plain = _micro_batch(recipe, models, num_rows, checkpointing=False)
     checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
     block_bytes = (plain.kept - checkpointed.kept) // recipe.policy.transformer.num_layers
@@ -114,7 +123,7 @@ def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> L
     # The condition's embedder counts as a block here; a caption's is two thousandths of the whole.
     blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0
     return LearnerWork(
-        forward=rows_a_group * (actor.policy + actor.head),
+        forward=num_policies * rows_a_group * (actor.policy + actor.head),
         backward=rows_a_group * 2 * (actor.policy + actor.head),
         recomputed=rows_a_group * (logits_again + blocks_again),
         plain_bytes=MicroBatchBytes(plain.kept, plain.on_top),
@@ -148,6 +157,8 @@ def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, chec
                     tokens(N, T),
                     recipe.group.temperature,
                     recipe.learner.logit_rows,
+                    recipe.group.top_k,
+                    recipe.group.top_p,
                 )
             (logprobs.samples_BGT.mean() + logprobs.targets_BT.mean()).backward()
         policy.zero_grad(set_to_none=True)

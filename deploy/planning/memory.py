@@ -24,7 +24,7 @@ class ProcessMemory:
     """Bytes of one process. What comes and goes is counted at its worst moment, `working_stage`."""
 
     policy: int
-    frozen: int  # tokenizer and perceptual metric
+    frozen: int  # tokenizer and perceptual metric; of a learner rank the reference of the KL prior
     gradients: int
     ddp_buckets: int  # DDP's copy of the gradients, on which ranks are averaged
     adamw: int
@@ -69,11 +69,12 @@ def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
     if one > activations + working:  # AdamW works with a square root of each number, when activations are gone
         activations, working, stage = 0, one, "optimizer"
-    fixed = work.policy_bytes + 4 * one + CONTEXT_BYTES
+    reference = work.policy_bytes if recipe.learner.prior == "kl" else 0
+    fixed = work.policy_bytes + reference + 4 * one + CONTEXT_BYTES
     checkpointed = sizes.checkpointed_bytes
     return ProcessMemory(
         policy=work.policy_bytes,
-        frozen=0,
+        frozen=reference,
         gradients=one,
         ddp_buckets=one,
         adamw=2 * one,

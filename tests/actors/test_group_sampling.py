@@ -90,3 +90,20 @@ def test_the_head_sees_one_image_at_a_time() -> None:
     tokens_BGT, _ = sample_groups(head, logits(3, 5, 7), 2, 1.0, generators(1, 2, 3))
     assert seen == [(5, 7)] * 3
     assert tokens_BGT.max() > 6
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(2, 1.0), (0, 0.7), (2, 0.7)])
+def test_the_most_likely_tokens_alone_are_drawn_with_the_odds_they_have_among_each_other(
+    top_k: int, top_p: float
+) -> None:
+    logits_BTV = PROBABILITIES.log()[None, None]
+    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 40_000, 1.0, generators(0), top_k, top_p)
+    shares = tokens_BGT.flatten().bincount(minlength=4) / 40_000
+    assert_close(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), rtol=0, atol=0.01)
+    assert_close(logprobs_BGT.exp(), torch.tensor([0.625, 0.375])[tokens_BGT])
+
+
+def test_the_temperature_comes_before_the_filter() -> None:
+    # at a half: 0.685, 0.247, 0.062, 0.007, so that 0.6 of the probability is the first token alone
+    tokens_BGT, _ = sample_groups(as_is, PROBABILITIES.log()[None, None], 1000, 0.5, generators(0), 0, 0.6)
+    assert not tokens_BGT.any()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from common.token_distribution import draw, keep_likely, log_probabilities
+from common.token_distribution import draw, keep_likely, likely_log_probabilities, log_probabilities
 
 PROBABILITIES = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2])
 LOGITS_NV = PROBABILITIES.log()[None]
@@ -99,3 +99,12 @@ def test_what_is_kept_is_unchanged_and_the_rest_cannot_be_drawn() -> None:
 def test_each_row_is_cut_by_itself() -> None:
     both_NV = torch.cat([LOGITS_NV, LOGITS_NV.flip(1)])
     assert keep_likely(both_NV, top_p=0.41)[1].flip(0).equal(keep_likely(LOGITS_NV, top_p=0.41)[0])
+
+
+def test_log_probabilities_within_the_most_likely_count_a_token_outside_as_kept_for_itself() -> None:
+    logits_NV = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().requires_grad_()
+    logprobs_NK = likely_log_probabilities(logits_NV, torch.tensor([[0, 1, 2, 3]]), 1.0, top_k=2, top_p=1.0)
+    expected = torch.tensor([[0.5 / 0.8, 0.3 / 0.8, 0.15 / 0.95, 0.05 / 0.85]])
+    torch.testing.assert_close(logprobs_NK.exp(), expected)
+    (gradient_NV,) = torch.autograd.grad(logprobs_NK[0, 3], logits_NV)
+    torch.testing.assert_close(gradient_NV, torch.tensor([[-0.5, -0.3, 0.0, 0.8]]) / 0.85)

@@ -64,6 +64,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1_weight": 0.5},
+    "a KL prior": {"learner.prior": "kl"},
+    "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
+    "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
+    "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
 }
 
 
@@ -78,8 +82,28 @@ def test_the_parts_of_the_service_give_the_losses_and_the_weights_of_local(
     assert [report.grad_norm for report in one] == pytest.approx([report.grad_norm for report in other])
     assert [report.entropy for report in one] == pytest.approx([report.entropy for report in other])
     assert [report.kl for report in one] == pytest.approx([report.kl for report in other], abs=1e-6)
+    assert [report.kl_prior for report in one] == pytest.approx([report.kl_prior for report in other], abs=1e-7)
     assert one[0].loss != one[2].loss
     assert one_sha == other_sha
+
+
+def test_each_method_trains_other_weights_and_is_on_policy_in_its_first_step(recipe: Recipe) -> None:
+    digests = set()
+    for changes in METHODS.values():
+        reports, sha = local(with_changes(recipe, {"learner.lr": 1e-2} | changes))
+        digests.add(sha)
+        assert reports[0].kl == pytest.approx(0, abs=1e-6)
+        assert reports[0].clip_fraction == 0
+    assert len(digests) == len(METHODS)
+
+
+def test_the_kl_prior_starts_at_zero_and_holds_the_policy_where_it_was(recipe: Recipe) -> None:
+    changes = {"learner.prior": "kl", "learner.num_steps": 6, "learner.lr": 1e-2}
+    loose, held = (local(with_changes(recipe, changes | {"learner.ce_weight": weight}))[0] for weight in (0, 30))
+    assert loose[0].kl_prior == held[0].kl_prior == pytest.approx(0, abs=1e-6)
+    assert 0 < held[-1].kl_prior < loose[-1].kl_prior
+    assert held[-1].loss == pytest.approx(held[-1].policy_loss + 30 * held[-1].kl_prior, abs=1e-5)
+    assert local(recipe)[0][-1].kl_prior == 0
 
 
 def test_a_run_is_a_function_of_its_seed(recipe: Recipe) -> None:

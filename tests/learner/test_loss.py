@@ -14,6 +14,8 @@ from common.config.algorithm import LearnerSection
 from learner.loss import (
     ce_prior,
     decoupled_loss,
+    importance_ratio,
+    kl_prior,
     kl_to_behaviour,
     policy_loss,
     surrogate_loss,
@@ -187,3 +189,60 @@ def test_the_kl_estimate_is_right_on_average() -> None:
     samples = torch.tensor([0, 0, 1, 2])  # as often as the behaviour policy draws them
     kl_B = kl_to_behaviour(policy_V[samples].view(1, 1, 4), behaviour_V[samples].view(1, 1, 4))
     assert kl_B.item() == pytest.approx(exact)
+
+
+def test_the_ratio_of_a_sample_is_the_geometric_mean_of_its_tokens_at_each_of_them() -> None:
+    logprobs_BGT = torch.tensor([[[0.5, 0.5], [0.2, 0.4]]]).log()
+    behaviour_BGT = torch.tensor([[[0.25, 0.125], [0.2, 0.4]]]).log()
+    assert_close(importance_ratio(logprobs_BGT, behaviour_BGT, "token"), torch.tensor([[[2.0, 4.0], [1.0, 1.0]]]))
+    root8 = 8**0.5
+    assert_close(
+        importance_ratio(logprobs_BGT, behaviour_BGT, "sequence"), torch.tensor([[[root8, root8], [1.0, 1.0]]])
+    )
+
+
+@pytest.mark.parametrize("correction", ["none", "truncated", "decoupled"])
+def test_with_one_advantage_a_sample_the_gradient_is_that_of_the_ratio_of_the_sample(correction: str) -> None:
+    """The textbook form of GSPO, with one number a sample: the exponential of the mean log-ratio."""
+    draws = torch.Generator().manual_seed(0)
+    logprobs_BGT = (-1 - 0.05 * torch.rand(2, 3, 4, generator=draws)).requires_grad_()
+    behaviour_BGT = -1 - 0.05 * torch.rand(2, 3, 4, generator=draws)
+    advantages_BG = torch.randn(2, 3, generator=draws)
+    ratio_BG = (logprobs_BGT - behaviour_BGT).mean(-1).exp()  # within the clip and below the cap
+    (expected_BGT,) = torch.autograd.grad((-advantages_BG * ratio_BG).mean(1).sum(), logprobs_BGT)
+    settings = LearnerSection(num_steps=1, correction=correction, ratio="sequence")
+    loss_B, _ = surrogate_loss(logprobs_BGT, behaviour_BGT, advantages_BG, settings)
+    (gradient_BGT,) = torch.autograd.grad(loss_B.sum(), logprobs_BGT)
+    assert_close(gradient_BGT, expected_BGT)
+    assert_close(loss_B, (-advantages_BG * ratio_BG).mean(1))
+
+
+def test_the_tokens_of_a_sample_keep_their_own_credit_under_its_ratio() -> None:
+    logprobs_BGT = torch.tensor([[[0.5, 0.5]]]).log().requires_grad_()
+    loss_B, _ = policy_loss(
+        logprobs_BGT, logprobs_BGT.detach(), torch.tensor([[[1.0, -2.0]]]), 0.2, unit="sequence"
+    )
+    loss_B.sum().backward()
+    assert_close(logprobs_BGT.grad, torch.tensor([[[-0.5, 1.0]]]))
+
+
+def test_an_advantage_of_its_own_moves_each_token() -> None:
+    logprobs_BGT = torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]).log().requires_grad_()
+    advantages_BGT = torch.tensor([[[1.0, -2.0], [0.0, 3.0]]])
+    loss_B, _ = policy_loss(logprobs_BGT, logprobs_BGT.detach(), advantages_BGT, 0.2)
+    loss_B.sum().backward()
+    assert loss_B.tolist() == [-0.5]
+    assert_close(logprobs_BGT.grad, -advantages_BGT / 4)
+
+
+def test_the_kl_prior_is_zero_at_the_reference_and_right_on_average_elsewhere() -> None:
+    policy_V, reference_V = torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([0.2, 0.4, 0.4]).log()
+    exact = float((policy_V.exp() * (policy_V - reference_V)).sum())
+    samples = torch.tensor([0, 0, 1, 2])  # as often as the policy draws them
+    logprobs_BGT = policy_V[samples].view(1, 1, 4).requires_grad_()
+    kl_B = kl_prior(logprobs_BGT, reference_V[samples].view(1, 1, 4))
+    assert kl_B.item() == pytest.approx(exact)
+    kl_B.sum().backward()
+    # (1 - π_ref / π) / 4: down where the policy gives more than the reference, up where it gives less
+    assert_close(logprobs_BGT.grad, torch.tensor([[[0.15, 0.15, -0.15, -0.15]]]))
+    assert kl_prior(logprobs_BGT, logprobs_BGT.detach()).tolist() == [0.0]

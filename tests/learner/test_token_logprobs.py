@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from actors.group_sampling import sample_groups
 from common.token_distribution import log_probabilities
 from learner import token_logprobs as module
 from learner.token_logprobs import token_logprobs
@@ -90,3 +91,22 @@ def test_the_backward_pass_does_not_measure_the_entropy_again(tensors, monkeypat
     logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 1.0, rows_at_once=4)
     (logprobs.samples_BGT.sum() + logprobs.targets_BT.sum()).backward()
     assert len(measured) == 3
+
+
+@pytest.mark.parametrize("rows_at_once", [4, 100])
+def test_within_the_most_likely_the_learner_has_the_probabilities_that_samples_were_drawn_with(
+    tensors, rows_at_once: int
+) -> None:
+    head, hidden_BTD, _, targets_BT = tensors
+    draws = [torch.Generator().manual_seed(seed) for seed in range(B)]
+    samples_BGT, behaviour_BGT = sample_groups(head, hidden_BTD.detach(), G, 0.8, draws, top_k=3)
+    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 0.8, rows_at_once, top_k=3)
+    assert_close(logprobs.samples_BGT, behaviour_BGT)
+    everything = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 0.8, rows_at_once)
+    assert (logprobs.samples_BGT > everything.samples_BGT + 0.01).all()
+    assert_close(logprobs.targets_BT, everything.targets_BT)
+    likely_BTV = (head(hidden_BTD) / 0.8).topk(3).values
+    assert_close(logprobs.entropy_BT, torch.distributions.Categorical(logits=likely_BTV).entropy())
+    (gradient,) = torch.autograd.grad(logprobs.samples_BGT.sum(), [hidden_BTD])
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0.01

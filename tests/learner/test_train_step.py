@@ -217,3 +217,30 @@ def test_without_dropout_and_drops_the_published_profile_is_the_corrected_one(
 def test_the_published_profile_drops_conditions_in_the_learner(tiny_recipe: Recipe, monkeypatch) -> None:
     monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
     assert train_as_published(tiny_recipe, 0.5).ce_prior != train_as_published(tiny_recipe, 0.0).ce_prior
+
+
+def test_the_reference_of_the_kl_prior_is_the_first_policy_and_is_there_for_it_alone(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"learner.prior": "kl", "learner.lr": 0.1})
+    trainer = Trainer(policy_of(recipe), recipe, CPU)
+    reference = trainer._reference
+    assert reference is not None
+    kls = [trainer.train(groups(), StageClock())[0].kl_prior for _ in range(2)]
+    assert kls[0] == 0
+    assert kls[1] > 0.01
+    for one, first in zip(reference.parameters(), policy_of(recipe).parameters(), strict=True):
+        assert one.equal(first)
+        assert not one.requires_grad
+    assert Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)._reference is None
+
+
+def test_under_the_kl_prior_the_published_profile_learns_as_the_corrected_one(
+    tiny_recipe: Recipe, monkeypatch
+) -> None:
+    monkeypatch.setattr("learner.train_step.PUBLISHED_DROPOUT", 0.0)
+    norms = []
+    for profile in ("corrected", "published"):
+        recipe = with_changes(tiny_recipe, {"learner.prior": "kl", "learner.lr": 0.1, "profile": profile})
+        trainer = Trainer(policy_of(recipe), recipe, CPU)
+        trainer.train(groups(), StageClock())
+        norms.append(trainer.train(groups(), StageClock())[1])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)

@@ -174,3 +174,20 @@ def test_held_out_images_none_of_which_can_be_read_are_an_error(
         path.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"none of the held-out samples \(0, 1\) can be read"):
         HeldOutChunk((0, 1), seed=0).run(policy, models)
+
+
+def test_held_out_scores_do_without_schedule_and_maps_and_know_the_absolute_error(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    changes = {
+        "context.noise_schedule": "linear",
+        "context.noise_end": 0.0,
+        "advantage.credit": "token",
+        "reward.l1_weight": 1.0,
+    }
+    other = EvaluationModels(with_changes(models.recipe, changes), models.tokenizer, None, CPU)
+    plain, scored = (HeldOutChunk((0, 5), seed=3).run(policy, each) for each in (models, other))
+    np.testing.assert_array_equal(scored.mse_BG, plain.mse_BG)
+    assert plain.l1_BG is None
+    assert scored.l1_BG is not None
+    assert ((scored.l1_BG > 0) & (scored.l1_BG**2 <= scored.mse_BG)).all()  # a mean and a root mean square

@@ -90,3 +90,12 @@ def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
         maps: dict[str, Any] = {f"reward_{name}_map_BGT": np.zeros((B, G, T), np.float32) for name in names}
         groups = replace(groups, **maps)
     assert 0.85 * B * recipe.group_bytes < to_table(groups).nbytes <= B * recipe.group_bytes
+
+
+def test_the_noise_is_constant_or_goes_step_by_step_from_one_end_to_the_other(tiny_recipe: Recipe) -> None:
+    assert tiny_recipe.context_noise(0) == tiny_recipe.context_noise(99) == 0.5
+    changes = {"context.noise_schedule": "linear", "context.noise_end": 0.1, "learner.num_steps": 3}
+    recipe = with_changes(tiny_recipe, changes)
+    noises = [recipe.context_noise(index) for index in (0, 3, 4, 7, 8, 11, 12)]  # 4 images a step
+    assert noises == pytest.approx([0.5, 0.5, 0.3, 0.3, 0.1, 0.1, 0.1])
+    assert with_changes(recipe, {"learner.num_steps": 1}).context_noise(0) == 0.5

@@ -40,6 +40,14 @@ def test_a_rank_holds_five_numbers_a_parameter_and_a_micro_batch(tiny_recipe: Re
     assert memory.checkpointed_total == 5 * GB + 1 * GB + 2 * GB + 1 * GB
 
 
+def test_a_rank_holds_a_second_policy_under_the_kl_prior(tiny_recipe: Recipe, work: Work) -> None:
+    ce, kl = (
+        learner_memory(with_changes(tiny_recipe, {"learner.prior": prior}), work, GPUS["a100"])
+        for prior in ("ce", "kl")
+    )
+    assert (kl.total - ce.total, kl.checkpointed_total - ce.checkpointed_total) == (GB, GB)
+
+
 def test_checkpointing_of_the_recipe_is_what_counts(tiny_recipe: Recipe, work: Work) -> None:
     recipe = with_changes(tiny_recipe, {"compute.activation_checkpointing": True})
     memory = learner_memory(recipe, work, GPUS["a100"])
