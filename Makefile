@@ -14,8 +14,10 @@ monitor: $(VENV)/installed
 pretrain: $(VENV)/installed
 	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2
 
+# What starts a Ray cluster comes by itself: its processes want the cores.
 test: $(VENV)/installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not ray and not chaos" -n auto --maxprocesses=4
+	$(RUN) -m pytest -m "ray and not chaos"
 
 chaos: $(VENV)/installed
 	$(RUN) -m pytest -m chaos
