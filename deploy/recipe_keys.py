@@ -41,6 +41,15 @@ def parts() -> Iterator[Part]:
     yield from _parts(Recipe, "", "", False)
 
 
+def flat(tree: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    """Dotted key and value of everything in a recipe's tree; an empty section stays a value."""
+    pairs = []
+    for key, value in tree.items():
+        dotted = f"{path}.{key}" if path else key
+        pairs += flat(value, dotted) if isinstance(value, dict) and value else [(dotted, value)]
+    return pairs
+
+
 def _parts(section: type[Section], path: str, kind: str, is_optional: bool) -> Iterator[Part]:
     keys, inner = [], []
     for name, field in section.model_fields.items():

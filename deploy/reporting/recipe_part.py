@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.config.recipe import Recipe
-from deploy.recipe_keys import parts
+from deploy.recipe_keys import flat, parts
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,6 @@ def recipe_part(recipe: dict[str, Any]) -> RecipePart:
 
 def _settings(different: dict[str, Any]) -> list[Setting]:
     defaults = {key.path: key.default for part in parts() for key in part.keys}
-    written = [(key, json.dumps(value, ensure_ascii=False)) for key, value in _flat(different, "")]
+    written = [(key, json.dumps(value, ensure_ascii=False)) for key, value in flat(different)]
     differing = [(key, value, defaults.get(key, "")) for key, value in written if defaults.get(key) != value]
     return [Setting(key, value, "none" if default == "required" else default) for key, value, default in differing]
-
-
-def _flat(tree: dict[str, Any], path: str) -> list[tuple[str, Any]]:
-    pairs = []
-    for key, value in tree.items():
-        dotted = f"{path}.{key}" if path else key
-        pairs += _flat(value, dotted) if isinstance(value, dict) and value else [(dotted, value)]
-    return pairs

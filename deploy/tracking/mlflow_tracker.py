@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from common.config.recipe import Recipe
 from common.errors import RecipeError, first_line
+from deploy.recipe_keys import flat
 from deploy.tracking.identity import kept_identity
 from deploy.tracking.scalars import scalars
 
@@ -51,7 +52,8 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(name)
         identity = experiment.experiment_id if experiment else self._client.create_experiment(name)
         run = self._client.create_run(identity, run_name=recipe.run.name).info.run_id
-        params = [Param(key, json.dumps(value)) for key, value in _flat(recipe.model_dump(mode="json"), "")]
+        # MLflow's names take no brackets and braces, so sections are taken apart
+        params = [Param(key, json.dumps(value)) for key, value in flat(recipe.model_dump(mode="json"))]
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(run, params=params[start : start + MAX_PARAMS])
         return run
@@ -60,12 +62,3 @@ class MlflowTracker:
         now = int(1000 * time.time())
         metrics = [Metric(name, value, now, line["step"]) for name, value in scalars(line, prefix).items()]
         self._client.log_batch(self._run, metrics=metrics)
-
-
-def _flat(tree: dict[str, Any], path: str) -> list[tuple[str, Any]]:
-    """MLflow's names take no brackets and braces, so sections are taken apart."""
-    pairs = []
-    for key, value in tree.items():
-        dotted = f"{path}.{key}" if path else key
-        pairs += _flat(value, dotted) if isinstance(value, dict) and value else [(dotted, value)]
-    return pairs
