@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.atomic import replacing
@@ -16,8 +15,7 @@ from deploy.ablation.score_plot import score_plot
 from deploy.ablation.study import BASE, Study
 from deploy.ablation.table import LAST_STEP, Table, build_table, title
 from deploy.reporting.pictures import Picture, picture
-from deploy.reporting.report import PAGE as RUN_PAGE
-from deploy.reporting.svg_chart import svg
+from deploy.reporting.template import fill_in
 
 PAGE = Path(__file__).with_name("page")
 
@@ -40,17 +38,9 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
 
 
 def _render(study: Study, folder: StudyFolder, table: Table) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("study.html").render(
-        style=Markup((RUN_PAGE / "page.css").read_text() + (PAGE / "study.css").read_text()),
-        script=Markup((RUN_PAGE / "page.js").read_text()),
-        svg=svg,
+    return fill_in(
+        PAGE / "study.html",
+        more_style=(PAGE / "study.css").read_text(),
         study=study,
         table=table,
         titles=[title(key) for key in table.columns],

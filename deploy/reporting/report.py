@@ -3,9 +3,6 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from common.atomic import replacing
 from common.errors import RecipeError
 from deploy.reporting import headline
@@ -14,10 +11,8 @@ from deploy.reporting.pictures import main_pictures, step_pictures
 from deploy.reporting.recipe_part import recipe_part
 from deploy.reporting.records import RunRecords, read_run
 from deploy.reporting.stage_times import stage_times
-from deploy.reporting.svg_chart import svg
+from deploy.reporting.template import PAGE, fill_in
 from deploy.reporting.timeline import timeline
-
-PAGE = Path(__file__).with_name("page")
 
 
 def write_report(run: str, out: str | None = None) -> Path:
@@ -38,17 +33,8 @@ def write_report(run: str, out: str | None = None) -> Path:
 def render(records: RunRecords, now: datetime) -> str:
     """The page. Whatever comes from the run is escaped by the template."""
     samples = records.folder / "samples"
-    environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        style=Markup((PAGE / "page.css").read_text()),
-        script=Markup((PAGE / "page.js").read_text()),
-        svg=svg,
+    return fill_in(
+        PAGE / "page.html",
         records=records,
         title=headline.title(records),
         started_at=headline.started_at(records),
