@@ -48,10 +48,12 @@ class RolloutPipeline:
         tokenizer: ImageTokenizer,
         perceptual: PerceptualMetric | None,
         device: torch.device,
+        order: SampleOrder | None = None,
     ):
+        """`order` says which image a sample index means; by default it is the run's own."""
         self._recipe = recipe
         self._source = source
-        self._order = SampleOrder(recipe.seed, len(source))
+        self._order = order or SampleOrder(recipe.seed, len(source))
         self._tokenizer = tokenizer
         self._reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
         self._device = device

@@ -44,7 +44,10 @@ class HeldOutResult:
 
 @dataclass(frozen=True)
 class HeldOutChunk:
-    """Teacher-forced groups of some held-out images, their noise and samples drawn from `seed`."""
+    """Teacher-forced groups of some held-out images, their noise and samples drawn from `seed`.
+
+    The images are the same under every seed, so that two seeds differ by their draws alone.
+    """
 
     sample_indices: tuple[int, ...]
     seed: int
@@ -61,11 +64,14 @@ class HeldOutChunk:
             "advantage.credit": "sample",  # no maps
         }
         recipe = with_changes(models.recipe, changes)
-        pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, models.perceptual, models.device)
+        order = SampleOrder(models.recipe.seed, len(models.held_out))
+        pipeline = RolloutPipeline(
+            recipe, models.held_out, models.tokenizer, models.perceptual, models.device, order
+        )
         groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups
         if groups is None:
             raise DataError(f"none of the held-out samples {self.sample_indices} can be read")
-        order = SampleOrder(recipe.seed, len(models.held_out))  # read again: a rollout keeps no pixels
+        # read again: a rollout keeps no pixels
         images = read_readable(models.held_out, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, _ = images.tensors(models.device)
         reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)

@@ -9,11 +9,11 @@ def add_ablate(commands) -> None:
     parser = commands.add_parser("ablate", help=text, description=text)
     parser.add_argument("study", metavar="STUDY", help="a YAML file, or the name of one in deploy/studies")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys to set for all variants")
-    parser.add_argument("--out", metavar="DIR", help="the study's folder (default: runs/studies/NAME)")
+    parser.add_argument("--out", metavar="DIR", help="where cells and pages are kept (default: runs/studies)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cells at once, a core each (default: 2)")
     parser.add_argument("--report", action="store_true", help="run nothing: write the table of what is finished")
     parser.add_argument(
-        "--markdown", metavar="FILE.md", help="write the table into this file (default: DIR/report.md)"
+        "--markdown", metavar="FILE.md", help="write the table into this file (default: DIR/STUDY.md)"
     )
     parser.set_defaults(run=_ablate)
 
@@ -30,7 +30,7 @@ def _ablate(arguments: argparse.Namespace) -> int:
 
     from deploy.ablation.results import StudyFolder
 
-    folder = StudyFolder(Path(arguments.out) if arguments.out else resolve(f"runs/studies/{study.section.name}"))
+    folder = StudyFolder(Path(arguments.out) if arguments.out else resolve("runs/studies"))
     failures = []
     if not arguments.report:
         from deploy.ablation.run_study import run_study

@@ -12,7 +12,7 @@ from deploy.ablation.curves import training_charts
 from deploy.ablation.markdown import put_section
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.score_plot import score_plot
-from deploy.ablation.study import BASE, Study
+from deploy.ablation.study import Study
 from deploy.ablation.table import LAST_STEP, Table, build_table, title
 from deploy.reporting.pictures import Picture, picture
 from deploy.reporting.template import fill_in
@@ -28,9 +28,9 @@ class Plot:
 
 
 def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None) -> list[Path]:
-    """Write report.html and report.md into the study's folder, or the Markdown section into another file."""
-    table = build_table(study, folder)
-    page, section = folder.path / "report.html", markdown or folder.path / "report.md"
+    """Write NAME.html and NAME.md into the folder, or the Markdown section into another file."""
+    table, name = build_table(study, folder), study.section.name
+    page, section = folder.path / f"{name}.html", markdown or folder.path / f"{name}.md"
     put_section(section, study, table)
     with replacing(page) as temporary:
         temporary.write_text(_render(study, folder, table))
@@ -60,10 +60,8 @@ def _plots(table: Table) -> list[Plot]:
 
 def _pictures(study: Study, folder: StudyFolder) -> list[Picture]:
     """The base's, and each variant's with the study's first seed: the same conditions and draws in all."""
-    first = [cell for cell in study.cells if cell.index == 0]
-    names = {BASE: "The base"} | {cell.name: f"{cell.variant}, seed {cell.recipe.seed}" for cell in first}
+    first = [cell for cell in (*study.base, *study.cells) if cell.index == 0]
     found = [
-        picture(folder.picture(name), f"Free-running samples in a grid: {caption}", caption)
-        for name, caption in names.items()
+        picture(folder.picture(cell), f"Free-running samples in a grid: {cell.name}", cell.name) for cell in first
     ]
     return [each for each in found if each is not None]

@@ -18,48 +18,38 @@ from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.types import StepReport
 from deploy.ablation.delayed import post_train_delayed
-from deploy.ablation.results import BaseResult, CellResult, Numbers, StudyFolder
-from deploy.ablation.study import BASE, Cell
+from deploy.ablation.results import CellResult, Numbers, StudyFolder
+from deploy.ablation.study import Cell
 from deploy.evaluation import Evaluation, Scorer, in_process
 from deploy.local import post_train
 
 PICTURE_ROWS = 4
 
 
-def score_base(recipe: Recipe, num_seeds: int, folder: StudyFolder) -> None:
-    """Score the generator that all variants start from, over several sampling seeds."""
-    device = prepare_device(recipe.compute)
-    evaluations = _evaluate(recipe, load_policy(recipe, device), device, num_seeds)
-    _save_picture(folder.picture(BASE), BASE, evaluations[0])
-    folder.write(BASE, BaseResult(recipe.model_dump(mode="json"), [_finite(each.scores) for each in evaluations]))
-
-
-def run_cell(cell: Cell, scored_by: Recipe, runner: str, folder: StudyFolder) -> None:
-    """Train the cell and score it with the study's recipe, its own sampling seed alone.
+def run_cell(cell: Cell, folder: StudyFolder) -> None:
+    """Train the cell, and score it with the study's recipe.
 
     What a variant leaves out of its reward is measured all the same, since `scored_by` has it.
     """
-    device = prepare_device(cell.recipe.compute)
+    device = prepare_device(cell.scored_by.compute)
     start = time.monotonic()
-    policy, steps = _trained(cell, device) if runner == "local" else _served(cell, device, folder)
+    policy, steps = _trained(cell, device, folder)
     seconds = time.monotonic() - start
-    seed = scored_by.evaluation.seed + cell.index
-    (evaluation,) = _evaluate(with_changes(scored_by, {"evaluation.seed": seed}), policy, device, 1)
-    _save_picture(folder.picture(cell.name), f"{cell.variant}, seed {cell.recipe.seed}", evaluation)
-    recipe = cell.recipe.model_dump(mode="json")
-    folder.write(
-        cell.name,
-        CellResult(cell.variant, cell.recipe.seed, cell.delay, recipe, seconds, steps, _finite(evaluation.scores)),
-    )
+    evaluation = _evaluate(cell.scored_by, policy, device)
+    _save_picture(folder.picture(cell), evaluation)
+    folder.write(cell, CellResult(cell.settings, seconds, steps, _finite(evaluation.scores)))
 
 
-def _trained(cell: Cell, device: torch.device) -> tuple[PolicyModule, list[dict[str, Any]]]:
+def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[PolicyModule, list[dict[str, Any]]]:
+    if cell.recipe is None:
+        return load_policy(cell.scored_by, device), []
+    if cell.runner == "train":
+        return _served(cell, cell.recipe, device, folder)
     policy = load_policy(cell.recipe, device)
-    return policy, [_finite(asdict(report)) for report in _reports(cell, policy, device)]
+    return policy, [_finite(asdict(report)) for report in _reports(cell, cell.recipe, policy, device)]
 
 
-def _reports(cell: Cell, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
-    recipe = cell.recipe
+def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
     tokenizer, perceptual = load_tokenizer(recipe, device), load_perceptual_metric(recipe, device)
     source = build_source(recipe, "train")
     if cell.delay:
@@ -67,11 +57,13 @@ def _reports(cell: Cell, policy: PolicyModule, device: torch.device) -> Iterator
     return post_train(policy, tokenizer, perceptual, source, recipe, device)
 
 
-def _served(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[PolicyModule, list[dict[str, Any]]]:
+def _served(
+    cell: Cell, recipe: Recipe, device: torch.device, folder: StudyFolder
+) -> tuple[PolicyModule, list[dict[str, Any]]]:
     """By the Ray service, which leaves a run folder beside the results. An interrupted run goes on."""
     from deploy.ray_environment import set_ray_environment
 
-    set_ray_environment(cell.recipe.log.format)
+    set_ray_environment(recipe.log.format)
     import json
 
     from common.errors import UserError
@@ -79,29 +71,29 @@ def _served(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Poli
     from learner.checkpoint import newest_checkpoint
 
     changes = {
-        "run": {"name": cell.name, "dir": str(folder.path / "runs")},
+        "run": {"name": cell.key, "dir": str(folder.path / "runs")},
         "resume": "auto",
         "evaluation.enabled": False,
     }
-    outcome = train(with_changes(cell.recipe, changes))
+    outcome = train(with_changes(recipe, changes))
     if outcome.stop_signal is not None:
         raise UserError(f"{cell.name} was stopped: run the study again to go on")
     checkpoint = newest_checkpoint(outcome.folder.checkpoints)
     assert checkpoint is not None, "a run that succeeded has a checkpoint of its last step"
     lines = (outcome.folder.path / "metrics.jsonl").read_text().splitlines()
-    return load_policy(cell.recipe, device, str(checkpoint)), [json.loads(line) for line in lines]
+    return load_policy(recipe, device, str(checkpoint)), [json.loads(line) for line in lines]
 
 
-def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device, num_seeds: int) -> list[Evaluation]:
+def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Evaluation:
     run_chunks = in_process(recipe, policy, device)
-    return Scorer(recipe, device).evaluate(
-        run_chunks, temperature=recipe.sampling.temperature, num_seeds=num_seeds
-    )
+    temperature = recipe.sampling.temperature
+    (evaluation,) = Scorer(recipe, device).evaluate(run_chunks, temperature=temperature, num_seeds=1)
+    return evaluation
 
 
-def _save_picture(path: Path, title: str, evaluation: Evaluation) -> None:
+def _save_picture(path: Path, evaluation: Evaluation) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_panels(path, [free_running_panel(evaluation.pictures_NHWC, PICTURE_ROWS, title)])
+    save_panels(path, [free_running_panel(evaluation.pictures_NHWC, PICTURE_ROWS)])
 
 
 def _finite(numbers: dict[str, Any]) -> Numbers:

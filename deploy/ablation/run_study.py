@@ -1,4 +1,4 @@
-"""Runs what is unfinished of a study: the base and every cell, each in a process of its own."""
+"""Runs what is unfinished of a study, every cell in a process of its own."""
 
 import logging
 import multiprocessing
@@ -8,38 +8,30 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from deploy.ablation.results import StudyFolder
-from deploy.ablation.run_cell import run_cell, score_base
-from deploy.ablation.study import BASE, Study
+from deploy.ablation.run_cell import run_cell
+from deploy.ablation.study import Study
 
 log = logging.getLogger("vapi.ablation")
 
-LEAST_NOISE_SEEDS = 3
-
 
 def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str], None]) -> list[str]:
-    """Train and score every unfinished cell, `jobs` at once; returns what failed, a line each.
+    """Score the base, train and score every unfinished cell, `jobs` at once; returns what failed, a line each.
 
     A finished cell is on disk at once, so that an interrupted study goes on where it was.
     """
     jobs = 1 if study.section.runner == "train" else jobs
-    unfinished = [cell for cell in study.cells if folder.cell(cell) is None]
-    base, num_seeds = folder.base(study), max(len(study.section.seeds), LEAST_NOISE_SEEDS)
-    needs_base = base is None or len(base.scores) < num_seeds  # seeds may have been added
-    total = len(unfinished) + needs_base
-    if total:
-        say(f"{len(study.cells) - len(unfinished)} of {len(study.cells)} cells are done, {total} runs to do")
+    cells = [*study.base, *study.cells]
+    unfinished = [cell for cell in cells if folder.result(cell) is None]
+    if unfinished:
+        say(f"{len(cells) - len(unfinished)} of {len(cells)} cells are done")
     failures, started = [], time.monotonic()
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
     try:
-        futures: dict[Future[None], str] = {}
-        if needs_base:
-            futures[pool.submit(score_base, study.recipe, num_seeds, folder)] = BASE
-        for cell in unfinished:
-            futures[pool.submit(run_cell, cell, study.recipe, study.section.runner, folder)] = cell.name
+        futures = {pool.submit(run_cell, cell, folder): cell.name for cell in unfinished}
         for number, future in enumerate(as_completed(futures), start=1):
             failure = _failure(futures[future], future)
             failures += [failure] if failure else []
-            say(f"{number}/{total}  {time.monotonic() - started:5.0f} s  {failure or futures[future]}")
+            say(f"{number}/{len(unfinished)}  {time.monotonic() - started:5.0f} s  {failure or futures[future]}")
     finally:
         pool.shutdown(cancel_futures=True)
     return failures

@@ -1,7 +1,7 @@
 """A study: one recipe, variants of it, and seeds. Read from YAML and checked before anything runs."""
 
+import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,14 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from common.config.base import Section
-from common.config.load import load_recipe
+from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.paths import CHECKOUT, resolve
 
 BASE = "base"
 DELAY = "delay"
+LEAST_BASE_SEEDS = 3  # to tell what another sampling seed changes
 STUDIES = CHECKOUT / "deploy/studies"
 
 Changes = dict[str, Any]
@@ -29,7 +30,7 @@ class StudySection(Section):
     """A study file. Recipe keys are dotted, as in learner.lr."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """The study's name; results are in runs/studies/NAME where no other folder is given."""
+    """The study's name, and that of its pages."""
     question: str = Field(min_length=1, pattern=r"^[^\n]*$")
     """What the study asks, in a line."""
     recipe: str
@@ -50,8 +51,6 @@ class StudySection(Section):
     def _fits_together(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {list(self.seeds)}: name each seed once")
-        if len({_file_name(name) for name in self.variants}) < len(self.variants):
-            raise ValueError("variants: two names are alike but for signs and spaces: tell them apart by letters")
         for name, changes in self.variants.items():
             problem = _variant_problem(name, changes, self.runner)
             if problem:
@@ -61,22 +60,40 @@ class StudySection(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a variant with a seed."""
+    """One training and its scores: a variant with a seed. Or the base, which is scored as it is."""
 
     variant: str
-    index: int  # of the seed in the study: sampling seed evaluation.seed + index scores it
-    recipe: Recipe
+    index: int  # of the seed in the study
+    recipe: Recipe | None  # what it is trained by; None of the base
+    scored_by: Recipe  # the study's recipe, with sampling seed evaluation.seed + index
     delay: int = 0
+    runner: str = "local"
 
     @property
     def name(self) -> str:
-        return f"{_file_name(self.variant)}-seed{self.recipe.seed}"
+        return f"{self.variant}, seed {self.recipe.seed if self.recipe else self.scored_by.evaluation.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the cell depends on but the code and the files that its recipes name."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json") if self.recipe else None,
+            "scored_by": self.scored_by.model_dump(mode="json"),
+            "delay": self.delay,
+            "runner": self.runner,
+        }
+
+    @property
+    def key(self) -> str:
+        """A digest of the settings: whichever study a cell is part of, and whatever its name there."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Study:
     section: StudySection
-    recipe: Recipe  # with the changes of all variants: what the base is, and what every cell is scored by
+    recipe: Recipe  # with the changes of all variants
+    base: tuple[Cell, ...]  # the generator before training, one a sampling seed
     cells: tuple[Cell, ...]  # all variants with the first seed, then with the second, …
     overrides: tuple[str, ...] = ()  # of the command line
 
@@ -93,10 +110,15 @@ def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
     problem = recipe.evaluation.problem(recipe.policy.conditioning)
     if problem:
         raise RecipeError(problem)
-    return Study(section, recipe, tuple(_cells(section, shared)), own)
+    number = max(len(section.seeds), LEAST_BASE_SEEDS)
+    scored_by = [
+        with_changes(recipe, {"evaluation.seed": recipe.evaluation.seed + index}) for index in range(number)
+    ]
+    base = tuple(Cell(BASE, index, None, each) for index, each in enumerate(scored_by))
+    return Study(section, recipe, base, tuple(_cells(section, shared, scored_by)), own)
 
 
-def _cells(section: StudySection, shared: Sequence[str]) -> Iterable[Cell]:
+def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Recipe]) -> Iterable[Cell]:
     for index, seed in enumerate(section.seeds):
         for variant, changes in section.variants.items():
             own = {key: value for key, value in changes.items() if key != DELAY} | {"seed": seed}
@@ -106,7 +128,7 @@ def _cells(section: StudySection, shared: Sequence[str]) -> Iterable[Cell]:
                 raise RecipeError(f"variant {variant}: {error}") from None
             if recipe.profile == "published" and section.runner == "local":
                 raise RecipeError(f"variant {variant}: profile is published, which runner: train alone can do")
-            yield Cell(variant, index, recipe, changes.get(DELAY, 0))
+            yield Cell(variant, index, recipe, scored_by[index], changes.get(DELAY, 0), section.runner)
 
 
 def _section(name: str) -> StudySection:
@@ -143,10 +165,6 @@ def _variant_problem(name: str, changes: Changes, runner: str) -> str | None:
     if delay and runner == "train":
         return "delay is for runner: local; the service's staleness is bounded by buffer.max_staleness"
     return None
-
-
-def _file_name(variant: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", variant)
 
 
 def _as_overrides(changes: Changes) -> list[str]:

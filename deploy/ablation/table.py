@@ -1,10 +1,10 @@
 """The numbers of a study: each score of each variant over its seeds, beside the base and its noise floor."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from deploy.ablation.results import BaseResult, CellResult, StudyFolder
+from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Study
 from deploy.reporting.numbers import MISSING, finite, fixed, short
 from deploy.summary_text import SCORES
@@ -85,8 +85,9 @@ class Table:
 
 def build_table(study: Study, folder: StudyFolder) -> Table:
     """From the finished cells alone."""
-    base = folder.base(study)
-    found = [(cell, folder.cell(cell)) for cell in study.cells]
+    scored = [folder.result(cell) for cell in study.base]
+    base = {index: result.scores for index, result in enumerate(scored) if result}
+    found = [(cell, folder.result(cell)) for cell in study.cells]
     columns = study.section.scores
     rows = [
         _row(
@@ -97,9 +98,8 @@ def build_table(study: Study, folder: StudyFolder) -> Table:
         )
         for name in study.section.variants
     ]
-    base_scores = base.scores if base else []
-    statistics = {key: _statistic(each.get(key) for each in base_scores) for key in columns} if base else {}
-    return Table(columns, statistics, len(base_scores), tuple(rows))
+    statistics = {key: _statistic(each.get(key) for each in base.values()) for key in columns} if base else {}
+    return Table(columns, statistics, len(base), tuple(rows))
 
 
 def title(key: str) -> tuple[str, str]:
@@ -114,24 +114,23 @@ def decimals_of(value: float) -> int:
 
 
 def _row(
-    name: str, results: Sequence[tuple[int, CellResult]], columns: Sequence[str], base: BaseResult | None
+    name: str, results: Sequence[tuple[int, CellResult]], columns: Sequence[str], base: Mapping[int, Numbers]
 ) -> Row:
     scores = {}
     for key in columns:
         statistic = _statistic(result.scores.get(key) for _, result in results)
-        scores[key] = Score(statistic, _verdict(key, results, base) if base else "")
+        scores[key] = Score(statistic, _verdict(key, results, base))
     last = [result.steps[-1] for _, result in results]
     last_step = {key: _statistic(line.get(key) for line in last) for key in LAST_STEP}
     last_step["seconds"] = _statistic(result.seconds for _, result in results)
     return Row(name, len(results), scores, last_step, [result.steps for _, result in results])
 
 
-def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: BaseResult) -> str:
+def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: Mapping[int, Numbers]) -> str:
     """By the mean difference from the base under the same sampling seeds."""
     good = title(key)[1]
-    noise = _statistic(each.get(key) for each in base.scores).spread
-    shared = [(index, result) for index, result in results if index < len(base.scores)]
-    pairs = [(result.scores.get(key), base.scores[index].get(key)) for index, result in shared]
+    noise = _statistic(each.get(key) for each in base.values()).spread
+    pairs = [(result.scores.get(key), base[index].get(key)) for index, result in results if index in base]
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     if not good or noise is None or not differences or abs(fmean(differences)) <= noise:
         return ""

@@ -16,6 +16,7 @@ from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, build_tokenizer
+from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 
 CPU = torch.device("cpu")
@@ -39,7 +40,8 @@ def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
 
 def rolled_out(policy: PolicyModule, models: EvaluationModels, *indices: int) -> GroupBatch:
     recipe = with_changes(models.recipe, {"seed": SEED, "context.condition_drop": 0.0})
-    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU)
+    order = SampleOrder(models.recipe.seed, len(models.held_out))
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU, order)
     groups = pipeline.roll_out(policy, 0, indices, StageClock()).groups
     assert groups is not None
     return groups
@@ -106,6 +108,14 @@ def test_pictures_of_the_first_images_come_where_asked_for(policy: PolicyModule,
         assert np.abs(difference).max() <= 1  # sums round otherwise in another batch
     sources = [np.asarray(Image.open(name)) for name in groups_files(models, groups)]
     np.testing.assert_array_equal(pictures.source_NHWC, np.stack(sources[:2]))
+
+
+def test_the_images_are_the_same_under_another_seed_and_their_draws_are_not(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    one, other = (HeldOutChunk((0, 1), seed).run(policy, models) for seed in (SEED, SEED + 1))
+    np.testing.assert_array_equal(one.reconstruction_mse_B, other.reconstruction_mse_B)
+    assert (one.mse_BG != other.mse_BG).any()
 
 
 def groups_files(models: EvaluationModels, groups: GroupBatch) -> list[Path]:

@@ -1,14 +1,14 @@
 """A cell trained and scored, in this process."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from deploy.ablation.results import StudyFolder
-from deploy.ablation.run_cell import run_cell, score_base
+from deploy.ablation.run_cell import run_cell
 from deploy.ablation.study import load_study
 
 StudyFile = Callable[..., str]
@@ -17,13 +17,14 @@ StudyFile = Callable[..., str]
 def test_a_cell_keeps_its_steps_its_scores_and_a_picture(study_file: StudyFile, tmp_path: Path) -> None:
     study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
     cell = study.cells[0]
-    assert folder.cell(cell) is None
-    run_cell(cell, study.recipe, "local", folder)
-    result = folder.cell(cell)
+    assert folder.result(cell) is None
+    run_cell(cell, folder)
+    result = folder.result(cell)
     assert result is not None
-    assert (result.variant, result.seed, [line["step"] for line in result.steps]) == ("all", 0, [1, 2])
+    assert [line["step"] for line in result.steps] == [1, 2]
+    assert result.settings == cell.settings
     assert {"held_out_reward", "held_out_cross_entropy", "fd", "recall"} <= set(result.scores)
-    with Image.open(folder.picture(cell.name)) as picture:
+    with Image.open(folder.picture(cell)) as picture:
         assert picture.width > 100
 
 
@@ -32,8 +33,8 @@ def test_without_reward_terms_the_policy_loss_vanishes_and_the_reward_is_scored(
 ) -> None:
     study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
     cell = study.cells[1]
-    run_cell(cell, study.recipe, "local", folder)
-    result = folder.cell(cell)
+    run_cell(cell, folder)
+    result = folder.result(cell)
     assert result is not None
     assert cell.variant == "prior alone"
     assert all(line["policy_loss"] == 0 and line["loss"] == line["ce_prior"] for line in result.steps)
@@ -46,25 +47,26 @@ def test_the_base_is_scored_under_several_sampling_seeds_and_a_cell_of_no_effect
 ) -> None:
     file = study_file(variants={"tiny steps": {"learner.lr": 1e-30, "learner.weight_decay": 0}})
     study, folder = load_study(file), StudyFolder(tmp_path / "out")
-    score_base(study.recipe, 2, folder)
-    base = folder.base(study)
-    assert base is not None
-    assert base.scores[0]["held_out_mse"] != base.scores[1]["held_out_mse"]
+    for cell in study.base:
+        run_cell(cell, folder)
+    base = [result.scores for result in map(folder.result, study.base) if result is not None]
+    assert len({scores["held_out_mse"] for scores in base}) == 3
     for cell in study.cells:  # the second seed's draws are those of the base's second sampling seed
-        run_cell(cell, study.recipe, "local", folder)
-        result = folder.cell(cell)
+        run_cell(cell, folder)
+        result = folder.result(cell)
         assert result is not None
-        assert result.scores == base.scores[cell.index]
+        assert result.scores == base[cell.index]
 
 
 @pytest.mark.ray
 def test_the_service_trains_a_cell_too(study_file: StudyFile, tmp_path: Path) -> None:
     study, folder = load_study(study_file(runner="train")), StudyFolder(tmp_path / "out")
     cell = study.cells[0]
-    run_cell(cell, study.recipe, "train", folder)
-    served = json.loads((folder.path / "cells/all-seed0.json").read_text())
-    run_cell(cell, study.recipe, "local", StudyFolder(tmp_path / "local"))
-    local = json.loads((tmp_path / "local/cells/all-seed0.json").read_text())
-    assert served["scores"] == local["scores"]
-    losses = [line["loss"] for line in local["steps"]]
-    assert [line["loss"] for line in served["steps"]] == pytest.approx(losses, rel=0, abs=1e-6)
+    run_cell(cell, folder)
+    run_cell(replace(cell, runner="local"), folder)
+    served, local = folder.result(cell), folder.result(replace(cell, runner="local"))
+    assert served is not None
+    assert local is not None
+    assert served.scores == local.scores
+    losses = [line["loss"] for line in local.steps]
+    assert [line["loss"] for line in served.steps] == pytest.approx(losses, rel=0, abs=1e-6)

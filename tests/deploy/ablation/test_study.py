@@ -11,7 +11,16 @@ StudyFile = Callable[..., str]
 
 
 @pytest.mark.parametrize(
-    ("name", "num_variants"), [("components", 5), ("noise", 5), ("prior", 3), ("group", 4), ("staleness", 7)]
+    ("name", "num_variants"),
+    [
+        ("components", 5),
+        ("reward", 3),
+        ("noise", 5),
+        ("prior", 6),
+        ("credit", 9),
+        ("group", 4),
+        ("staleness", 7),
+    ],
 )
 def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_variants: int) -> None:
     study = load_study(name)
@@ -21,24 +30,48 @@ def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_
 
 
 def test_no_shipped_study_is_left_out_above() -> None:
-    assert len(list(STUDIES.glob("*.yaml"))) == 5
+    assert len(list(STUDIES.glob("*.yaml"))) == 7
 
 
 def test_all_variants_run_with_the_first_seed_before_any_runs_with_the_second(study_file: StudyFile) -> None:
     cells = load_study(study_file()).cells
-    assert [cell.name for cell in cells] == ["all-seed0", "prior_alone-seed0", "all-seed7", "prior_alone-seed7"]
+    assert [cell.name for cell in cells] == [
+        "all, seed 0",
+        "prior alone, seed 0",
+        "all, seed 7",
+        "prior alone, seed 7",
+    ]
     assert [cell.index for cell in cells] == [0, 0, 1, 1]
+
+
+def test_a_cell_is_the_same_in_every_study_that_has_its_settings(study_file: StudyFile) -> None:
+    everything, prior, _, _ = load_study(study_file()).cells
+    renamed, stale, other_lr, other_seed = load_study(
+        study_file(name="other", variants={"a": {}, "b": {"delay": 1}, "c": {"learner.lr": 0.5}}, seeds=[0, 1])
+    ).cells[:4]
+    assert renamed.key == everything.key
+    assert len({each.key for each in (everything, prior, stale, other_lr, other_seed)}) == 5
+    (scored_otherwise, *_) = load_study(study_file(changes={"evaluation.num_held_out": 2})).cells
+    assert scored_otherwise.key != everything.key
+
+
+def test_the_base_is_scored_with_the_sampling_seeds_of_the_cells_and_at_least_three(study_file: StudyFile) -> None:
+    study = load_study(study_file())
+    assert [cell.scored_by.evaluation.seed for cell in study.base] == [1000, 1001, 1002]
+    assert [cell.scored_by for cell in study.cells] == [study.base[cell.index].scored_by for cell in study.cells]
 
 
 def test_changes_and_overrides_hold_for_every_cell_and_for_the_scoring(study_file: StudyFile) -> None:
     study = load_study(study_file(changes={"learner.lr": 0.5, "group.size": 2}), ["group.size=3"])
-    for recipe in (study.recipe, *(cell.recipe for cell in study.cells)):
-        assert (recipe.learner.lr, recipe.group.size) == (0.5, 3)
+    for cell in study.cells:
+        for recipe in (cell.recipe, cell.scored_by):
+            assert recipe is not None
+            assert (recipe.learner.lr, recipe.group.size) == (0.5, 3)
     assert study.recipe.reward.mse_weight == 1  # what a variant leaves out is scored all the same
 
 
 def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:
-    recipes = [cell.recipe for cell in load_study("group").cells]
+    recipes = [cell.recipe for cell in load_study("group").cells if cell.recipe]
     assert {recipe.group.size * recipe.learner.images_per_step for recipe in recipes} == {256}
 
 
@@ -52,7 +85,6 @@ def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:
         ({"variants": {"a": {"evaluation.seed": 1}}}, "evaluation.seed must be the same for all variants"),
         ({"variants": {"a": {"seed": 1}}}, "seed must be the same for all variants"),
         ({"variants": {"base": {}}}, "choose another name"),
-        ({"variants": {"a b": {}, "a_b": {}}}, "tell them apart"),
         ({"variants": {"a": {"delay": -1}}}, "delay is -1"),
         ({"variants": {"a": {"delay": 1}}, "runner": "train"}, "delay is for runner: local"),
         ({"variants": {"a": {"profile": "published"}}}, "runner: train alone"),
@@ -65,5 +97,5 @@ def test_a_mistake_is_named_with_its_variant_and_key(study_file: StudyFile, keys
 
 
 def test_an_unknown_study_is_answered_with_the_shipped_ones() -> None:
-    with pytest.raises(RecipeError, match="components, group, noise, prior, staleness"):
+    with pytest.raises(RecipeError, match="components, credit, group, noise, prior, reward, staleness"):
         load_study("nothing")

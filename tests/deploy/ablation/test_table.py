@@ -5,30 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ablation.results import BaseResult, CellResult, StudyFolder
-from deploy.ablation.study import Study, load_study
+from deploy.ablation.results import CellResult, StudyFolder
+from deploy.ablation.study import Cell, load_study
 from deploy.ablation.table import Statistic, Table, build_table
 
 StudyFile = Callable[..., str]
 
 
-def write(folder: StudyFolder, study: Study, position: int, reward: float, fd: float | None) -> None:
-    cell = study.cells[position]
-    recipe = cell.recipe.model_dump(mode="json")
+def write(folder: StudyFolder, cell: Cell, reward: float, fd: float | None) -> None:
     steps = [{"step": 1, "reward_mean": -9.0}, {"step": 2, "reward_mean": reward}]
     scores = {"held_out_reward": reward, "fd": fd}
-    folder.write(cell.name, CellResult(cell.variant, cell.recipe.seed, 0, recipe, 60.0, steps, scores))
+    folder.write(cell, CellResult(cell.settings, 60.0, steps, scores))
 
 
 @pytest.fixture
 def table(study_file: StudyFile, tmp_path: Path) -> Table:
     """Both seeds of `all`, one of `prior alone`, and a base whose rewards under its two seeds are 2 apart."""
     study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
-    base = [{"held_out_reward": -5.0, "fd": 10.0}, {"held_out_reward": -7.0, "fd": 10.0}]
-    folder.write("base", BaseResult(study.recipe.model_dump(mode="json"), base))
-    write(folder, study, 0, -1.0, 12.0)
-    write(folder, study, 2, -3.0, None)
-    write(folder, study, 1, -4.0, 10.0)
+    write(folder, study.base[0], -5.0, 10.0)
+    write(folder, study.base[1], -7.0, 10.0)
+    write(folder, study.cells[0], -1.0, 12.0)
+    write(folder, study.cells[2], -3.0, None)
+    write(folder, study.cells[1], -4.0, 10.0)
     return build_table(study, folder)
 
 
