@@ -107,6 +107,8 @@ class Pretraining:
             return
         size = sum(parameter.numel() for parameter in model.parameters())
         self._say(f"{name}: {size:,} parameters, {stage.num_steps} steps of {stage.batch_size} images")
+        if stage.initial_weights:
+            load_weights(model, resolve(stage.initial_weights), what=name)
         state_path = Path(self._recipe.run.dir) / f"pretrain-{self._recipe.run.name}" / f"{name}.pt"
         train_stage(
             model.to(self._device),

@@ -130,6 +130,8 @@ class PretrainStage(Section):
     """Dropout (policy only)."""
     condition_drop: float = Field(default=0.1, ge=0, lt=1)
     """Probability that a condition is dropped, for classifier-free guidance (policy only)."""
+    initial_weights: str = ""
+    """Weights file that the training starts from; without one from random weights."""
 
 
 class PretrainSection(Section):

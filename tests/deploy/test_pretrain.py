@@ -75,3 +75,15 @@ def test_an_interrupted_pretraining_ends_with_the_weights_of_an_undisturbed_one(
     assert weights(tmp_path).keys() < undisturbed.keys()
     pretrain(from_scratch, overwrite=False, say=lambda line: None)
     assert weights(tmp_path) == undisturbed
+
+
+def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Path) -> None:
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
+    first, second = (tmp_path / "weights" / name for name in (FILES[1], "second.safetensors"))
+    still = {"policy.checkpoint": str(second), "pretrain.policy.lr": 1e-30}
+    pretrain(
+        with_changes(from_scratch, still | {"pretrain.policy.initial_weights": str(first)}),
+        overwrite=False,
+        say=lambda line: None,
+    )
+    assert second.read_bytes() == first.read_bytes()
