@@ -73,6 +73,7 @@ class StepReport:
     entropy: float  # of the policy a token, in nats, at the sampling temperature, before the update
     grad_norm: float  # before clipping
     kl_prior: float = 0.0  # KL(policy ‖ initial policy) a token, where it is the prior
+    reward_l1: float = 0.0  # where it is in the reward
     num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
     is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others

@@ -145,6 +145,7 @@ def learn(
         reward_mean=float(rewards_BG.mean()),
         reward_mse=float(terms.mse_BG.mean()),
         reward_lpips=float(terms.lpips_BG.mean()),
+        reward_l1=0.0 if terms.l1_BG is None else float(terms.l1_BG.mean()),
         reward_std=float(rewards_BG.std(dim=1).mean()),
         clip_fraction=clip_fraction,
         kl=kl,

@@ -81,9 +81,20 @@ class Measurements:
 
     def _show_quality(self, report: StepReport) -> None:
         metrics = self._metrics
-        for term, value in (("total", report.loss), ("policy", report.policy_loss), ("prior", report.ce_prior)):
+        losses = {
+            "total": report.loss,
+            "policy": report.policy_loss,
+            "ce": report.ce_prior,
+            "kl": report.kl_prior,
+        }
+        for term, value in losses.items():
             metrics.set("vapi_learner_loss", value, term=term)
-        rewards = {"total": report.reward_mean, "mse": report.reward_mse, "lpips": report.reward_lpips}
+        rewards = {
+            "total": report.reward_mean,
+            "mse": report.reward_mse,
+            "lpips": report.reward_lpips,
+            "l1": report.reward_l1,
+        }
         for term, value in rewards.items():
             metrics.set("vapi_learner_reward", value, term=term)
         metrics.set("vapi_learner_clip_fraction_ratio", report.clip_fraction)

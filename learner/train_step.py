@@ -50,6 +50,7 @@ class StepSums:
     kl: float = 0.0
     entropy: float = 0.0
     kl_prior: float = 0.0
+    reward_l1: float = 0.0
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -163,6 +164,7 @@ class Trainer:
             reward_mean=float(rewards_BG.mean(dim=1).sum()),
             reward_mse=float(terms.mse_BG.mean(dim=1).sum()),
             reward_lpips=float(terms.lpips_BG.mean(dim=1).sum()),
+            reward_l1=0.0 if terms.l1_BG is None else float(terms.l1_BG.mean(dim=1).sum()),
             reward_std=float(rewards_BG.std(dim=1).sum()),
             clip_fraction=float((clipped_NKT.float().mean(dim=(1, 2)) * weights_N).sum()) * groups_a_row,
             kl=float((kl_N * weights_N).sum()) * groups_a_row,

@@ -28,6 +28,8 @@ REPORT = StepReport(
     kl=0.01,
     entropy=3.0,
     grad_norm=2.0,
+    kl_prior=0.7,
+    reward_l1=0.4,
     stage_seconds={"optimizer": 0.5},
     resident_bytes=3000,
     gpu_peak_bytes=700,
@@ -121,10 +123,10 @@ def test_a_step_shows_its_terms_its_staleness_and_its_seconds(
     value = metrics.registry.get_sample_value
     assert (value("vapi_learner_step"), value("vapi_learner_policy_version")) == (7, 8)
     assert value("vapi_learner_steps_total") == 1
-    losses = {term: value("vapi_learner_loss", {"term": term}) for term in ("total", "policy", "prior")}
-    assert losses == {"total": 1.5, "policy": 1.0, "prior": 5.0}
-    rewards = {term: value("vapi_learner_reward", {"term": term}) for term in ("total", "mse", "lpips")}
-    assert rewards == {"total": -0.5, "mse": 0.2, "lpips": 0.3}
+    losses = {term: value("vapi_learner_loss", {"term": term}) for term in ("total", "policy", "ce", "kl")}
+    assert losses == {"total": 1.5, "policy": 1.0, "ce": 5.0, "kl": 0.7}
+    rewards = {term: value("vapi_learner_reward", {"term": term}) for term in ("total", "mse", "lpips", "l1")}
+    assert rewards == {"total": -0.5, "mse": 0.2, "lpips": 0.3, "l1": 0.4}
     assert value("vapi_learner_clip_fraction_ratio") == 0.25
     assert value("vapi_learner_grad_norm") == 2
     assert (value("vapi_learner_kl"), value("vapi_learner_entropy")) == (0.01, 3.0)

@@ -52,6 +52,7 @@ def test_a_hung_actor_is_replaced_after_its_lease(small_run, hangs):
     assert digest(run) == digest(run_local(small_run("local", STEPS)).path)
 
 
+@pytest.mark.chaos
 def test_what_a_hung_actor_answers_after_its_lease_is_refused(small_run, hangs, monkeypatch):
     """As from a node that the cluster cannot reach for a while: Ray is not able to kill it, and it answers."""
     hangs(LEASE_SECONDS + 3)

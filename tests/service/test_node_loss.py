@@ -69,6 +69,7 @@ def test_a_lost_node_takes_only_unfinished_tickets_with_it(small_run, cluster, a
     assert max(line["staleness_max"] for line in lines(run / "metrics.jsonl")) <= 2
 
 
+@pytest.mark.chaos
 def test_at_staleness_0_a_lost_node_leaves_the_weights_of_an_undisturbed_run(small_run, cluster, at_steps):
     nodes = [add_node(cluster), add_node(cluster)]
     at_steps({4: lambda loop: cluster.remove_node(nodes[1], allow_graceful=False)})
