@@ -11,13 +11,11 @@ demo: $(VENV)/installed
 monitor: $(VENV)/installed
 	$(RUN) -m deploy monitor
 
-# The demo's models, and from its generator the base of the studies, whose cross-entropy falls no further.
+# The models of the demo, then the studies' generator over the same tokenizer.
 pretrain: $(VENV)/installed
 	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2
-	rm -f deploy/recipes/demo/policy_converged.safetensors
-	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml policy.checkpoint=deploy/recipes/demo/policy_converged.safetensors \
-	  pretrain.policy.initial_weights=deploy/recipes/demo/policy.safetensors pretrain.policy.lr=1e-4 \
-	  pretrain.policy.num_steps=200
+	rm -f deploy/recipes/demo/policy_small.safetensors
+	$(RUN) -m deploy pretrain deploy/recipes/studies.yaml
 
 # What starts a Ray cluster comes by itself: its processes want the cores.
 test: $(VENV)/installed

@@ -14,7 +14,7 @@ StudyFile = Callable[..., str]
     ("name", "num_variants"),
     [
         ("components", 5),
-        ("reward", 3),
+        ("reward", 4),
         ("noise", 5),
         ("prior", 6),
         ("credit", 9),
