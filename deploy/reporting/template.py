@@ -14,7 +14,7 @@ PAGE = Path(__file__).with_name("page")
 def fill_in(template: Path, more_style: str = "", **values: Any) -> str:
     """The page that `template` makes of `values`, in the look of a run's page, with `more_style` of its own."""
     environment = Environment(
-        loader=FileSystemLoader(template.parent),
+        loader=FileSystemLoader([template.parent, PAGE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
