@@ -47,9 +47,13 @@ def held_out_panels(held_out: HeldOutPictures) -> list[Panel]:
 
 
 def free_running_panel(pixels_NHWC: np.ndarray, rows: int, title: str = "free-running samples") -> Panel:
+    return title, free_running_grid(pixels_NHWC, rows)
+
+
+def free_running_grid(pixels_NHWC: np.ndarray, rows: int) -> np.ndarray:
     """As many of the first pictures, up to 8 a row, as fill `rows` rows."""
     columns = max(1, min(8, len(pixels_NHWC) // rows))
-    return title, grid(pixels_NHWC[: rows * columns], columns)
+    return grid(pixels_NHWC[: rows * columns], columns)
 
 
 def grid(pixels_NHWC: np.ndarray, columns: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A study's table as a section of a Markdown file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.atomic import replacing
@@ -9,10 +9,10 @@ from deploy.ablation.table import LAST_STEP, Table, title
 from deploy.ablation.wording import MARKS, NOISE, changes, command, last_step_reading, progress, reading, setting
 
 
-def put_section(path: Path, study: Study, table: Table) -> None:
+def put_section(path: Path, study: Study, table: Table, figures: Mapping[str, str]) -> None:
     """Write the study's section into `path`; other text and other studies' sections stay."""
     start, end = f"<!-- study {study.section.name} -->", f"<!-- end of study {study.section.name} -->"
-    section = f"{start}\n{markdown(study, table)}\n{end}\n"
+    section = f"{start}\n{markdown(study, table, figures)}\n{end}\n"
     text = path.read_text() if path.is_file() else "# Results\n"
     if start in text and end in text:
         before, _, rest = text.partition(start)
@@ -23,7 +23,8 @@ def put_section(path: Path, study: Study, table: Table) -> None:
         temporary.write_text(text)
 
 
-def markdown(study: Study, table: Table) -> str:
+def markdown(study: Study, table: Table, figures: Mapping[str, str]) -> str:
+    """`figures` are paths by what they show."""
     section = study.section
     parts = [
         f"## Study: {section.name}",
@@ -31,6 +32,7 @@ def markdown(study: Study, table: Table) -> str:
         f"{setting(study)} Made by `{command(study)}`; {progress(study, table)}",
         _scores(table),
         reading(table),
+        *(f"![{caption}]({figure})" for caption, figure in figures.items()),
         "What each variant sets, and its last training step:",
         _training(study, table),
         last_step_reading(),

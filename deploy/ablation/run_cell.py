@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from actors.evaluation.pictures import free_running_panel, save_panels
+from actors.evaluation.pictures import free_running_grid
 from actors.sources.table import build_source
+from common.atomic import replacing
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.device import prepare_device
@@ -36,7 +39,7 @@ def run_cell(cell: Cell, folder: StudyFolder) -> None:
     policy, steps = _trained(cell, device, folder)
     seconds = time.monotonic() - start
     evaluation = _evaluate(cell.scored_by, policy, device)
-    _save_picture(folder.picture(cell), evaluation)
+    _save_picture(folder.picture(cell), evaluation.pictures_NHWC)
     folder.write(cell, CellResult(cell.settings, seconds, steps, _finite(evaluation.scores)))
 
 
@@ -91,9 +94,9 @@ def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Eva
     return evaluation
 
 
-def _save_picture(path: Path, evaluation: Evaluation) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_panels(path, [free_running_panel(evaluation.pictures_NHWC, PICTURE_ROWS)])
+def _save_picture(path: Path, pictures_NHWC: np.ndarray) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(free_running_grid(pictures_NHWC, PICTURE_ROWS)).save(temporary, format="png")
 
 
 def _finite(numbers: dict[str, Any]) -> Numbers:

@@ -1,16 +1,35 @@
 """One score of all variants as inline SVG: a dot a seed, a stroke at the mean, and the base's noise as a band."""
 
+from dataclasses import dataclass
+
 from markupsafe import Markup
 
 from deploy.ablation.table import Table, title
 from deploy.reporting.numbers import fixed
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 352, 118, 14, 6, 22
+WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 118, 14, 6, 22, 20
 MARGIN = 0.06  # of the range, on either side
 
 
-def score_plot(table: Table, key: str) -> Markup | None:
-    """None where no variant has the score."""
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    good: str  # whether higher or lower is better
+    height: int
+    drawing: Markup  # what is inside an <svg> WIDTH wide
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} of each variant, a dot a seed"
+
+
+def score_plots(table: Table) -> list[Plot]:
+    """Without the scores that no variant has."""
+    plots = [_plot(table, key) for key in table.columns]
+    return [plot for plot in plots if plot]
+
+
+def _plot(table: Table, key: str) -> Plot | None:
     variants = [(row.name, row.scores[key].statistic.values) for row in table.rows]
     band = table.base[key].values if table.base else ()
     values = [value for _, each in variants for value in each] + list(band)
@@ -23,8 +42,7 @@ def score_plot(table: Table, key: str) -> Markup | None:
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     bottom = TOP + ROW * len(variants)
-    label = f"{title(key)[0]} of each variant, a dot a seed"
-    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, bottom + 20, label)]
+    parts = []
     if band:
         left, right = across(min(band)), across(max(band))
         rectangle = '<rect class="band" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>'
@@ -34,7 +52,7 @@ def score_plot(table: Table, key: str) -> Markup | None:
     for value, anchor in ((min(values), "start"), (max(values), "end")):
         text = Markup('<text x="{:.1f}" y="{}" class="{}">{}</text>')
         parts.append(text.format(across(value), bottom + 14, anchor, fixed(value, 4 if span < 1 else 2)))
-    return Markup("").join([*parts, Markup("</svg>")])
+    return Plot(*title(key), bottom + AXIS, Markup("").join(parts))
 
 
 def _variant(name: str, xs: list[float], y: float) -> list[Markup]:

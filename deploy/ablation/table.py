@@ -59,7 +59,7 @@ class Score:
     """A score of a variant."""
 
     statistic: Statistic
-    verdict: str = ""  # "gain" or "loss" where it differs from the base by more than the noise floor
+    verdict: str = ""  # "gain" or "loss" where it differs from the base for certain
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,17 @@ def _row(
 
 
 def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: Mapping[int, Numbers]) -> str:
-    """By the mean difference from the base under the same sampling seeds."""
+    """By the mean difference from the base under the same sampling seeds, beside the noise and its own spread."""
     good = title(key)[1]
     noise = _statistic(each.get(key) for each in base.values()).spread
     pairs = [(result.scores.get(key), base[index].get(key)) for index, result in results if index in base]
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
-    if not good or noise is None or not differences or abs(fmean(differences)) <= noise:
+    if not good or noise is None or not differences:
         return ""
-    return "gain" if (fmean(differences) > 0) == (good == "higher") else "loss"
+    difference, own_spread = fmean(differences), _statistic(differences).std or 0.0
+    if abs(difference) <= max(noise, own_spread):
+        return ""
+    return "gain" if (difference > 0) == (good == "higher") else "loss"
 
 
 def _statistic(values) -> Statistic:

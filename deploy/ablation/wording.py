@@ -42,7 +42,8 @@ def reading(table: Table) -> str:
         "Mean ± standard deviation over seeds; a number alone where one seed is finished. The base is the "
         f"generator before training under {table.num_base_seeds} sampling seeds, and the noise floor is the "
         "largest minus the smallest of its scores: what another draw of pictures and samples alone changes. "
-        "▲ is better and ▼ worse than the base under the same sampling seeds by more than that."
+        "▲ is better and ▼ worse than the base under the same sampling seeds, by more than the noise floor and by "
+        "more than the standard deviation of the difference over seeds."
     )
 
 

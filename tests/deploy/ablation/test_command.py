@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from deploy.__main__ import main
 from deploy.ablation.results import StudyFolder
@@ -28,6 +30,12 @@ def test_a_study_runs_goes_on_where_it_was_and_keeps_other_sections(
     assert written.startswith("# Notes\n\nBefore.\n\n<!-- study mini -->\n## Study: mini\n")
     assert written.endswith("<!-- end of study mini -->\n")
     assert "2 of 2 cells are finished: 1 of 1 seeds a variant" in written
+    for figure in ("study_mini.svg", "study_mini.jpg"):
+        assert f"](images/{figure})" in written
+    plots = ElementTree.parse(tmp_path / "images/study_mini.svg").getroot()
+    assert sum(circle.get("class") == "dot" for circle in plots.findall(".//{*}circle")) == 2 * 2  # cells, scores
+    with Image.open(tmp_path / "images/study_mini.jpg") as pictures:
+        pictures.load()
     page = (out / "mini.html").read_text()
     assert page.count("data:image/png") == 3  # the base and both variants
     assert "http" not in page

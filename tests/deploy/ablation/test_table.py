@@ -53,6 +53,17 @@ def test_a_gain_is_larger_than_the_noise_and_a_score_that_is_no_number_counts_no
     assert prior.scores["fd"].verdict == ""
 
 
+def test_a_difference_that_its_seeds_do_not_share_is_no_gain(study_file: StudyFile, tmp_path: Path) -> None:
+    study, folder = load_study(study_file()), StudyFolder(tmp_path / "out")
+    for cell in study.base:
+        write(folder, cell, -5.0, 10.0)
+    for position, reward in ((0, -4.9), (2, 5.0), (1, -4.9), (3, -4.8)):
+        write(folder, study.cells[position], reward, 10.0)
+    disagreeing, agreeing = build_table(study, folder).rows
+    assert disagreeing.scores["held_out_reward"].verdict == ""  # 0.1 and 10 better
+    assert agreeing.scores["held_out_reward"].verdict == "gain"  # 0.1 and 0.2 better
+
+
 def test_training_metrics_are_those_of_the_last_step(table: Table) -> None:
     assert table.rows[0].last_step["reward_mean"].values == (-1.0, -3.0)
     assert table.rows[0].last_step["seconds"].mean == 60.0
