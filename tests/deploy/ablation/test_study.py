@@ -19,7 +19,7 @@ StudyFile = Callable[..., str]
         ("prior", 6),
         ("credit", 9),
         ("group", 4),
-        ("staleness", 6),
+        ("staleness", 5),
     ],
 )
 def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_variants: int) -> None:
