@@ -21,6 +21,7 @@ from common.config.recipe import Recipe
 from common.errors import DataError
 from common.models.families import PolicyModule, build_policy, build_tokenizer
 from common.protocols import SourceImage
+from common.sample_order import SampleOrder
 
 CPU = torch.device("cpu")
 
@@ -147,12 +148,13 @@ def test_pictures_do_not_depend_on_how_they_are_cut_into_chunks(
     assert np.abs(whole.astype(int) - joined.astype(int)).max() <= 1
 
 
-def test_held_out_rewards_are_those_of_rollouts_on_held_out_images_with_the_chunks_seed(
+def test_held_out_rewards_are_those_of_rollouts_on_the_runs_order_of_images_with_the_chunks_seed(
     policy: PolicyModule, models: EvaluationModels
 ) -> None:
     rewards = HeldOutChunk((0, 5), seed=1000).run(policy, models)
     recipe = with_changes(models.recipe, {"seed": 1000})
-    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU)
+    order = SampleOrder(models.recipe.seed, len(models.held_out))
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU, order)
     groups = pipeline.roll_out(policy, 0, (0, 5), StageClock()).groups
     assert groups is not None
     assert len(models.held_out) == 4

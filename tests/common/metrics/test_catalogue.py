@@ -68,7 +68,7 @@ def test_help_is_a_sentence_and_a_label_has_few_known_values() -> None:
         assert re.fullmatch(r"[A-Z].*\.", metric.help), metric.name
         assert re.fullmatch(r"[a-z]*", metric.label), metric.name
         assert bool(metric.label) == bool(metric.values), metric.name
-        assert all(re.fullmatch(r"[a-z_]+", value) for value in metric.values), metric.name
+        assert all(re.fullmatch(r"[a-z_0-9]+", value) for value in metric.values), metric.name
 
 
 def test_code_measures_all_that_is_listed_and_nothing_else() -> None:

@@ -84,7 +84,7 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_kind_and_nothing_else
 def test_what_has_not_happened_reads_as_zero(exporter: Exporter) -> None:
     samples = scrape(exporter)
     assert samples["vapi_buffer_dropped_groups_total", ("stale",)] == 0
-    assert samples["vapi_learner_loss", ("prior",)] == 0
+    assert samples["vapi_learner_loss", ("kl",)] == 0
     assert samples["vapi_actors_stage_seconds_count", ("decode",)] == 0
 
 
