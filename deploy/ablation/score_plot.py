@@ -7,7 +7,7 @@ from markupsafe import Markup
 from deploy.ablation.table import Table, title
 from deploy.reporting.numbers import fixed
 
-WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 118, 14, 6, 22, 20
+WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 140, 14, 6, 22, 20
 MARGIN = 0.06  # of the range, on either side
 
 
