@@ -88,7 +88,7 @@ def test_scores_during_training_are_recorded_and_change_nothing(small_run):
     scored = train(small_run("scored", {"actors.count": 2} | evaluation)).folder.path
     evaluations = lines(scored / "evaluations.jsonl")
     assert [line["step"] for line in evaluations] == [0, 2, 4, 5]
-    assert len({line["held_out_reward"] for line in evaluations}) == 4
+    assert len({line["held_out_cross_entropy"] for line in evaluations}) == 4
     for step in (0, 2, 4, 5):
         assert (scored / "samples" / f"step-{step:06d}.png").is_file()
     assert summary(scored)["weights_sha256"] == summary(plain)["weights_sha256"]
