@@ -81,22 +81,14 @@ class Measurements:
 
     def _show_quality(self, report: StepReport) -> None:
         metrics = self._metrics
-        losses = {
-            "total": report.loss,
-            "policy": report.policy_loss,
-            "ce": report.ce_prior,
-            "kl": report.kl_prior,
-        }
-        for term, value in losses.items():
-            metrics.set("vapi_learner_loss", value, term=term)
-        rewards = {
-            "total": report.reward_mean,
-            "mse": report.reward_mse,
-            "lpips": report.reward_lpips,
-            "l1": report.reward_l1,
-        }
-        for term, value in rewards.items():
-            metrics.set("vapi_learner_reward", value, term=term)
+        metrics.set("vapi_learner_loss", report.loss, term="total")
+        metrics.set("vapi_learner_loss", report.policy_loss, term="policy")
+        metrics.set("vapi_learner_loss", report.ce_prior, term="ce")
+        metrics.set("vapi_learner_loss", report.kl_prior, term="kl")
+        metrics.set("vapi_learner_reward", report.reward_mean, term="total")
+        metrics.set("vapi_learner_reward", report.reward_mse, term="mse")
+        metrics.set("vapi_learner_reward", report.reward_lpips, term="lpips")
+        metrics.set("vapi_learner_reward", report.reward_l1, term="l1")
         metrics.set("vapi_learner_clip_fraction_ratio", report.clip_fraction)
         metrics.set("vapi_learner_grad_norm", report.grad_norm)
         metrics.set("vapi_learner_kl", report.kl)

@@ -9,13 +9,15 @@ from deploy.ablation.curves import training_charts
 from deploy.ablation.figures import write_pictures, write_plots
 from deploy.ablation.markdown import put_section
 from deploy.ablation.results import StudyFolder
-from deploy.ablation.score_plot import WIDTH, score_plots
+from deploy.ablation.score_plot import WIDTH, Plot, score_plots
 from deploy.ablation.study import Study
 from deploy.ablation.table import LAST_STEP, Table, build_table, title
 from deploy.reporting.pictures import picture
 from deploy.reporting.template import fill_in
 
 PAGE = Path(__file__).with_name("page")
+
+Pictures = list[tuple[str, Path]]  # with their titles
 
 
 def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None) -> list[Path]:
@@ -24,29 +26,28 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
     The section's figures go to `images` beside its file.
     """
     table, name = build_table(study, folder), study.section.name
+    plots, pictures = score_plots(table), _pictures(study, folder)
     page, section = folder.path / f"{name}.html", markdown or folder.path / f"{name}.md"
-    put_section(section, study, table, _write_figures(study, folder, table, section.parent / "images"))
+    put_section(section, study, table, _write_figures(name, plots, pictures, section.parent))
     with replacing(page) as temporary:
-        temporary.write_text(_render(study, folder, table))
+        temporary.write_text(_render(study, table, plots, pictures))
     return [section, page]
 
 
-def _write_figures(study: Study, folder: StudyFolder, table: Table, images: Path) -> dict[str, str]:
-    """What each shows, and its path beside the section's file; none before a cell is finished."""
+def _write_figures(name: str, plots: list[Plot], pictures: Pictures, folder: Path) -> dict[str, str]:
+    """What each shows, and its path from `folder`; none before a cell is finished."""
     figures = {}
-    if plots := score_plots(table):
-        write_plots(images / f"study_{study.section.name}.svg", plots)
-        figures["Each score of each variant, a dot a seed"] = f"images/study_{study.section.name}.svg"
-    if pictures := _pictures(study, folder):
-        write_pictures(images / f"study_{study.section.name}.jpg", pictures)
-        figures["Free-running samples"] = f"images/study_{study.section.name}.jpg"
+    if plots:
+        figures["Each score of each variant, a dot a seed"] = path = f"images/study_{name}.svg"
+        write_plots(folder / path, plots)
+    if pictures:
+        figures["Free-running samples"] = path = f"images/study_{name}.jpg"
+        write_pictures(folder / path, pictures)
     return figures
 
 
-def _render(study: Study, folder: StudyFolder, table: Table) -> str:
-    pictures = [
-        picture(path, f"Free-running samples in a grid: {name}", name) for name, path in _pictures(study, folder)
-    ]
+def _render(study: Study, table: Table, plots: list[Plot], named: Pictures) -> str:
+    pictures = [picture(path, f"Free-running samples in a grid: {name}", name) for name, path in named]
     return fill_in(
         PAGE / "study.html",
         more_style=(PAGE / "study.css").read_text(),
@@ -55,7 +56,7 @@ def _render(study: Study, folder: StudyFolder, table: Table) -> str:
         titles=[title(key) for key in table.columns],
         last_step=[*LAST_STEP.values(), "seconds"],
         wording=wording,
-        plots=score_plots(table),
+        plots=plots,
         plot_width=WIDTH,
         charts=training_charts(table),
         pictures=[each for each in pictures if each is not None],
@@ -63,7 +64,7 @@ def _render(study: Study, folder: StudyFolder, table: Table) -> str:
     )
 
 
-def _pictures(study: Study, folder: StudyFolder) -> list[tuple[str, Path]]:
+def _pictures(study: Study, folder: StudyFolder) -> Pictures:
     """The base's, and each variant's with the study's first seed: the same conditions and draws in all."""
     first = [cell for cell in (*study.base, *study.cells) if cell.index == 0]
     return [(cell.name, folder.picture(cell)) for cell in first if folder.picture(cell).is_file()]
