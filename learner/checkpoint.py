@@ -21,7 +21,7 @@ from safetensors.torch import load_file as load_tensors
 
 from common.atomic import write_json
 from common.errors import CheckpointError
-from common.models.llamagen.checkpoints import save_weights
+from common.models.weights_files import save_weights
 from common.types import WeightSnapshot
 from common.weights.snapshot import snapshot_of
 

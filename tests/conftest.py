@@ -7,8 +7,8 @@ import torch
 
 from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
-from common.models.llamagen.checkpoints import save_weights
-from deploy.ray_environment import set_ray_environment
+from common.models.weights_files import save_weights
+from deploy.cluster.ray_environment import set_ray_environment
 
 set_ray_environment()  # before a test imports ray
 

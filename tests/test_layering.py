@@ -90,4 +90,6 @@ def test_recipes_are_checked_without_heavy_imports() -> None:
 
 
 def test_lpips_has_one_importer() -> None:
-    assert [name(path) for path in FILES if "lpips" in packages_of(path)] == ["common/models/lpips_metric.py"]
+    assert [name(path) for path in FILES if "lpips" in packages_of(path)] == [
+        "common/models/perceptual/lpips_metric.py"
+    ]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from actors.evaluation.image_classifier import FEATURE_DIM, ImageClassifier
 from actors.image_batch import to_tensor
 from common.config.recipe import Recipe
 from common.errors import CheckpointError
-from common.models.llamagen.checkpoints import load_weights
+from common.models.image_classifier import FEATURE_DIM, ImageClassifier
+from common.models.weights_files import load_weights
 from common.paths import resolve
 
 log = logging.getLogger("vapi.evaluation")

@@ -25,13 +25,13 @@ PerceptualSpec = LpipsSpec | ShiftTolerantLpipsSpec
 
 
 def _lpips(spec: LpipsSpec, *, trained: bool) -> PerceptualMetric:
-    from common.models.lpips_metric import LpipsMetric
+    from common.models.perceptual.lpips_metric import LpipsMetric
 
     return LpipsMetric(spec, trained=trained)
 
 
 def _shift_tolerant_lpips(spec: ShiftTolerantLpipsSpec, *, trained: bool) -> PerceptualMetric:
-    from common.models.shift_tolerant_lpips import ShiftTolerantLpips
+    from common.models.perceptual.shift_tolerant_lpips import ShiftTolerantLpips
 
     return ShiftTolerantLpips(spec, trained=trained)
 

@@ -11,7 +11,7 @@ from common.models.families import (
     build_policy,
     build_tokenizer,
 )
-from common.models.llamagen.checkpoints import load_weights
+from common.models.weights_files import load_weights
 from common.paths import resolve
 from common.protocols import PerceptualMetric
 

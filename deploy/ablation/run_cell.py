@@ -23,8 +23,8 @@ from common.types import StepReport
 from deploy.ablation.delayed import post_train_delayed
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Cell
-from deploy.evaluation import Evaluation, Scorer, in_process
 from deploy.local import post_train
+from deploy.scoring.scorer import Evaluation, Scorer, in_process
 
 PICTURE_ROWS = 4
 
@@ -64,13 +64,13 @@ def _served(
     cell: Cell, recipe: Recipe, device: torch.device, folder: StudyFolder
 ) -> tuple[PolicyModule, list[dict[str, Any]]]:
     """By the Ray service, which leaves a run folder beside the results. An interrupted run goes on."""
-    from deploy.ray_environment import set_ray_environment
+    from deploy.cluster.ray_environment import set_ray_environment
 
     set_ray_environment(recipe.log.format)
     import json
 
     from common.errors import UserError
-    from deploy.driver import train
+    from deploy.service.driver import train
     from learner.checkpoint import newest_checkpoint
 
     changes = {

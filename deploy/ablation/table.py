@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Study
 from deploy.reporting.numbers import MISSING, finite, fixed, short
-from deploy.summary_text import SCORES
+from deploy.runs.summary_text import SCORES
 
 TITLES = SCORES | {
     "held_out_mse": ("held-out MSE", "lower"),

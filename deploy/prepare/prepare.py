@@ -54,7 +54,7 @@ def _captions(options: PrepareOptions) -> Captions | None:
     """Known before the first shard: whether the encoder can be had, and how wide its features are."""
     if options.text_encoder is None:
         return None
-    from deploy.prepare.text_encoder import feature_width
+    from common.models.t5.text_encoder import feature_width
 
     return Captions(options.text_encoder, feature_width(options.text_encoder), options.caption_length)
 

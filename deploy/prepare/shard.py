@@ -14,7 +14,7 @@ from actors.sources.picture import read_picture
 from common.atomic import replacing
 from common.errors import BrokenImageError
 from common.image_shards import ROWS_PER_GROUP, Conditioning, ShardFacts, add_facts, shard_schema
-from deploy.prepare.captions import clean_caption
+from common.models.t5.captions import clean_caption
 from deploy.prepare.items import Item, Piece, Skipped
 
 PNG_COMPRESSION = 6
@@ -103,7 +103,7 @@ def _chunks(rows: Iterator[dict], size: int) -> Iterator[list[dict]]:
 
 
 def _add_features(rows: list[dict], text: TextSettings) -> None:
-    from deploy.prepare.text_encoder import loaded_text_encoder  # torch and transformers, only where asked for
+    from common.models.t5.text_encoder import loaded_text_encoder  # torch and transformers, only where asked for
 
     encoder = loaded_text_encoder(text.encoder, text.length)
     for start in range(0, len(rows), text.batch_size):

@@ -32,7 +32,7 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._restore_signals:
-            from deploy.ray_session import stop_ray
+            from deploy.cluster.ray_session import stop_ray
 
             stop_ray()
             self._restore_signals()
@@ -68,12 +68,12 @@ class Workers:
     def _start(self) -> None:
         if self._restore_signals:
             return
-        from deploy.ray_environment import set_ray_environment
+        from deploy.cluster.ray_environment import set_ray_environment
 
         set_ray_environment()
         import ray
 
-        from deploy.ray_session import connect, on_stop_signal
+        from deploy.cluster.ray_session import connect, on_stop_signal
 
         log.info("%s", connect(max(os.cpu_count() or 1, self._count), OBJECT_STORE_BYTES))
         self._restore_signals = on_stop_signal(_interrupt)

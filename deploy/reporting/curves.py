@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.reporting.numbers import finite, is_number
 from deploy.reporting.svg_chart import Chart, Series, thinned
-from deploy.summary_text import SCORES
+from deploy.runs.summary_text import SCORES
 
 Line = dict[str, Any]
 MIN_STEPS_TO_SMOOTH = 20

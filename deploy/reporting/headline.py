@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.reporting.numbers import MISSING, duration, finite, fixed, is_number, short
-from deploy.reporting.records import UNFINISHED, RunRecords
-from deploy.summary_text import ScoreRow, score_rows, yardstick_titles
+from deploy.runs.records import UNFINISHED, RunRecords
+from deploy.runs.summary_text import ScoreRow, score_rows, yardstick_titles
 
 CARDS = 4
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from common.config.keys import flat, parts
 from common.config.recipe import Recipe
-from deploy.recipe_keys import flat, parts
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from deploy.reporting import headline
 from deploy.reporting.curves import score_charts, step_charts
 from deploy.reporting.pictures import main_pictures, step_pictures
 from deploy.reporting.recipe_part import recipe_part
-from deploy.reporting.records import RunRecords, read_run
 from deploy.reporting.stage_times import stage_times
 from deploy.reporting.template import PAGE, fill_in
 from deploy.reporting.timeline import timeline
+from deploy.runs.records import RunRecords, read_run
 
 
 def write_report(run: str, out: str | None = None) -> Path:

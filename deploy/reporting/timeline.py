@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.reporting.records import time_of
+from deploy.runs.records import time_of
 
 Event = dict[str, Any]
 MAX_ROWS = 120

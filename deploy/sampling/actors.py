@@ -9,7 +9,7 @@ import ray
 from actors.pool_events import Published
 from actors.rollout_pool import RolloutPool
 from common.config.recipe import Recipe
-from deploy.ray_session import on_stop_signal, start_ray, stop_ray
+from deploy.cluster.ray_session import on_stop_signal, start_ray, stop_ray
 from deploy.sampling.drawing import RunChunks
 
 log = logging.getLogger("vapi.sample")

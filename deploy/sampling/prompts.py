@@ -14,7 +14,7 @@ import torch
 
 from common.config.models import LlamaGenPolicySpec
 from common.errors import DataError
-from deploy.prepare.text_encoder import TextEncoder, feature_width
+from common.models.t5.text_encoder import TextEncoder, feature_width
 
 BATCH = 32  # prompts encoded together, in the order of the file: part of the arithmetic
 

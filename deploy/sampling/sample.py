@@ -16,7 +16,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
-from deploy.run_folder import RunFolder
+from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout

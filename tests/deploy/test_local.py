@@ -22,7 +22,7 @@ from common.schema import concatenate, from_table, to_table
 from common.types import StepReport
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.local import post_train
-from deploy.local_run import run_local
+from deploy.runs.local_run import run_local
 from learner.train_step import Trainer
 
 CPU = torch.device("cpu")

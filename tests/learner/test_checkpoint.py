@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.errors import CheckpointError
-from common.models.llamagen.checkpoints import load_weights
+from common.models.weights_files import load_weights
 from common.types import WeightSnapshot
 from common.weights.snapshot import take_snapshot
 from learner.checkpoint import (

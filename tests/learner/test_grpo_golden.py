@@ -20,8 +20,8 @@ from common.clock import StageClock
 from common.config.algorithm import LearnerSection
 from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.config.recipe import Recipe
-from common.models.llamagen.checkpoints import load_weights
 from common.models.llamagen.transformer import LlamaGenTransformer
+from common.models.weights_files import load_weights
 from common.schema import GroupBatch
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from deploy.training_loop import TrainingLoop
+from deploy.service.training_loop import TrainingLoop
 from tests.conftest import TINY_RECIPE
 
 

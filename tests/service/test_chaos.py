@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.driver import train
+from deploy.service.driver import train
 from tests.service.reading import events, learned_tickets, lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]

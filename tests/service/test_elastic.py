@@ -13,8 +13,8 @@ import ray
 
 from actors import rollout_pool
 from actors.rollout_actor import READING, RolloutActor
-from deploy.driver import train
-from deploy.local_run import run_local
+from deploy.runs.local_run import run_local
+from deploy.service.driver import train
 from learner import rank_group
 from learner.learner_actor import LearnerActor
 from tests.service.reading import digest, events, learned_tickets, lines

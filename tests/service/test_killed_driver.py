@@ -12,7 +12,7 @@ import pytest
 from common.atomic import write_json
 from common.config.recipe import Recipe
 from common.paths import CHECKOUT
-from deploy.local_run import run_local
+from deploy.runs.local_run import run_local
 from learner.checkpoint import newest_checkpoint
 from tests.service.reading import digest, events, learned_tickets, summary
 

@@ -23,7 +23,7 @@ import yaml
 from common.atomic import write_json
 from common.config.recipe import Recipe
 from common.paths import CHECKOUT
-from deploy.monitor import prometheus_command, targets, write_files
+from deploy.monitoring.monitor import prometheus_command, targets, write_files
 
 pytestmark = [
     pytest.mark.ray,

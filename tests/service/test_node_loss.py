@@ -11,8 +11,8 @@ from ray.cluster_utils import Cluster
 from actors import rollout_pool
 from actors.pool_events import Delivery, LostTicket
 from common.types import GroupReceipt
-from deploy.driver import train
-from deploy.local_run import run_local
+from deploy.runs.local_run import run_local
+from deploy.service.driver import train
 from tests.service.reading import digest, events, learned_tickets, lines
 
 pytestmark = pytest.mark.ray

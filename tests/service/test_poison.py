@@ -5,7 +5,7 @@ import ray
 
 from actors import rollout_pool
 from actors.rollout_actor import READING, RolloutActor
-from deploy.driver import train
+from deploy.service.driver import train
 from learner import rank_group
 from learner.learner_actor import LearnerActor
 from tests.service.reading import events, learned_tickets, lines, summary

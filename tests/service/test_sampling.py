@@ -38,7 +38,7 @@ def test_one_and_two_actors_write_the_files_of_a_draw_in_process(small_run, tmp_
 def test_a_checkpoint_is_drawn_from_instead_of_the_recipes_policy(small_run, tmp_path, tiny_weights):
     from safetensors.torch import load_file
 
-    from common.models.llamagen.checkpoints import save_weights
+    from common.models.weights_files import save_weights
 
     weights = load_file(tiny_weights / "policy.safetensors")
     checkpoint = tmp_path / "step-000002"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from deploy.driver import train
-from deploy.local_run import run_local
+from deploy.runs.local_run import run_local
+from deploy.service.driver import train
 from tests.service.reading import events, learned_tickets, lines, summary
 
 pytestmark = pytest.mark.ray

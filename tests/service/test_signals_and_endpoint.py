@@ -17,8 +17,8 @@ from common.atomic import write_json
 from common.config.recipe import Recipe
 from common.metrics.catalogue import CATALOGUE
 from common.paths import CHECKOUT
-from deploy.local_run import run_local
-from deploy.run_folder import RunFolder
+from deploy.runs.local_run import run_local
+from deploy.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.ray
 

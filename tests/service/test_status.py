@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.driver import train
+from deploy.service.driver import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

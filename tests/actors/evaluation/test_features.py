@@ -15,12 +15,12 @@ from actors.evaluation.features import (
     build_features,
     look,
 )
-from actors.evaluation.image_classifier import ImageClassifier
 from actors.image_batch import to_tensor
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError
-from common.models.llamagen.checkpoints import save_weights
+from common.models.image_classifier import ImageClassifier
+from common.models.weights_files import save_weights
 
 CPU = torch.device("cpu")
 NOISE_NHWC = np.random.default_rng(0).integers(256, size=(5, 32, 32, 3), dtype=np.uint8)

@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from actors.evaluation.image_classifier import ImageClassifier
 from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.models.llamagen.checkpoints import save_weights
+from common.models.image_classifier import ImageClassifier
+from common.models.weights_files import save_weights
 
 VARIANTS = {"all": {}, "prior alone": {"reward.mse_weight": 0, "learner.ce_weight": 1}}
 

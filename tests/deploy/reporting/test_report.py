@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import RecipeError
 from deploy.__main__ import main
-from deploy.reporting.records import read_run
 from deploy.reporting.report import render, write_report
+from deploy.runs.records import read_run
 from tests.deploy.reporting.conftest import SCORES, event, step
 
 NOW = datetime(2026, 1, 2, 4, 4, 30, tzinfo=UTC)

@@ -13,8 +13,8 @@ from actors.evaluation.models import EvaluationModels
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy
-from common.models.llamagen.checkpoints import save_weights
 from common.models.loading import load_policy, load_tokenizer
+from common.models.weights_files import save_weights
 from deploy.sampling.drawing import RunChunks
 from tests.deploy.prepare.conftest import tiny_t5
 

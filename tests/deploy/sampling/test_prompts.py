@@ -7,7 +7,7 @@ import pytest
 
 from common.config.recipe import Recipe
 from common.errors import DataError
-from deploy.prepare.text_encoder import TextEncoder
+from common.models.t5.text_encoder import TextEncoder
 from deploy.sampling import prompts as module
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
 

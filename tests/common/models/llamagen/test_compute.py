@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.config.models import LlamaGenPolicySpec, TransformerSize
-from common.models.llamagen.checkpoints import load_weights
 from common.models.llamagen.transformer import LlamaGenTransformer
+from common.models.weights_files import load_weights
 from common.protocols import Condition
 
 DATA = Path(__file__).parents[3] / "data" / "llamagen"

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.errors import RecipeError
-from common.models.llamagen.checkpoints import load_weights
 from common.models.llamagen.transformer import LlamaGenTransformer, caption_attention, rope_table
+from common.models.weights_files import load_weights
 from common.protocols import Condition
 
 DATA = Path(__file__).parents[3] / "data" / "llamagen"

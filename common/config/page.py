@@ -1,0 +1,39 @@
+"""`python -m common.config.page`: writes docs/recipes.md, the page of every recipe key."""
+
+from common.config.keys import Part, parts
+from common.paths import CHECKOUT
+
+PAGE = CHECKOUT / "docs" / "recipes.md"
+
+_INTRODUCTION = """\
+# Recipe keys
+
+A recipe is a YAML file that describes a run completely. This page names every key of one; it is made from
+[`common/config/`](../common/config) by `python -m common.config.page`.
+
+Any key can be set on the command line by its dotted name: `learner.lr=1e-5 actors.count=4`. An unknown key, or a
+value that a key cannot take, is refused before anything starts. `required` keys have no default; a section that is
+left out takes its defaults, or does nothing where it is optional.
+"""
+
+
+def page() -> str:
+    return _INTRODUCTION + "".join(_section(part) for part in parts())
+
+
+def _section(part: Part) -> str:
+    depth = "#" * (2 + part.path.count("."))
+    title = f"`{part.path}`" + (f" of `{part.kind}`" if part.kind else "") if part.path else "The recipe itself"
+    lines = ["", f"{depth} {title}{' (optional)' if part.is_optional else ''}", ""]
+    if part.text:
+        lines += [part.text, ""]
+    lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key in part.keys:
+        default = "required" if key.default == "required" else f"`{key.default}`"
+        lines.append(f"| `{key.path}` | {key.type} | {default} | {key.meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(f"wrote {PAGE.relative_to(CHECKOUT)}")

@@ -1,0 +1,55 @@
+"""`convert SOURCE TARGET`: weights from one kind of file to another."""
+
+import argparse
+
+HELP = "convert a weights file between the published .pt layouts and safetensors, bit for bit unless --dtype casts"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"{HELP}. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, or "
+        "one of a recipe. The weights alone are kept, not an optimizer or an average beside them."
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a .pt, .pth or .safetensors file, or a checkpoint folder of a run"
+    )
+    parser.add_argument("target", metavar="TARGET", help="the new file; its ending says which kind")
+    add = parser.add_argument
+    add(
+        "--layout",
+        choices=("model", "module", "state_dict", "bare"),
+        help="where a .pt TARGET has its state dict (default model, which the published samplers read; bare is "
+        "what they read with --from-fsdp)",
+    )
+    add(
+        "--dtype",
+        choices=("keep", "float32", "bfloat16", "float16"),
+        default="keep",
+        help="cast to this type (default keep: as stored)",
+    )
+    add("--recipe", metavar="RECIPE", help="check against the models of this recipe, not the published sizes")
+    add("--what", choices=("policy", "tokenizer"), help="what SOURCE must be (default: either)")
+    add("--overwrite", action="store_true", help="replace an existing TARGET")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from common.config.load import load_recipe
+    from common.paths import resolve
+    from deploy.weights.conversion import convert
+
+    target = resolve(arguments.target)
+    converted = convert(
+        resolve(arguments.source),
+        target,
+        layout=arguments.layout,
+        dtype=arguments.dtype,
+        recipe=load_recipe(arguments.recipe) if arguments.recipe else None,
+        what=arguments.what,
+        overwrite=arguments.overwrite,
+    )
+    print(f"{converted.model}: {converted.num_tensors} tensors, {converted.num_numbers:,} numbers")
+    for does, names in (("left out", converted.left_out), ("filled with zeros", converted.filled)):
+        if names:
+            print(f"{does}: {', '.join(names)}")
+    print(f"wrote {target} ({', '.join(converted.dtypes)}, {converted.num_bytes / 1e6:,.1f} MB)")
+    return 0

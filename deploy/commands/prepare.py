@@ -1,0 +1,50 @@
+"""`prepare INPUT OUTPUT`: pictures of one's own, as shards."""
+
+import argparse
+import os
+
+from deploy.prepare.options import KINDS, PrepareOptions
+
+HELP = "turn pictures of your own into Parquet shards: class folders, webdataset tars, Parquet, saved data sets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help="a folder, or one .tar or .parquet file")
+    parser.add_argument("output", metavar="OUTPUT", help="a new folder for the shards, or one to go on with")
+    add = parser.add_argument
+    add("--image-size", type=int, required=True, metavar="N", help="side of the cropped pictures, in pixels")
+    add("--kind", choices=KINDS, help="what INPUT is (default: what is found there)")
+    add(
+        "--min-side",
+        type=int,
+        default=0,
+        metavar="N",
+        help="skip smaller pictures, by short side (default 0: none)",
+    )
+    add("--shard-size", type=int, default=1000, metavar="N", help="items of the input a shard (default 1000)")
+    add("--split", metavar="NAME", help="split of a table data set (default train, where there are splits)")
+    add("--image-column", metavar="NAME", help="tables: the column of pictures")
+    add(
+        "--label-column", metavar="NAME", help="tables: the column of class ids; tars: the extension (default cls)"
+    )
+    add("--caption-column", metavar="NAME", help="tables: the column of captions")
+    add("--caption-field", metavar="NAME", help="tars: the field of KEY.json with the caption, as in text.0")
+    add("--text-encoder", metavar="PATH", help="also store features of this T5 encoder: a folder or a hub name")
+    add("--text-batch-size", type=int, default=32, metavar="N", help="captions encoded together (default 32)")
+    add("--caption-length", type=int, default=120, metavar="N", help="tokens a caption is cut to (default 120)")
+    cpus = os.cpu_count() or 1
+    add("--workers", type=int, default=cpus, metavar="N", help=f"Ray tasks at a time; 0: no Ray (default {cpus})")
+    add("--gpus-per-worker", type=float, default=0.0, metavar="F", help="GPU share of a task (default 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from common.paths import resolve
+    from deploy.prepare.prepare import SKIPPED, prepare
+
+    own = {name: getattr(arguments, name) for name in PrepareOptions.__dataclass_fields__}
+    output = resolve(arguments.output)
+    manifest = prepare(PrepareOptions(**own | {"input": resolve(arguments.input), "output": output}))
+    print(f"{manifest.num_rows} pictures in {len(manifest.shard_rows)} shards at {output}")
+    if manifest.num_skipped:
+        print(f"{manifest.num_skipped} skipped, listed in {output / SKIPPED}")
+    return 0

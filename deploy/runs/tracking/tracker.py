@@ -1,0 +1,70 @@
+"""What a tracker is, and which ones a recipe asks for."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+
+
+class Tracker(Protocol):
+    """Sees what is written to the run folder. Each may raise; the run goes on without it then."""
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+
+    def evaluation(self, line: dict[str, Any]) -> None:
+        """A line of evaluations.jsonl."""
+
+    def picture(self, step: int, path: Path) -> None:
+        """A PNG file in samples/."""
+
+    def rewind(self, step: int) -> None:
+        """The run goes on from `step`: what came after it comes again."""
+
+    def close(self, status: str) -> None:
+        """The end: succeeded, stopped or failed."""
+
+
+def require_packages(recipe: Recipe) -> str:
+    """The names of the recipe's trackers; RecipeError where the package of one is not installed."""
+    names = [name for name in _TRACKERS if getattr(recipe.tracking, name)]
+    for name in names:
+        if find_spec(name) is None:
+            raise RecipeError(
+                f"tracking.{name} is set, but the package {name} is not installed: pip install '.[{name}]', or "
+                f"take tracking.{name} out of the recipe"
+            )
+    return ", ".join(names) or "the run folder alone"
+
+
+def open_trackers(recipe: Recipe, folder: Path) -> dict[str, Tracker]:
+    """The recipe's trackers, by name. RecipeError where one cannot be reached."""
+    return {name: make(recipe, folder) for name, make in _TRACKERS.items() if getattr(recipe.tracking, name)}
+
+
+def _tensorboard(recipe: Recipe, folder: Path) -> Tracker:
+    from deploy.runs.tracking.tensorboard_tracker import TensorBoardTracker
+
+    return TensorBoardTracker(folder / "tensorboard")
+
+
+def _wandb(recipe: Recipe, folder: Path) -> Tracker:
+    from deploy.runs.tracking.wandb_tracker import WandbTracker
+
+    return WandbTracker(recipe, folder)
+
+
+def _mlflow(recipe: Recipe, folder: Path) -> Tracker:
+    from deploy.runs.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(recipe, folder)
+
+
+_TRACKERS: dict[str, Callable[[Recipe, Path], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}

@@ -1,0 +1,110 @@
+"""Scores during training: actors do the chunks between their tickets, a thread does the scoring, and the learner
+goes on.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+from actors.evaluation.chunk_queue import ChunkQueue
+from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.pictures import grid, save_panels
+from actors.pool_events import Published
+from deploy.runs.run_folder import RunFolder
+from deploy.scoring.scorer import Evaluation, Scorer
+
+log = logging.getLogger("vapi.evaluation")
+
+
+COLUMNS = 10
+
+
+def record_evaluation(folder: RunFolder, step: int, evaluation: Evaluation) -> None:
+    """A line in evaluations.jsonl, and the first pictures as samples/step-NNNNNN.png."""
+    folder.evaluation({"step": step, **evaluation.scores})
+    picture = grid(evaluation.pictures_NHWC, COLUMNS)
+    path = folder.samples / f"step-{step:06d}.png"
+    save_panels(path, [(f"step {step}", picture)])
+    folder.picture(step, path)
+
+
+class BackgroundEvaluation:
+    """One evaluation at a time. All methods are for the driver's loop; none waits."""
+
+    def __init__(self, scorer: Scorer, temperature: float, folder: RunFolder):
+        self._scorer = scorer
+        self._folder = folder
+        self._temperature = temperature
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
+        self._future: Future[list[Evaluation]] | None = None
+        self._queue: ChunkQueue | None = None
+        self._results: dict[int, Any] = {}
+        self._chunks_done = Event()
+        self._published: Published | None = None
+        self._waiting: Published | None = None
+        self._is_closed = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._future is not None
+
+    def start(self, published: Published) -> None:
+        """Score `published`, after an evaluation that is still at work. One can wait; a third is not done."""
+        if self._waiting is not None:
+            log.warning("step %d is not scored: two evaluations are still to be done", published.version)
+        elif self.is_running:
+            self._waiting = published
+        else:
+            self._published = published
+            self._future = self._thread.submit(
+                self._scorer.evaluate, self._run_chunks, temperature=self._temperature, num_seeds=1
+            )
+
+    def take(self, actor: str) -> tuple[int, EvaluationChunk, Published] | None:
+        """A chunk for `actor`, with its index and the weights to do it with."""
+        taken = self._queue.take(actor) if self._queue else None
+        if taken is None or self._published is None:
+            return None
+        return *taken, self._published
+
+    def deliver(self, index: int, result: Any) -> None:
+        assert self._queue is not None
+        self._results[index] = result
+        self._queue.finish(index)
+        if self._queue.is_done:
+            self._queue = None
+            self._chunks_done.set()
+
+    def give_back(self, actor: str) -> None:
+        """What a lost actor had is for another."""
+        if self._queue:
+            self._queue.give_back(actor)
+
+    def record(self) -> None:
+        """Keep the scores and pictures of an evaluation that has ended; an error of the scoring is raised here."""
+        if self._future is None or self._published is None or not self._future.done():
+            return
+        (evaluation,), version = self._future.result(), self._published.version
+        self._future = self._published = None
+        record_evaluation(self._folder, version, evaluation)
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self.start(waiting)
+
+    def close(self) -> None:
+        """Give up what is unfinished."""
+        self._is_closed = True
+        self._chunks_done.set()
+        self._thread.shutdown()
+
+    def _run_chunks(self, chunks: Sequence[EvaluationChunk]) -> list[Any]:
+        """In the thread: offer `chunks` to the loop, and wait for their results."""
+        self._chunks_done.clear()
+        self._results = {}
+        self._queue = ChunkQueue(chunks)
+        self._chunks_done.wait()
+        if self._is_closed:
+            raise RuntimeError("the run ended before its evaluation")
+        return [self._results[index] for index in range(len(chunks))]

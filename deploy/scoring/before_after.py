@@ -1,0 +1,123 @@
+"""The evaluation of a training run: the base before, the result after, and the yardsticks beside them.
+
+Yardsticks keep a result honest: sampling the base at a lower temperature costs nothing, and training with
+the cross-entropy prior alone costs no reward actor. What the reward adds is what exceeds them.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
+from actors.pool_events import Published
+from actors.rollout_pool import RolloutPool
+from actors.sources.table import build_source
+from common.atomic import write_json
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.device import prepare_device
+from common.models.loading import load_policy, load_tokenizer
+from deploy.local import post_train
+from deploy.runs.run_folder import RunFolder
+from deploy.scoring.background_evaluation import COLUMNS, record_evaluation
+from deploy.scoring.scorer import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
+
+log = logging.getLogger("vapi.evaluation")
+
+NUM_SEEDS = 2
+
+
+class BeforeAfter:
+    def __init__(self, recipe: Recipe, folder: RunFolder, beat: Callable[[str], None], scorer: Scorer):
+        self._recipe = recipe
+        self._folder = folder
+        self._beat = beat
+        self._scorer = scorer
+        self._results: dict[str, Any] = {}
+        self._base_pictures: dict[str, np.ndarray] = {}
+
+    def before(self, pool: RolloutPool, base: Published) -> None:
+        """Score the base over two seeds, and at the yardstick's temperature; a resumed run has done so."""
+        stored = self._folder.path / "before.json"
+        stored_pictures = self._folder.samples / "before.npz"
+        if base.version > 0 and stored.is_file() and stored_pictures.is_file():
+            self._results, self._base_pictures = json.loads(stored.read_text()), dict(np.load(stored_pictures))
+            return
+        on_actors = partial(_run_on, pool, base)
+        evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
+        record_evaluation(self._folder, base.version, evaluations[0])
+        self._base_pictures = {
+            "free_running": evaluations[0].pictures_NHWC,
+            "teacher_forced": _held_out(evaluations[0]).samples_NSHWC,
+        }
+        self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
+        cooler = self._recipe.evaluation.compare_temperature
+        if cooler is not None:
+            (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
+            self._results["before_at_compare_temperature"] = evaluation.scores
+        np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
+        write_json(stored, self._results)
+
+    def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
+        """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
+        evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
+        record_evaluation(self._folder, result.version, evaluations[0])
+        self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
+        if self._recipe.evaluation.compare_prior:
+            self._results["prior_alone"] = self._prior_alone().scores
+        pictures = self._save_pictures(evaluations[0])
+        for path in pictures.values():
+            self._folder.picture(result.version, Path(path))
+        return self._results | pictures
+
+    def _save_pictures(self, after: Evaluation) -> dict[str, str]:
+        """Free-running samples, and teacher-forced ones beside their source images, before and after."""
+        free_running, held_out = self._folder.samples / "before_after.png", self._folder.samples / "held_out.png"
+        pictures = (("before", self._base_pictures["free_running"]), ("after", after.pictures_NHWC))
+        save_panels(free_running, [(title, grid(pixels, COLUMNS)) for title, pixels in pictures])
+        source, reconstruction, (_, samples_after) = held_out_panels(_held_out(after))
+        before = replace(_held_out(after), samples_NSHWC=self._base_pictures["teacher_forced"])
+        samples_before = held_out_panels(before)[2][1]
+        panels = [source, reconstruction, ("samples before", samples_before), ("samples after", samples_after)]
+        save_panels(held_out, panels)
+        return {"picture": str(free_running), "held_out_picture": str(held_out)}
+
+    def _prior_alone(self) -> Evaluation:
+        """Train the base in this process with the cross-entropy term only, for as many steps."""
+        log.info("training with the prior alone, as a yardstick")
+        weights = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
+        changes = weights | {"advantage.credit": "sample", "learner.prior": "ce"}
+        recipe = with_changes(self._recipe, changes)
+        device = prepare_device(recipe.compute)
+        policy = load_policy(recipe, device)
+        tokenizer = load_tokenizer(recipe, device)
+        for report in post_train(policy, tokenizer, None, build_source(recipe, "train"), recipe, device):
+            self._beat(f"yardstick: the prior alone, step {report.step}")
+        (evaluation,) = self._evaluate("the prior alone", in_process(self._recipe, policy, device))
+        return evaluation
+
+    def _evaluate(
+        self, what: str, run_chunks: RunChunks, temperature: float | None = None, num_seeds: int = 1
+    ) -> list[Evaluation]:
+        log.info("scoring %s", what)
+        self._beat(f"scoring {what}")
+        if temperature is None:
+            temperature = self._recipe.sampling.temperature
+        return self._scorer.evaluate(run_chunks, temperature=temperature, num_seeds=num_seeds)
+
+
+def _held_out(evaluation: Evaluation) -> HeldOutPictures:
+    assert evaluation.held_out is not None, "an evaluation of drawn pictures shows its first held-out images"
+    return evaluation.held_out
+
+
+def _run_on(pool: RolloutPool, published: Published, chunks: Sequence[EvaluationChunk]) -> list[Any]:
+    results = dict(pool.evaluate(chunks, published))
+    return [results[index] for index in range(len(chunks))]

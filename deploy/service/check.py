@@ -1,0 +1,159 @@
+"""`check`: everything that can be known of a recipe before a GPU is taken."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
+from actors.evaluation.reference import require_reference
+from actors.pixel_reward import require_maps
+from actors.sources.table import build_source, require_readable
+from common.config.recipe import Recipe
+from common.errors import UserError
+from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
+from common.models.image_classifier import ImageClassifier
+from common.models.weights_files import check_weights
+from common.paths import resolve
+from deploy.runs.tracking.tracker import require_packages
+from learner.remote_checkpoints import RemoteCheckpoints
+from learner.train_step import PUBLISHED_DROPOUT
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    problem: str | None  # one sentence; None where all is well
+    detail: str = ""
+
+
+def check(recipe: Recipe) -> Iterator[Finding]:
+    """One finding a subject; a problem in one does not hide those of the others."""
+    for subject, look in _CHECKS.items():
+        try:
+            detail = look(recipe)
+        except UserError as error:
+            yield Finding(subject, str(error))
+        else:
+            yield Finding(subject, None, detail)
+
+
+def require_sound(recipe: Recipe) -> None:
+    """UserError with a line a problem, where there is one."""
+    problems = [finding.problem for finding in check(recipe) if finding.problem]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _profile(recipe: Recipe) -> str:
+    drop = recipe.context.condition_drop
+    if recipe.profile == "published":
+        return (
+            f"published: the learner takes a row a sample ({recipe.group.size} times the work) with dropout "
+            f"{PUBLISHED_DROPOUT:g} and drops {drop:.0%} of their conditions; actors do neither"
+        )
+    return (
+        f"corrected: no dropout; actors drop {drop:.0%} of the conditions, and what they sampled under is what is "
+        f"learned; the released scripts have dropout {PUBLISHED_DROPOUT:g} and drop 10 % in the learner only"
+    )
+
+
+def _source(recipe: Recipe) -> str:
+    source = build_source(recipe, "train")
+    require_readable(source)
+    if recipe.evaluation.enabled:
+        require_readable(build_source(recipe, "held_out"))
+    num_epochs = recipe.learner.num_steps * recipe.learner.images_per_step / len(source)
+    return f"{len(source):,} images, {num_epochs:.2g} epochs"
+
+
+def _tokenizer(recipe: Recipe) -> str:
+    spec = recipe.tokenizer
+    with torch.device("meta"):
+        tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
+    check_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", source=spec.source)
+    grid = recipe.grid_size
+    return f"{_size(tokenizer)}, {grid} x {grid} tokens of {tokenizer.codebook_size} codes"
+
+
+def _policy(recipe: Recipe) -> str:
+    spec = recipe.policy
+    with torch.device("meta"):
+        policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
+    check_weights(policy, resolve(spec.checkpoint), what="policy", source=spec.source)
+    return _size(policy)
+
+
+def _perceptual(recipe: Recipe) -> str:
+    spec = recipe.perceptual
+    if not recipe.reward.lpips_weight:
+        return "not used (reward.lpips_weight is 0)"
+    if spec.family == "lpips":
+        from common.models.perceptual.lpips_metric import obtain_trunk
+
+        obtain_trunk(spec)
+    else:
+        from common.models.perceptual.shift_tolerant_lpips import weights_file
+
+        weights_file(spec)
+    if recipe.has_reward_maps:
+        with torch.device("meta"):
+            require_maps(build_perceptual_metric(spec, trained=False))
+    return f"{spec.family}, {spec.net}"
+
+
+def _features(recipe: Recipe) -> str:
+    section = recipe.evaluation
+    if not section.enabled:
+        return "not used (evaluation.enabled is false)"
+    if section.features == "inception":
+        dim, detail = InceptionFeatures.dim, _size(load_inception(resolve(section.inception_weights)))
+    else:
+        classifier = ImageClassifier(recipe.policy.num_classes)
+        check_weights(classifier, resolve(section.classifier), what="evaluation.classifier")
+        dim, detail = ClassifierFeatures.dim, _size(classifier)
+    if section.reference:
+        detail += f"; reference: {require_reference(resolve(section.reference), dim)}"
+    return f"{section.features}, {detail}"
+
+
+def _buffer(recipe: Recipe) -> str:
+    size = recipe.buffer_capacity * recipe.group_bytes / 1e6
+    return f"{recipe.buffer_capacity} groups, {size:.1f} MB, at most {recipe.buffer.max_staleness} versions stale"
+
+
+def _checkpoints(recipe: Recipe) -> str:
+    section = recipe.checkpoint
+    where = "in the run folder"
+    if section.url:
+        RemoteCheckpoints(section.url)
+        where += f" and at {section.url}"
+    return f"every {section.every} steps, the {section.keep} newest kept {where}"
+
+
+def _resources(recipe: Recipe) -> str:
+    actors, learner = recipe.actors, recipe.learner
+    num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
+    num_gpus = actors.count * actors.num_gpus + learner.num_ranks * learner.num_gpus
+    return (
+        f"{actors.count} reward actors and {learner.num_ranks} learner ranks: "
+        f"{num_cpus:g} CPU and {num_gpus:g} GPU in all"
+    )
+
+
+def _size(module: torch.nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in module.parameters()):,} parameters"
+
+
+_CHECKS: dict[str, Callable[[Recipe], str]] = {
+    "profile": _profile,
+    "source": _source,
+    "tokenizer": _tokenizer,
+    "policy": _policy,
+    "perceptual": _perceptual,
+    "features": _features,
+    "buffer": _buffer,
+    "checkpoints": _checkpoints,
+    "tracking": require_packages,
+    "resources": _resources,
+}

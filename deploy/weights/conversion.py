@@ -1,0 +1,105 @@
+"""Weights from one kind of file to another: checked by every key and shape, complete or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from common.config.recipe import Recipe
+from common.errors import CheckpointError, UserError
+from common.models.weights_files import (
+    SUFFIXES,
+    completed,
+    read_weights,
+    save_published,
+    save_weights,
+    shapes_of,
+)
+from deploy.weights.recognition import What, recognise
+
+_WHOLE = ".safetensors"  # the kind of file that has no layouts
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written."""
+
+    model: str  # its name
+    num_tensors: int
+    num_numbers: int  # in all tensors
+    left_out: tuple[str, ...]  # keys of the source that the model does not need
+    filled: tuple[str, ...]  # keys that the source may lack, written as zeros
+    dtypes: tuple[str, ...]
+    num_bytes: int  # of the file
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    layout: str | None = None,
+    dtype: str = "keep",
+    recipe: Recipe | None = None,
+    what: What | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Write the weights in `source` to `target`, whose ending says which kind of file. Raises UserError.
+
+    `layout` is for a .pt file alone, "model" where it is None; `dtype` is the name of a type, or "keep".
+    """
+    _check_target(target, layout, overwrite)
+    stored = read_weights(source, noun="weights", setting="SOURCE")
+    name, model = recognise(shapes_of(stored), source, recipe, what)
+    weights = completed(stored, model)
+    if dtype != "keep":
+        weights = {key: _cast(key, tensor, dtype) for key, tensor in weights.items()}
+    _write(weights, target, layout or "model")
+    return Converted(
+        model=name,
+        num_tensors=len(weights),
+        num_numbers=sum(tensor.numel() for tensor in weights.values()),
+        left_out=tuple(key for key in stored if key not in weights),
+        filled=tuple(key for key in weights if key not in stored),
+        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
+        num_bytes=target.stat().st_size,
+    )
+
+
+def _check_target(target: Path, layout: str | None, overwrite: bool) -> None:
+    if target.suffix not in SUFFIXES:
+        raise UserError(f"TARGET is {target}: name it .safetensors, .pt or .pth, which says what to write")
+    if layout is not None and target.suffix == _WHOLE:
+        raise UserError(
+            f"--layout is {layout}, but {target.name} has no layouts: leave it out, or name TARGET .pt"
+        )
+    if target.is_dir():
+        raise UserError(f"TARGET {target} is a folder: name a file")
+    if target.exists() and not overwrite:
+        raise UserError(f"TARGET {target} exists: name another, or replace it by --overwrite")
+
+
+def _cast(key: str, tensor: Tensor, dtype: str) -> Tensor:
+    """The tensor in another type, which must be able to hold its numbers."""
+    cast = tensor.to(getattr(torch, dtype))
+    if tensor.isfinite().all() and not cast.isfinite().all():
+        raise CheckpointError(
+            f"--dtype is {dtype}, which ends at {torch.finfo(cast.dtype).max:g}, but {key} reaches "
+            f"{tensor.abs().max():g}: choose bfloat16 or float32"
+        )
+    return cast
+
+
+def _write(weights: Mapping[str, Tensor], target: Path, layout: str) -> None:
+    try:
+        if target.suffix == _WHOLE:
+            save_weights(weights, target)
+        else:
+            save_published(weights, target, layout)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch has its own error for a full disk
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"TARGET {target} cannot be written ({reason}): make room there, or name another"
+        ) from error

@@ -1,0 +1,86 @@
+"""Which model a weights file is of: a published one, or one of a recipe. Every key and shape must agree."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from common.config.models import TOKENIZER_SIZES, TRANSFORMER_SIZES, LlamaGenPolicySpec, LlamaGenTokenizerSpec
+from common.config.recipe import Recipe
+from common.errors import CheckpointError
+from common.models.families import build_policy, build_tokenizer
+from common.models.weights_files import Misfit, misfit
+
+What = Literal["policy", "tokenizer"]
+_CODEBOOK_SIZE = 16384  # of every published model
+_GRID_SIZE, _IMAGE_SIZE = 24, 384  # any would do: no tensor's shape depends on them
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that a file may be of."""
+
+    name: str
+    what: What
+    build: Callable[[], nn.Module]
+
+
+def recognise(
+    stored: Mapping[str, tuple[int, ...]], file: Path, recipe: Recipe | None = None, what: What | None = None
+) -> tuple[str, nn.Module]:
+    """Name and model, on the meta device, of the file with the `stored` shapes.
+
+    A model of the recipe, or a published one where there is none; `what` narrows it. Raises CheckpointError
+    with the nearest model and where the file differs from it.
+    """
+    differing: list[tuple[float, int, str, Misfit]] = []
+    for candidate in _published() if recipe is None else _of_recipe(recipe):
+        if what not in (None, candidate.what):
+            continue
+        with torch.device("meta"):
+            model = candidate.build()
+        found = misfit(model, stored)
+        if not found:
+            return candidate.name, model
+        share = (len(found.missing) + len(found.unexpected)) / len(stored.keys() | model.state_dict().keys())
+        differing.append((share, len(found.reshaped), candidate.name, found))
+    _, _, nearest, found = min(differing, key=lambda each: each[:2])  # by keys, then by shapes
+    if recipe is not None:
+        raise CheckpointError(
+            f"The weights {file} do not fit {nearest} ({found}): make the recipe's settings those of the file, or "
+            "name another recipe."
+        )
+    raise CheckpointError(
+        f"The weights {file} fit no published {what or 'model'}; the nearest is {nearest} ({found}): replace them "
+        "with a whole file of it, or name the recipe of a model of your own by --recipe."
+    )
+
+
+def _published() -> Iterator[Candidate]:
+    for size in TRANSFORMER_SIZES:
+        for conditioning in ("class", "text"):
+            policy = LlamaGenPolicySpec.model_validate(
+                {"size": size, "conditioning": conditioning, "checkpoint": ""}
+            )
+            build = partial(build_policy, policy, codebook_size=_CODEBOOK_SIZE, grid_size=_GRID_SIZE)
+            yield Candidate(f"LlamaGen-{size}, {conditioning}-conditional", "policy", build)
+    for size in TOKENIZER_SIZES:
+        tokenizer = LlamaGenTokenizerSpec.model_validate({"size": size, "checkpoint": ""})
+        yield Candidate(
+            f"LlamaGen's tokenizer {size}",
+            "tokenizer",
+            partial(build_tokenizer, tokenizer, image_size=_IMAGE_SIZE),
+        )
+
+
+def _of_recipe(recipe: Recipe) -> Iterator[Candidate]:
+    policy = partial(
+        build_policy, recipe.policy, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size
+    )
+    yield Candidate("the recipe's policy", "policy", policy)
+    tokenizer = partial(build_tokenizer, recipe.tokenizer, image_size=recipe.image_size)
+    yield Candidate("the recipe's tokenizer", "tokenizer", tokenizer)

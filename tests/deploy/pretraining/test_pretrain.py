@@ -1,0 +1,89 @@
+"""`pretrain`: its stages in order, what it keeps, and that it can be interrupted."""
+
+from pathlib import Path
+
+import pytest
+
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from deploy.pretraining.pretrain import pretrain
+
+STAGE = {"num_steps": 3, "batch_size": 2, "lr": 1e-3}
+FILES = ("tokenizer.safetensors", "policy.safetensors", "classifier.safetensors")
+
+
+@pytest.fixture
+def from_scratch(recipe: Recipe, tmp_path: Path) -> Recipe:
+    own = tmp_path / "weights"
+    return with_changes(
+        recipe,
+        {
+            "tokenizer.checkpoint": str(own / FILES[0]),
+            "policy.checkpoint": str(own / FILES[1]),
+            "evaluation.classifier": str(own / FILES[2]),
+            "perceptual": {"family": "shift_tolerant_lpips"},
+            "pretrain": {"tokenizer": STAGE, "policy": STAGE, "classifier": STAGE, "checkpoint_every": 2},
+        },
+    )
+
+
+def weights(tmp_path: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((tmp_path / "weights").iterdir())}
+
+
+def test_every_stage_writes_its_weights_and_clears_its_state_away(from_scratch: Recipe, tmp_path: Path) -> None:
+    said: list[str] = []
+    pretrain(from_scratch, overwrite=False, say=said.append)
+    assert weights(tmp_path).keys() == set(FILES)
+    assert list((tmp_path / "runs" / "pretrain-try").iterdir()) == []
+    steps = [line for line in said if "step 3/3" in line]
+    assert [line.partition(":")[0] for line in steps] == ["classifier", "tokenizer", "policy"]
+
+
+def test_weights_that_are_there_are_kept_unless_they_are_to_be_overwritten(
+    from_scratch: Recipe, tmp_path: Path
+) -> None:
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
+    before = weights(tmp_path)
+    (tmp_path / "weights" / "policy.safetensors").unlink()
+    said: list[str] = []
+    pretrain(from_scratch, overwrite=False, say=said.append)
+    assert weights(tmp_path).keys() == before.keys()
+    assert sum("is there; kept" in line for line in said) == 2
+    longer = with_changes(from_scratch, {"pretrain.classifier.num_steps": 4})
+    pretrain(longer, overwrite=True, say=lambda line: None)
+    after = weights(tmp_path)
+    assert after["classifier.safetensors"] != before["classifier.safetensors"]
+    assert after["tokenizer.safetensors"] == before["tokenizer.safetensors"], "it depends on another stage"
+
+
+@pytest.mark.parametrize("last_words", ["classifier: wrote", "tokenizer: step 3/3", "tokenizer: wrote"])
+def test_an_interrupted_pretraining_ends_with_the_weights_of_an_undisturbed_one(
+    last_words: str, from_scratch: Recipe, tmp_path: Path
+) -> None:
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
+    undisturbed = weights(tmp_path)
+    for path in (tmp_path / "weights").iterdir():
+        path.unlink()
+
+    def interrupt(line: str) -> None:
+        if line.startswith(last_words):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pretrain(from_scratch, overwrite=False, say=interrupt)
+    assert weights(tmp_path).keys() < undisturbed.keys()
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
+    assert weights(tmp_path) == undisturbed
+
+
+def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Path) -> None:
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
+    first, second = (tmp_path / "weights" / name for name in (FILES[1], "second.safetensors"))
+    still = {"policy.checkpoint": str(second), "pretrain.policy.lr": 1e-30}
+    pretrain(
+        with_changes(from_scratch, still | {"pretrain.policy.initial_weights": str(first)}),
+        overwrite=False,
+        say=lambda line: None,
+    )
+    assert second.read_bytes() == first.read_bytes()

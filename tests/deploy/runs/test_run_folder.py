@@ -1,0 +1,182 @@
+"""The run folder: which one a run gets, what it resumes from, and what is written there."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.config.load import load_recipe, with_changes
+from common.config.recipe import Recipe
+from common.errors import CheckpointError, RecipeError
+from common.types import WeightSnapshot
+from deploy.runs.run_folder import RunFolder, open_run_folder
+from learner.checkpoint import POLICY, CheckpointState, read_checkpoint, write_checkpoint
+from learner.remote_checkpoints import RemoteCheckpoints
+
+
+def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
+    """A checkpoint in the folder of run `name`."""
+    folder = Path(recipe.run.dir) / name / "checkpoints"
+    state = CheckpointState(step, step, {}, groups_learned=0, images_skipped=0, recipe={})
+    return write_checkpoint(folder, WeightSnapshot(step, step, {"w": np.zeros(2)}), {"w.step": np.zeros(1)}, state)
+
+
+def opened(recipe: Recipe, resume: str) -> tuple[str, Path | None]:
+    folder, resumed_from = open_run_folder(with_changes(recipe, {"resume": resume}))
+    assert folder.path.is_dir()
+    assert folder.path.parent == Path(recipe.run.dir)
+    return folder.path.name, resumed_from
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_the_first_run_gets_its_name(resume: str, recipe: Recipe) -> None:
+    assert opened(recipe, resume) == ("try", None)
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_an_empty_folder_is_taken_and_one_in_use_is_not(resume: str, recipe: Recipe) -> None:
+    runs = Path(recipe.run.dir)
+    (runs / "try").mkdir(parents=True)
+    assert opened(recipe, resume) == ("try", None)
+    for name, following in (("try", "try-2"), ("try-2", "try-3")):
+        (runs / name / "recipe.json").touch()
+        assert opened(recipe, resume) == (following, None)
+    (runs / "try-3").rmdir()
+    (runs / "try-3").touch()  # a file in the way
+    assert opened(recipe, resume) == ("try-4", None)
+
+
+def test_never_starts_anew_beside_a_run_with_checkpoints(recipe: Recipe) -> None:
+    checkpoint(recipe, 3)
+    assert opened(recipe, "never") == ("try-2", None)
+
+
+def test_auto_goes_on_from_the_newest_intact_checkpoint_of_the_run(recipe: Recipe) -> None:
+    older, newer = checkpoint(recipe, 9), checkpoint(recipe, 10)
+    checkpoint(recipe, 50, name="other")
+    assert opened(recipe, "auto") == ("try", newer)
+    (newer / POLICY).write_bytes(b"")
+    assert opened(recipe, "auto") == ("try", older)
+
+
+def test_auto_begins_again_in_the_folder_of_a_run_that_ended_before_its_first_checkpoint(recipe: Recipe) -> None:
+    folder, _ = open_run_folder(recipe)
+    folder.event("started")
+    assert opened(recipe, "auto") == ("try", None)
+    folder.summary({"status": "failed"})
+    assert opened(recipe, "auto") == ("try", None)
+    assert opened(recipe, "never") == ("try-2", None)
+    folder.summary({"status": "succeeded"})
+    assert opened(recipe, "auto") == ("try-2", None)
+
+
+def test_auto_takes_the_newer_of_the_folders_checkpoint_and_the_one_at_the_url(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = with_changes(recipe, {"checkpoint.url": (tmp_path / "store").as_uri()})
+    newer, older = checkpoint(recipe, 9), checkpoint(recipe, 5)
+    RemoteCheckpoints((tmp_path / "store" / "try").as_uri()).upload(newer)
+    shutil.rmtree(newer)
+    assert opened(recipe, "auto") == ("try", newer)
+    assert read_checkpoint(newer).state.step == 9
+    tenth = checkpoint(recipe, 10)
+    assert opened(recipe, "auto") == ("try", tenth)
+    shutil.rmtree(older.parents[1])  # another machine
+    assert opened(recipe, "auto") == ("try", newer)
+
+
+def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_another_at_the_url(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = with_changes(recipe, {"checkpoint.url": (tmp_path / "store").as_uri()})
+    RemoteCheckpoints((tmp_path / "store" / "try").as_uri()).upload(checkpoint(recipe, 9, name="other"))
+    with pytest.raises(RecipeError, match=r"holds step-000009 of another run try: set another run\.name"):
+        opened(recipe, "never")
+
+
+def test_a_url_to_resume_from_is_copied_into_the_runs_folder(recipe: Recipe, tmp_path: Path) -> None:
+    RemoteCheckpoints((tmp_path / "store").as_uri()).upload(checkpoint(recipe, 9, name="other"))
+    name, path = opened(recipe, f"{(tmp_path / 'store').as_uri()}/step-000009")
+    assert (name, path) == ("try", Path(recipe.run.dir) / "try" / "checkpoints" / "step-000009")
+    with pytest.raises(CheckpointError, match="step-000008 is no complete checkpoint"):
+        opened(recipe, f"{(tmp_path / 'store').as_uri()}/step-000008")
+
+
+def test_a_path_goes_on_from_there_in_the_runs_own_folder(recipe: Recipe) -> None:
+    path = checkpoint(recipe, 50, name="other")
+    assert opened(recipe, str(path)) == ("try", path)
+
+
+def test_a_path_that_is_no_folder_is_refused_before_a_folder_is_made(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match="resume is alwayss: use auto, never, or the folder of a checkpoint"):
+        opened(recipe, "alwayss")
+    assert not Path(recipe.run.dir).exists()
+
+
+def test_a_folder_that_cannot_be_made_names_the_key_to_change(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        RecipeError, match=r"file/try cannot be made \(Not a directory\): set run\.dir to a folder"
+    ):
+        open_run_folder(with_changes(recipe, {"run.dir": str(tmp_path / "file")}))
+
+
+def test_the_resolved_recipe_can_be_run_again(recipe: Recipe, tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").write_recipe(recipe)
+    assert load_recipe(tmp_path / "run" / "recipe.json") == recipe
+
+
+def test_metrics_and_events_are_a_line_each(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for step in (1, 2):
+        folder.metrics({"step": step, "loss": 0.5})
+    folder.event("actor_lost", actor="actor-0", tickets=[3, 4])
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}]
+    event = json.loads((folder.path / "events.jsonl").read_text())
+    time = datetime.fromisoformat(event.pop("time"))
+    assert abs((datetime.now(UTC) - time).total_seconds()) < 60
+    assert event == {"event": "actor_lost", "actor": "actor-0", "tickets": [3, 4]}
+
+
+def test_a_resumed_run_forgets_the_metrics_of_the_steps_it_does_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.go_back_to(3)  # nothing there yet
+    for step in range(1, 7):
+        folder.metrics({"step": step})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')  # killed while it wrote
+    folder.summary({"status": "stopped"})
+    folder.go_back_to(3)
+    assert not (folder.path / "summary.json").exists()
+    folder.metrics({"step": 4})
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_summary_is_replaced_whole(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.summary({"status": "failed"})
+    folder.summary({"status": "succeeded"})
+    assert json.loads((folder.path / "summary.json").read_text()) == {"status": "succeeded"}
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.metrics({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "reward_mean": 0.5})
+    line = (folder.path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 1, "loss": None, "grad_norm": None, "reward_mean": 0.5
+    }  # fmt: skip
+
+
+def test_the_newest_events_are_at_hand_without_the_routine(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for number in range(8):
+        folder.event("actor_left", actor=f"actor-{number}")
+        folder.event("step_learned", step=number, tickets=[])
+        folder.event("checkpoint", step=number, path="")
+    assert [event["actor"] for event in folder.recent_events] == [f"actor-{number}" for number in range(2, 8)]

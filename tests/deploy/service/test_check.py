@@ -1,0 +1,193 @@
+"""What `check` knows of a recipe before a GPU is taken; every problem is one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.errors import UserError
+from common.models import families
+from common.models.image_classifier import ImageClassifier
+from common.models.weights_files import save_weights
+from deploy.service.check import check, require_sound
+
+
+def problems(recipe: Recipe) -> dict[str, str]:
+    """What is wrong, by subject."""
+    found = {finding.subject: finding.problem for finding in check(recipe) if finding.problem}
+    assert not any("\n" in problem for problem in found.values())
+    return found
+
+
+def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
+    findings = list(check(recipe))
+    assert [finding.problem for finding in findings] == [None] * 10
+    details = {finding.subject: finding.detail for finding in findings}
+    assert details.pop("profile").startswith("corrected: no dropout; actors drop 0% of the conditions")
+    assert details == {
+        "source": "9 images, 0.89 epochs",  # 2 steps of 4 images
+        "tokenizer": "307,239 parameters, 8 x 8 tokens of 20 codes",
+        "policy": "7,552 parameters",
+        "perceptual": "not used (reward.lpips_weight is 0)",
+        "features": "not used (evaluation.enabled is false)",
+        "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
+        "checkpoints": "every 50 steps, the 2 newest kept in the run folder",
+        "tracking": "the run folder alone",
+        "resources": "1 reward actors and 1 learner ranks: 2 CPU and 0 GPU in all",
+    }
+    require_sound(recipe)
+
+
+def test_the_published_profile_says_how_it_differs(recipe: Recipe) -> None:
+    published = with_changes(recipe, {"profile": "published", "context.condition_drop": 0.1})
+    (detail,) = (finding.detail for finding in check(published) if finding.subject == "profile")
+    assert "a row a sample (4 times the work) with dropout 0.1 and drops 10% of their conditions" in detail
+
+
+@pytest.mark.parametrize("section", ["tokenizer", "policy"])
+def test_missing_weights_are_named_with_where_to_get_them(section: str, recipe: Recipe) -> None:
+    changes = {f"{section}.checkpoint": "/nowhere/gone.pt", f"{section}.source": "https://example.org/gone.pt"}
+    assert problems(with_changes(recipe, changes)) == {
+        section: f"There is no {section} weights file /nowhere/gone.pt: get it from https://example.org/gone.pt, "
+        f"or point {section}.checkpoint at a file that exists."
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "tensor"),
+    [
+        ({"tokenizer.size.codebook_dim": 8}, "quantize.embedding.weight is [20, 4] and must be [20, 8]"),
+        ({"policy.num_classes": 7}, "cls_embedding.embedding_table.weight is [11, 16] and must be [8, 16]"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_by_the_tensors_name(
+    changes: dict[str, Any], tensor: str, recipe: Recipe
+) -> None:
+    ((section, problem),) = problems(with_changes(recipe, changes)).items()
+    assert section == next(iter(changes)).partition(".")[0]
+    assert tensor in problem
+    assert recipe.policy.checkpoint in problem or recipe.tokenizer.checkpoint in problem
+
+
+def test_weights_of_another_model_are_refused(recipe: Recipe) -> None:
+    swapped = with_changes(recipe, {"policy.checkpoint": recipe.tokenizer.checkpoint})
+    assert "unexpected keys: " in problems(swapped)["policy"]
+
+
+def test_a_truncated_weights_file_is_refused_with_its_size(recipe: Recipe, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(Path(recipe.policy.checkpoint).read_bytes()[:1000])
+    problem = problems(with_changes(recipe, {"policy.checkpoint": str(cut)}))["policy"]
+    assert f"The policy weights {cut} (1000 bytes) cannot be read" in problem
+
+
+def test_a_folder_without_a_picture_is_refused(recipe: Recipe, pictures: Path) -> None:
+    for path in pictures.rglob("*.png"):
+        path.rename(path.with_suffix(".txt"))
+    problem = problems(recipe)["source"]
+    assert f"source.path {pictures} has no images for the train split: put pictures (.bmp, .jpeg" in problem
+
+
+def test_a_folder_that_is_not_there_is_refused(recipe: Recipe) -> None:
+    changed = with_changes(recipe, {"source.path": "/nowhere"})
+    assert problems(changed) == {
+        "source": "source.path is /nowhere, which is no folder: name a folder of class folders"
+    }
+
+
+def test_files_that_are_no_pictures_are_refused_with_one_of_their_names(recipe: Recipe, pictures: Path) -> None:
+    for path in pictures.rglob("*.png"):
+        path.write_text("not a picture")
+    problem = problems(recipe)["source"]
+    assert "none of the images tried can be read; the last: " in problem
+    assert ".png is not a readable image: " in problem
+
+
+def test_one_readable_picture_is_enough(recipe: Recipe, pictures: Path) -> None:
+    for path in list(pictures.rglob("*.png"))[1:]:
+        path.write_text("not a picture")
+    source = {"kind": "image_folder", "path": str(pictures)}  # nothing held out
+    assert problems(with_changes(recipe, {"source": source})) == {}
+
+
+def test_images_of_another_size_than_the_source_gives_are_refused(recipe: Recipe) -> None:
+    changed = with_changes(recipe, {"source": {"kind": "mnist"}, "image_size": 64})
+    assert problems(changed)["source"] == "image_size is 64, but the mnist source gives 32: set image_size=32"
+
+
+def test_a_perceptual_metric_without_maps_is_refused_under_token_credit_alone(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnlyFar:
+        """Says how far two pictures are apart, not where."""
+
+    by_sample = with_changes(recipe, {"reward.lpips_weight": 1})
+    by_token = with_changes(by_sample, {"advantage.credit": "token"})
+    assert problems(by_token) == {}
+    monkeypatch.setitem(families.PERCEPTUAL_METRICS, "shift_tolerant_lpips", lambda spec, trained: OnlyFar())
+    assert problems(by_sample) == {}
+    assert problems(by_token)["perceptual"].startswith(
+        "advantage.credit is token, but the perceptual metric OnlyFar"
+    )
+
+
+def test_missing_weights_of_the_perceptual_metric_are_refused_where_it_is_used(recipe: Recipe) -> None:
+    changed = with_changes(recipe, {"perceptual.weights": "/nowhere/alex.pth"})
+    assert problems(changed) == {}
+    changed = with_changes(changed, {"reward.lpips_weight": 1})
+    assert problems(changed) == {"perceptual": "perceptual.weights names /nowhere/alex.pth, which is not a file."}
+
+
+def test_an_evaluation_needs_its_classifier_and_held_out_images(recipe: Recipe, tmp_path: Path) -> None:
+    weights = tmp_path / "classifier.safetensors"
+    evaluated = with_changes(recipe, {"evaluation.enabled": True, "evaluation.classifier": str(weights)})
+    assert f"There is no evaluation.classifier weights file {weights}" in problems(evaluated)["features"]
+    save_weights(ImageClassifier(num_classes=9).state_dict(), weights)
+    assert "to_logits.weight is [9, 64] and must be [10, 64]" in problems(evaluated)["features"]
+    save_weights(ImageClassifier(num_classes=10).state_dict(), weights)
+    assert problems(evaluated) == {}
+    nothing_held_out = with_changes(evaluated, {"source.held_out_fraction": 0})
+    assert "set source.held_out_fraction above 0" in problems(nothing_held_out)["source"]
+
+
+def test_an_evaluation_by_inception_needs_its_weights_and_a_reference_of_its_features(
+    recipe: Recipe, inception_weights: Path, tmp_path: Path
+) -> None:
+    section = {"enabled": True, "features": "inception", "inception_weights": "/nowhere/inception.pth"}
+    evaluated = with_changes(recipe, {"evaluation": section})
+    problem = problems(evaluated)["features"]
+    assert problem.startswith("There is no evaluation.inception_weights file /nowhere/inception.pth: get it from")
+    reference = tmp_path / "reference.npz"
+    evaluated = with_changes(
+        evaluated,
+        {"evaluation.inception_weights": str(inception_weights), "evaluation.reference": str(reference)},
+    )
+    np.savez(reference, mu=np.zeros(64), sigma=np.eye(64))
+    assert "evaluation.features gives 2048 numbers a picture" in problems(evaluated)["features"]
+    np.savez(reference, mu=np.zeros(2048), sigma=np.eye(2048))
+    (detail,) = (finding.detail for finding in check(evaluated) if finding.subject == "features")
+    assert detail == "inception, 23,850,960 parameters; reference: mu and sigma"
+
+
+def test_one_problem_does_not_hide_another_and_all_are_raised_together(recipe: Recipe) -> None:
+    changes = {"policy.checkpoint": "gone.pt", "tokenizer.checkpoint": "gone.pt", "source.path": "gone"}
+    changed = with_changes(recipe, changes)
+    assert list(problems(changed)) == ["source", "tokenizer", "policy"]
+    with pytest.raises(UserError) as caught:
+        require_sound(changed)
+    assert str(caught.value).splitlines() == list(problems(changed).values())
+
+
+def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of gigabytes is checked by its header."""
+
+    def no_reading(*_: object, **__: object) -> None:
+        raise AssertionError("the numbers were read")
+
+    monkeypatch.setattr("common.models.weights_files._read", no_reading)
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", no_reading)
+    assert problems(recipe) == {}
