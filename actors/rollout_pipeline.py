@@ -21,14 +21,14 @@ from actors.pixel_reward import PixelReward
 from common.clock import StageClock
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
-from common.device import autocast
 from common.errors import BrokenImageError
+from common.finite import non_finite_groups, take_rows
+from common.machine import autocast
 from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric, Policy
 from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.seeding import generator
-from common.soundness import take_rows, unsound_groups
 from common.types import SkippedImage
 
 
@@ -125,14 +125,14 @@ def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError
 
 def _quarantined(groups: GroupBatch) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
     """The groups that can be learned from (None: none can), and what is wrong with the others."""
-    unsound = unsound_groups(groups)
-    if not unsound:
+    bad = non_finite_groups(groups)
+    if not bad:
         return groups, ()
     skipped = tuple(
         SkippedImage(int(groups.sample_index_B[row]), groups.image_id_B[row], reason, is_quarantined=True)
-        for row, reason in unsound.items()
+        for row, reason in bad.items()
     )
-    sound = [row for row in range(len(groups)) if row not in unsound]
+    sound = [row for row in range(len(groups)) if row not in bad]
     return (take_rows(groups, sound) if sound else None), skipped
 
 

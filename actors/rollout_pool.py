@@ -20,7 +20,7 @@ from actors.rollout_actor import READING, ActorDescription, RolloutActor, Weight
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
 from common.fingerprint import code_fingerprint
-from common.placement_text import needs_text
+from common.machine import needs_text
 from common.types import WorkTicket
 
 log = logging.getLogger("vapi.actors")

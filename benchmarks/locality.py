@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from actors.image_batch import read_readable
 from actors.sources.table import build_source
 from common.config.load import load_recipe
-from common.config.models import LlamaGenTokenizerSpec
 from common.models.families import TokenizerModule, build_tokenizer
+from common.models.llamagen.spec import LlamaGenTokenizerSpec
 from common.models.loading import load_tokenizer
 from common.token_grid import pool_to_grid
 

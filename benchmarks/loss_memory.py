@@ -16,7 +16,7 @@ from time import perf_counter
 
 import torch
 
-from common.config.models import TRANSFORMER_SIZES
+from common.models.llamagen.spec import TRANSFORMER_SIZES
 from learner.loss import ce_prior, policy_loss
 from learner.token_logprobs import token_logprobs
 

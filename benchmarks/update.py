@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from common.config.algorithm import LearnerSection
-from common.config.models import TRANSFORMER_SIZES, LlamaGenPolicySpec
 from common.models.families import PolicyModule, build_policy
+from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec
 from common.token_distribution import log_probabilities
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss

@@ -18,7 +18,7 @@ from actors.pixel_reward import PixelReward
 from common.clock import StageClock
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
-from common.device import autocast
+from common.machine import autocast
 from common.models.families import PolicyModule
 from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric
 from common.reward_terms import RewardTerms

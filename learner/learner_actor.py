@@ -15,9 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.device import prepare_device
 from common.log import log_context, set_up_logging
-from common.memory import gpu_peak_bytes, resident_bytes
+from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_policy
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot

@@ -15,7 +15,7 @@ import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, first_line
-from common.placement_text import needs_text
+from common.machine import needs_text
 from learner.learner_actor import LearnerActor, RankDescription
 from learner.peers import PeerLostError
 

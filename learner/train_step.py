@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.device import autocast
+from common.finite import quarantine
+from common.machine import autocast
 from common.models.families import PolicyModule
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch, reward_columns
@@ -25,7 +26,6 @@ from common.types import StepReport
 from learner.advantage import advantages
 from learner.loss import ce_prior, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
-from learner.quarantine import quarantine
 from learner.reference import frozen_reference
 from learner.rows import Rows
 from learner.token_logprobs import Head, TokenLogprobs, token_logprobs

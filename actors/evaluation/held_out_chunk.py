@@ -19,8 +19,8 @@ from actors.pixel_reward import PixelReward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
-from common.device import autocast
 from common.errors import DataError
+from common.machine import autocast
 from common.protocols import Policy
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from actors.sources.picture import read_picture
 from actors.sources.split import Split, chosen_indices
 from common.config.data import ParquetSource
-from common.config.models import LlamaGenPolicySpec
 from common.errors import BrokenImageError, DataError
 from common.image_shards import FEATURE_TYPE, Manifest, read_manifest
+from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.paths import resolve
 from common.protocols import SourceImage
 

@@ -36,4 +36,3 @@ def _section(part: Part) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
-    print(f"wrote {PAGE.relative_to(CHECKOUT)}")

@@ -17,7 +17,6 @@ from common.config.algorithm import (
 from common.config.base import Section
 from common.config.data import ParquetSource, SourceSpec
 from common.config.evaluation import EvaluationSection
-from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, LpipsSpec, ShiftTolerantLpipsSpec
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -31,6 +30,8 @@ from common.config.service import (
     RunSection,
 )
 from common.config.tracking import TrackingSection
+from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec
+from common.models.perceptual.spec import LpipsSpec, ShiftTolerantLpipsSpec
 
 PolicySpec = LlamaGenPolicySpec
 TokenizerSpec = LlamaGenTokenizerSpec

@@ -6,14 +6,10 @@ perceptual metrics bring their trained weights.
 
 from collections.abc import Callable
 
-from common.config.models import (
-    LlamaGenPolicySpec,
-    LlamaGenTokenizerSpec,
-    LpipsSpec,
-    ShiftTolerantLpipsSpec,
-)
+from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.llamagen.vq_tokenizer import VQTokenizer
+from common.models.perceptual.spec import LpipsSpec, ShiftTolerantLpipsSpec
 from common.protocols import PerceptualMetric
 
 # Each is a union with one member a family: a family's class is an `nn.Module` and meets its protocol.

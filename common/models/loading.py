@@ -2,8 +2,8 @@
 
 import torch
 
-from common.compilation import require_compiler
 from common.config.recipe import Recipe
+from common.machine import require_compiler
 from common.models.families import (
     PolicyModule,
     TokenizerModule,

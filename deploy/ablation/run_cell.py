@@ -16,7 +16,7 @@ from actors.sources.table import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.device import prepare_device
+from common.machine import prepare_device
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.types import StepReport

@@ -2,7 +2,6 @@
 
 import argparse
 
-
 HELP = "run variants of a recipe over several seeds, and write a table of their scores"
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 
-
 HELP = "show a running job in Prometheus, on loopback"
 
 

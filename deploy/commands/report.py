@@ -2,7 +2,6 @@
 
 import argparse
 
-
 HELP = "write one HTML page about a run: scores, pictures, curves, events, recipe"
 
 

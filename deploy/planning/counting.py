@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from actors.group_sampling import sample_groups
 from actors.pixel_reward import PixelReward
 from common.config.recipe import Recipe
-from common.device import autocast
+from common.machine import autocast
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
 from deploy.planning.work_meter import WorkMeter
 from learner.token_logprobs import token_logprobs

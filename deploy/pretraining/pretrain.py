@@ -16,8 +16,8 @@ from actors.image_batch import read_readable
 from actors.sources.table import build_source
 from common.config.recipe import Recipe
 from common.config.service import PretrainSection, PretrainStage
-from common.device import prepare_device
 from common.errors import RecipeError
+from common.machine import prepare_device
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import load_weights, save_weights

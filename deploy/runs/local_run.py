@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from actors.sources.table import build_source
 from common.config.recipe import Recipe
-from common.device import prepare_device
 from common.errors import RecipeError
+from common.machine import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.models.weights_files import save_weights
 from common.weights.snapshot import take_snapshot, weights_sha256

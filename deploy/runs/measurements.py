@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import RolloutBuffer
 from common.config.recipe import Recipe
-from common.memory import resident_bytes
+from common.machine import resident_bytes
 from common.metrics.exporter import Exporter, Metrics
 from common.types import GroupReceipt, StepReport
 

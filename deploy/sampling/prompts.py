@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.config.models import LlamaGenPolicySpec
 from common.errors import DataError
+from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.models.t5.text_encoder import TextEncoder, feature_width
 
 BATCH = 32  # prompts encoded together, in the order of the file: part of the arithmetic

@@ -22,7 +22,7 @@ from actors.sources.table import build_source
 from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.device import prepare_device
+from common.machine import prepare_device
 from common.models.loading import load_policy, load_tokenizer
 from deploy.local import post_train
 from deploy.runs.run_folder import RunFolder

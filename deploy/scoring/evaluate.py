@@ -7,8 +7,8 @@ from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import free_running_panel, held_out_panels, save_panels
 from common.atomic import write_json
 from common.config.recipe import Recipe
-from common.device import prepare_device
 from common.errors import RecipeError
+from common.machine import prepare_device
 from common.models.loading import load_policy
 from deploy.scoring.scorer import Evaluation, Scorer, Scores, in_process
 

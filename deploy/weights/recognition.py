@@ -9,10 +9,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from common.config.models import TOKENIZER_SIZES, TRANSFORMER_SIZES, LlamaGenPolicySpec, LlamaGenTokenizerSpec
 from common.config.recipe import Recipe
 from common.errors import CheckpointError
 from common.models.families import build_policy, build_tokenizer
+from common.models.llamagen.spec import (
+    TOKENIZER_SIZES,
+    TRANSFORMER_SIZES,
+    LlamaGenPolicySpec,
+    LlamaGenTokenizerSpec,
+)
 from common.models.weights_files import Misfit, misfit
 
 What = Literal["policy", "tokenizer"]

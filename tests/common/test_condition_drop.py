@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.condition_drop import drop_conditions
-from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.models.families import build_policy
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 
 SIZE = TransformerSize(num_layers=1, num_heads=1, dim=8, ffn_multiple=8)
 DROPPED_B = torch.tensor([False, True, False])

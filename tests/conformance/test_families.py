@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.models import families
 from common.models.families import PolicyModule, PolicySpec, TokenizerSpec, build_policy, build_tokenizer
+from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.protocols import Condition, ImageTokenizer, Policy
 
 B, T, V = 3, 9, 20  # images, tokens of a 3 x 3 grid, codebook entries

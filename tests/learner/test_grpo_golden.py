@@ -7,7 +7,6 @@ Letters: B groups, G samples a group, N = B · G rows, T image tokens, V codeboo
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +17,11 @@ from torch.testing import assert_close
 
 from common.clock import StageClock
 from common.config.algorithm import LearnerSection
-from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.config.recipe import Recipe
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.weights_files import load_weights
+from common.paths import CHECKOUT
 from common.schema import GroupBatch
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
@@ -29,7 +29,7 @@ from learner.optimizer import build_optimizer
 from learner.token_logprobs import token_logprobs
 from learner.train_step import StepSums, Trainer
 
-DATA = Path(__file__).parents[1] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 GOLDEN = json.loads((DATA / "config.json").read_text())["grpo"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 SIZE = TransformerSize(num_layers=2, num_heads=4, dim=64, ffn_multiple=32)

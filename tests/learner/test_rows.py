@@ -5,8 +5,8 @@ Letters: N rows, K samples a row, T image tokens.
 
 import torch
 
-from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.models.families import build_policy
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from learner.rows import Rows
 
 N, K, T = 2, 3, 4

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.errors import RecipeError
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.protocols import Condition
 
 _ROPE_BASE = 10000.0

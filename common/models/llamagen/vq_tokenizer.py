@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config.models import LlamaGenTokenizerSpec, TokenizerSize
 from common.errors import RecipeError
+from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 
 _NUM_GROUPS = 32  # of GroupNorm
 _CODEBOOK_USED = 65536  # length of a usage statistic in the published files; nothing reads it

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from common.config.models import LpipsSpec
 from common.errors import CheckpointError
+from common.models.perceptual.spec import LpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
 from common.paths import resolve
 

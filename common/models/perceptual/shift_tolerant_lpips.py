@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config.models import ShiftTolerantLpipsSpec
 from common.errors import CheckpointError, RecipeError
+from common.models.perceptual.spec import ShiftTolerantLpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
 from common.paths import resolve
 

@@ -23,11 +23,11 @@ from actors.sources.table import build_source, require_readable
 from common.clock import StageClock
 from common.config.data import ImageFolderSource, ParquetSource
 from common.config.load import with_changes
-from common.config.models import LlamaGenPolicySpec
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.image_shards import Captions, Manifest, shard_schema
 from common.models.families import build_policy, build_tokenizer
+from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.schema import from_table, to_table
 from deploy.prepare.options import PrepareOptions
 from deploy.prepare.prepare import prepare

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from common.config.models import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.errors import CheckpointError
+from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.models.weights_files import LAYOUTS, check_weights, load_weights, save_published, save_weights
+from common.paths import CHECKOUT
 
-DATA = Path(__file__).parents[3] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 OFFICIAL = json.loads((DATA / "official_state_dicts.json").read_text())
 
 

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from common.atomic import write_json
 from common.config.load import with_changes
-from common.config.models import TRANSFORMER_SIZES, LlamaGenPolicySpec, TransformerSize
 from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
+from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec, TransformerSize
 from common.models.weights_files import LAYOUTS
+from common.paths import CHECKOUT
 from common.weights.snapshot import take_snapshot
 from deploy.__main__ import main
 from learner.checkpoint import CheckpointState, write_checkpoint
 
-DATA = Path(__file__).parents[1] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 CLASS, FSDP, TEXT = (DATA / f"llamagen_{name}.pt" for name in ("c2i_tiny", "c2i_tiny_fsdp", "t2i_tiny"))
 
 

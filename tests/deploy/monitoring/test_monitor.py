@@ -17,8 +17,8 @@ from common.config.service import MetricsSection
 from common.errors import ClusterError
 from common.metrics.exporter import Exporter, Metrics
 from common.paths import CHECKOUT
-from deploy import monitor as module
 from deploy.__main__ import main
+from deploy.monitoring import monitor as module
 from deploy.monitoring.monitor import prometheus_command, targets, write_files
 
 PATIENCE_SECONDS = 60

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckpointError
+from common.paths import CHECKOUT
 from deploy.weights.recognition import recognise
 
 FILE = Path("weights.pt")
-DATA = Path(__file__).parents[1] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 OFFICIAL = {
     name: {key: tuple(shape) for key, shape in model["state_dict"].items()}
     for name, model in json.loads((DATA / "official_state_dicts.json").read_text()).items()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config.models import LlamaGenTokenizerSpec, TokenizerSize
+from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 from learner.pretraining.tokenizer import COMMITMENT_WEIGHT, revive_dead_codes, tokenizer_loss
 

@@ -1,7 +1,6 @@
 """Recomputed and compiled blocks: the same numbers, the same state dict, and less kept."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +8,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.config.models import LlamaGenPolicySpec, TransformerSize
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.weights_files import load_weights
+from common.paths import CHECKOUT
 from common.protocols import Condition
 
-DATA = Path(__file__).parents[3] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 TINY = TransformerSize(num_layers=2, num_heads=4, dim=64, ffn_multiple=32)
 CLASS_SPEC = LlamaGenPolicySpec(size=TINY, num_classes=10, checkpoint="llamagen_c2i_tiny.pt")
 TEXT_SPEC = LlamaGenPolicySpec(size=TINY, conditioning="text", caption_dim=24, checkpoint="llamagen_t2i_tiny.pt")

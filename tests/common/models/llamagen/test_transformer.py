@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from common.config.models import LlamaGenPolicySpec, TransformerSize
 from common.errors import RecipeError
+from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.models.llamagen.transformer import LlamaGenTransformer, caption_attention, rope_table
 from common.models.weights_files import load_weights
+from common.paths import CHECKOUT
 from common.protocols import Condition
 
-DATA = Path(__file__).parents[3] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 TINY = TransformerSize(num_layers=2, num_heads=4, dim=64, ffn_multiple=32)
 CLASS_SPEC = LlamaGenPolicySpec(size=TINY, num_classes=10, checkpoint="llamagen_c2i_tiny.pt")
 TEXT_SPEC = LlamaGenPolicySpec(size=TINY, conditioning="text", caption_dim=24, checkpoint="llamagen_t2i_tiny.pt")

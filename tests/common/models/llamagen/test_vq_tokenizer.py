@@ -1,7 +1,6 @@
 """The tokenizer against the published implementation: tests/data/llamagen, made in float32 on a CPU."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from common.config.models import LlamaGenTokenizerSpec, TokenizerSize
 from common.errors import RecipeError
 from common.models.llamagen import vq_tokenizer
+from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 from common.models.llamagen.vq_tokenizer import VQTokenizer
+from common.paths import CHECKOUT
 
-DATA = Path(__file__).parents[3] / "data" / "llamagen"
+DATA = CHECKOUT / "tests" / "data" / "llamagen"
 SMALL = TokenizerSize(
     channels=32,
     channel_multipliers=(1, 2),

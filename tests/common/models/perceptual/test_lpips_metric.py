@@ -8,9 +8,9 @@ import lpips
 import pytest
 import torch
 
-from common.config.models import LpipsSpec
 from common.errors import CheckpointError
 from common.models.perceptual.lpips_metric import LpipsMetric, missing_trunk
+from common.models.perceptual.spec import LpipsSpec
 
 VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 

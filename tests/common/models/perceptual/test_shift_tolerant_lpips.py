@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.config.models import ShiftTolerantLpipsSpec
 from common.errors import CheckpointError, RecipeError
 from common.models.perceptual.shift_tolerant_lpips import ShiftTolerantLpips
+from common.models.perceptual.spec import ShiftTolerantLpipsSpec
 
 needs_weights = pytest.mark.skipif(find_spec("stlpips_pytorch") is None, reason="needs the extra `demo`")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from common.finite import non_finite_groups, take_rows
 from common.schema import GroupBatch
-from common.soundness import take_rows, unsound_groups
 
 B, G, T = 4, 2, 3
 
@@ -26,11 +26,11 @@ def groups() -> GroupBatch:
 
 def test_one_number_that_is_not_finite_makes_its_group_unsound_and_the_reason_names_it() -> None:
     batch = groups()
-    assert unsound_groups(batch) == {}
+    assert non_finite_groups(batch) == {}
     batch.reward_lpips_BG[3, 1] = np.inf
     batch.behaviour_logprobs_BGT[0, 1, 2] = -np.inf
     batch.reward_mse_BG[1, 0] = np.nan
-    assert unsound_groups(batch) == {
+    assert non_finite_groups(batch) == {
         0: "non-finite log-probability",
         1: "non-finite reward",
         3: "non-finite reward",
@@ -41,7 +41,7 @@ def test_a_group_without_a_single_number_is_unsound_for_its_reward() -> None:
     batch = groups()
     batch.behaviour_logprobs_BGT[2] = np.nan
     batch.reward_mse_BG[2] = np.nan
-    assert unsound_groups(batch) == {2: "non-finite reward"}
+    assert non_finite_groups(batch) == {2: "non-finite reward"}
 
 
 def test_rows_are_taken_from_every_column() -> None:

@@ -1,0 +1,73 @@
+"""The machine that a process runs on: device and precision, compiler, memory, place in the cluster."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from common.config.service import ComputeSection
+from common.errors import ClusterError
+
+_STATM = Path("/proc/self/statm")
+
+
+def prepare_device(section: ComputeSection) -> torch.device:
+    """Set PyTorch's threads as the recipe says, and return the device to compute on."""
+    torch.set_num_threads(section.num_threads)
+    available = torch.cuda.is_available()
+    if section.device == "cuda" and not available:
+        raise ClusterError(
+            "compute.device is cuda, but this process sees no GPU: give it one (actors.num_gpus, "
+            "learner.num_gpus), or set compute.device=cpu"
+        )
+    return torch.device("cuda" if available and section.device != "cpu" else "cpu")
+
+
+def autocast(section: ComputeSection, device: torch.device) -> AbstractContextManager:
+    """bfloat16 autocast where the recipe asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=section.autocast == "bfloat16")
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise ClusterError where torch.compile cannot make code for `device` in this process."""
+    compiler = os.environ.get("CXX", "g++")  # where PyTorch looks
+    if shutil.which(compiler) is None:
+        raise ClusterError(
+            f"compute.compile is true, but this process finds no C++ compiler ({compiler}): install one, point "
+            "CXX at one, or set compute.compile=false"
+        )
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise ClusterError(
+            "compute.compile is true, but Triton, which compiles for the GPU, is not installed: install the "
+            "triton of your PyTorch, or set compute.compile=false"
+        )
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in RAM, with what it has read of the shared object store; 0 where /proc has no answer.
+
+    Reading what is shared by how many (PSS) would walk the page tables of a large process each time.
+    """
+    try:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:  # no Linux
+        return 0
+
+
+def gpu_peak_bytes(device: torch.device) -> int:
+    """Most bytes that this process's tensors have taken on `device` so far; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def needs_text(num_cpus: float, num_gpus: float, labels: Mapping[str, str], free: Mapping[str, float]) -> str:
+    """What it needs, and what is `free` of Ray's resources."""
+    listed = ", ".join(f"{key} = {value}" for key, value in labels.items())
+    node = f" on a node with the label {listed}" if listed else ""
+    return (
+        f"{num_cpus:g} CPU and {num_gpus:g} GPU{node}, and the cluster has {free.get('CPU', 0):g} CPU and "
+        f"{free.get('GPU', 0):g} GPU free"
+    )

@@ -1,0 +1,37 @@
+"""What most commands share: a recipe and its `key=value` overrides."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.config.recipe import Recipe
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, such as deploy/recipes/demo.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="recipe keys to set, as in learner.lr=1e-5"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", help="weights file or checkpoint folder (default: the recipe's policy)")
+
+
+def recipe_of(arguments: argparse.Namespace) -> "Recipe":
+    """The checked recipe, and its log format for all that follows. Raises RecipeError."""
+    from common.config.load import load_recipe
+    from common.log import set_up_logging
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    set_up_logging(recipe.log.format)
+    return recipe
+
+
+def recipe_for_ray(arguments: argparse.Namespace) -> "Recipe":
+    """The recipe, for a command that starts or joins Ray, which reads its environment when it is imported."""
+    recipe = recipe_of(arguments)
+    from deploy.cluster.ray_environment import set_ray_environment
+
+    set_ray_environment(recipe.log.format)
+    return recipe

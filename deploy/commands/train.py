@@ -1,0 +1,21 @@
+"""`train RECIPE`: the service."""
+
+import argparse
+
+from deploy.commands.recipe_argument import add_recipe, recipe_for_ray
+
+HELP = "post-train through the Ray service: reward actors and a learner"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    recipe = recipe_for_ray(arguments)
+    from deploy.runs.summary_text import summary_text
+    from deploy.service.driver import train
+
+    outcome = train(recipe)
+    print(summary_text(recipe, outcome.summary, outcome.folder.path))
+    return 128 + outcome.stop_signal if outcome.stop_signal is not None else 0
