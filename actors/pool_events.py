@@ -1,4 +1,4 @@
-"""What the pool of reward actors is given, and what it tells of them."""
+"""What the pool of reward actors is given, and what it gives back."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from common.types import GroupReceipt
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedPolicy:
     """A policy version that actors can pull."""
 
     version: int
@@ -35,7 +35,7 @@ class LostTicket:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ChunkDone:
     """A finished chunk of an evaluation."""
 
     actor: str
@@ -44,11 +44,11 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """An actor that died or hung. Its tickets and its chunk must be given to others."""
+class LostActor:
+    """It died or hung. Its tickets and its chunk must be given to others."""
 
     actor: str
     reason: str
 
 
-Event = Delivery | LostTicket | Scored | Loss
+PoolEvent = Delivery | LostTicket | ChunkDone | LostActor

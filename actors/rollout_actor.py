@@ -19,6 +19,7 @@ from common.fingerprint import code_fingerprint
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.ray_calls_group import RayCalls, ValueLostError
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from common.weights.snapshot import load_snapshot
@@ -49,9 +50,10 @@ class RolloutActor:
     delivers can be told apart and refused.
     """
 
-    def __init__(self, recipe: Recipe, name: str):
+    def __init__(self, recipe: Recipe, name: str, calls: RayCalls | None = None):
         set_up_logging(recipe.log.format, role=name)
         self._name = name
+        self._ray = calls or RayCalls()
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)
         perceptual = load_perceptual_metric(recipe, self._device)
@@ -73,10 +75,10 @@ class RolloutActor:
         return RolloutPipeline(models.recipe, source, models.tokenizer, models.perceptual, self._device)
 
     def describe(self) -> ActorDescription:
-        return ActorDescription(ray.util.get_node_ip_address(), os.getpid(), str(self._device), code_fingerprint())
+        return ActorDescription(self._ray.node_address(), os.getpid(), str(self._device), code_fingerprint())
 
     def roll_out(
-        self, ticket: WorkTicket, version: int, snapshot: list[ray.ObjectRef]
+        self, ticket: WorkTicket, version: int, snapshot: list[Any]
     ) -> tuple[GroupReceipt, pa.Table | None]:
         """Receipt and groups of a ticket, under policy `version`.
 
@@ -103,19 +105,19 @@ class RolloutActor:
         )
         return receipt, table
 
-    def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[ray.ObjectRef]) -> Any:
+    def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[Any]) -> Any:
         """The chunk's result under policy `version`."""
         self._take(version, snapshot)
         return chunk.run(self._policy, self._models)
 
-    def _take(self, version: int, snapshot: list[ray.ObjectRef]) -> None:
+    def _take(self, version: int, snapshot: list[Any]) -> None:
         """Have the weights of `version`, which is an older one where an evaluation looks back."""
         if version == self._version:
             return
         try:
-            weights: WeightSnapshot = ray.get(snapshot[0])
-        except ray.exceptions.ObjectLostError as error:
+            weights: WeightSnapshot = self._ray.get(snapshot[0])
+        except ValueLostError as error:
             raise WeightsLostError(f"policy version {version} was lost with a node") from error
         load_snapshot(self._policy, weights)
         self._version = weights.version
-        log_context(step=weights.step)
+        log_context(step=weights.version)

@@ -45,8 +45,7 @@ class GroupReceipt:
 class WeightSnapshot:
     """Learner → actors: the weights of one policy version."""
 
-    version: int  # publications so far
-    step: int  # optimizer steps so far
+    version: int  # optimizer steps that made them: every step publishes
     arrays: Mapping[str, np.ndarray]  # by parameter name; bfloat16 travels as its int16 bits
     bfloat16_names: frozenset[str] = frozenset()
 

@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ FILES = (POLICY, OPTIMIZER, STATE)
 class CheckpointState:
     """What a resume needs beside weights and optimizer."""
 
-    step: int  # optimizer steps done
-    version: int  # policy versions published
+    step: int  # optimizer steps done, and the policy version
     ledger: dict[str, Any]
     groups_learned: int
     images_skipped: int
@@ -88,9 +87,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
-    state = CheckpointState(**json.loads((path / STATE).read_text()))
-    weights = snapshot_of(load_tensors(path / POLICY), state.version, state.step)
+    state = _state(json.loads((path / STATE).read_text()))
+    weights = snapshot_of(load_tensors(path / POLICY), state.step)
     return Checkpoint(path, state, weights, load_file(path / OPTIMIZER))
+
+
+def _state(stored: Mapping[str, Any]) -> CheckpointState:
+    known = {field.name for field in fields(CheckpointState)}
+    return CheckpointState(
+        **{name: value for name, value in stored.items() if name in known}
+    )  # older: version, too
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

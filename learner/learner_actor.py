@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
-import ray
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +17,7 @@ from common.config.recipe import Recipe
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_policy
+from common.ray_calls_group import RayCalls
 from common.schema import concatenate, from_table
 from common.types import WeightSnapshot
 from common.weights.snapshot import load_snapshot, take_snapshot
@@ -51,7 +51,8 @@ class RankDescription:
 
 
 class LearnerActor:
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, calls: RayCalls | None = None):
+        self._ray = calls or RayCalls()
         set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
         policy = load_policy(recipe, self._device)
@@ -62,7 +63,7 @@ class LearnerActor:
         self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
     def describe(self) -> RankDescription:
-        return RankDescription(ray.util.get_node_ip_address(), os.getpid())
+        return RankDescription(self._ray.node_address(), os.getpid())
 
     def step(self) -> int:
         """Optimizer steps done; answered once what the rank was doing has ended or failed."""
@@ -70,7 +71,7 @@ class LearnerActor:
 
     def open_store(self, num_ranks: int) -> tuple[str, int]:
         """Rank 0: serve the rendezvous of a process group; its host and port."""
-        host = ray.util.get_node_ip_address()
+        host = self._ray.node_address()
         self._store = dist.TCPStore(
             host, 0, num_ranks, is_master=True, timeout=MEETING_TIMEOUT, wait_for_workers=False
         )
@@ -112,7 +113,7 @@ class LearnerActor:
         assert self._ddp is not None, "join first"
         clock = StageClock(self._device)
         with clock("fetch"):
-            tables = ray.get([piece.groups for piece in pieces])
+            tables = self._ray.get([piece.groups for piece in pieces])
             groups = concatenate(
                 [
                     from_table(table.slice(piece.start, piece.count))
@@ -135,7 +136,7 @@ class LearnerActor:
 
     def snapshot(self, version: int) -> WeightSnapshot:
         """The weights, returned and not put: the driver owns them, and they outlive this rank."""
-        return take_snapshot(self._trainer.policy, version, self._trainer.step)
+        return take_snapshot(self._trainer.policy, version)
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)

@@ -5,35 +5,34 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import ray
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DivergedError
+from common.facts import Fact
+from common.ray_calls_group import RayCalls
 from common.types import StepReport
 from learner.checkpoint import Checkpoint
-from learner.learner_actor import RankReport
-from learner.rank_group import LOSSES, POLL_SECONDS, RankGroup
+from learner.learner_actor import LearnerActor, RankReport
+from learner.rank_group import A_RANK_IS_LOST, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
 
 
-def _ignore(kind: str, **facts: Any) -> None:
-    """Events nobody asked for."""
-
-
 class LearnerGroup:
-    def __init__(self, recipe: Recipe, on_event: Callable[..., None] = _ignore):
+    def __init__(
+        self, recipe: Recipe, tell: Callable[[Fact], None], ray: RayCalls, actor_class: type = LearnerActor
+    ):
         """Ask for the ranks; they load in parallel.
 
-        `on_event` is told of "rank_joined", "rank_pending" and "rank_lost", with facts. Every method that waits
-        for ranks may raise LearnerLostError where none is left, and ClusterError after more losses than
-        learner.max_restarts.
+        `tell` hears of ranks that join, wait for room or are lost. Every method that waits for ranks may raise
+        LearnerLostError where none is left, and ClusterError after more losses than learner.max_restarts.
         """
         self._recipe = recipe
+        self._ray = ray
         self._on_wait: Callable[[], None] = lambda: None
-        self._ranks = RankGroup(recipe, on_event)
+        self._ranks = RankGroup(recipe, tell, ray, actor_class)
         self._tables: list[tuple[Any, int]] = []  # of the running step: what it takes to do it again
-        self._running: list[ray.ObjectRef] = []
+        self._running: list[Any] = []  # references
         self._step = 0
         self._num_bad_steps = 0  # in a row
 
@@ -48,10 +47,10 @@ class LearnerGroup:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take up a checkpoint on every rank."""
         step = checkpoint.state.step
-        optimizer, weights = ray.put(dict(checkpoint.optimizer)), ray.put(checkpoint.weights)
+        optimizer, weights = self._ray.put(dict(checkpoint.optimizer)), self._ray.put(checkpoint.weights)
         try:
-            ray.get([rank.resume.remote(step, optimizer, weights) for rank in self._ranks.handles])
-        except LOSSES:
+            self._ray.get([rank.resume.remote(step, optimizer, weights) for rank in self._ranks.actors])
+        except A_RANK_IS_LOST:
             self._ranks.recover(self._step)
             self.resume(checkpoint)
         self._step = step
@@ -67,7 +66,7 @@ class LearnerGroup:
     def is_running(self) -> bool:
         return bool(self._running)
 
-    def waiting_for(self) -> list[ray.ObjectRef]:
+    def waiting_for(self) -> list[Any]:
         """References of which one becomes ready when the running step ends, or is broken off."""
         return list(self._running)
 
@@ -89,12 +88,12 @@ class LearnerGroup:
             "none was lost, look at the network between their nodes"
         )
 
-    def snapshot(self, version: int) -> ray.ObjectRef:
+    def snapshot(self, version: int) -> Any:
         """Reference to the weights as policy `version`, which are there and outlive every rank."""
         return self._ranks.ask_first("snapshot", version, step=self._step)
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        return ray.get(self._ranks.ask_first("optimizer_arrays", step=self._step))
+        return self._ray.get(self._ranks.ask_first("optimizer_arrays", step=self._step))
 
     def shutdown(self) -> None:
         self._ranks.shutdown()
@@ -103,7 +102,7 @@ class LearnerGroup:
         shares = share(self._tables, len(self._ranks))
         self._running = [
             rank.train.remote(pieces, self._num_groups)
-            for rank, pieces in zip(self._ranks.handles, shares, strict=True)
+            for rank, pieces in zip(self._ranks.actors, shares, strict=True)
         ]
 
     @property
@@ -115,13 +114,15 @@ class LearnerGroup:
         pending = self._running
         while pending:
             self._on_wait()
-            done, pending = ray.wait(pending, timeout=POLL_SECONDS)
-            if not all(_has_result(reference) for reference in done):
+            done = self._ray.ready(pending, timeout=POLL_SECONDS)
+            if not all(self._has_result(reference) for reference in done):
                 return False
+            pending = [reference for reference in pending if reference not in done]
         return True
 
     def _finish(self, is_whole: bool) -> StepReport:
-        results: list[RankReport] = ray.get([each for each in self._running if _has_result(each)])
+        finished = [reference for reference in self._running if self._has_result(reference)]
+        results: list[RankReport] = self._ray.get(finished)
         sums = sum((result.sums for result in results), StepSums())
         self._step += 1
         report = replace(
@@ -144,10 +145,9 @@ class LearnerGroup:
                 "an older checkpoint"
             )
 
-
-def _has_result(reference: ray.ObjectRef) -> bool:
-    try:
-        ray.get(reference)
-    except LOSSES:
-        return False
-    return True
+    def _has_result(self, reference: Any) -> bool:
+        try:
+            self._ray.get(reference)
+        except A_RANK_IS_LOST:
+            return False
+        return True

@@ -10,13 +10,13 @@ from torch import nn
 from common.types import WeightSnapshot
 
 
-def take_snapshot(policy: nn.Module, version: int, step: int) -> WeightSnapshot:
+def take_snapshot(policy: nn.Module, version: int) -> WeightSnapshot:
     """Copies of the policy's weights. bfloat16, which numpy lacks, travels as its int16 bits."""
     tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
-    return snapshot_of(tensors, version, step)
+    return snapshot_of(tensors, version)
 
 
-def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int, step: int) -> WeightSnapshot:
+def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int) -> WeightSnapshot:
     """Copies of weights that are on the CPU."""
     arrays, bfloat16_names = {}, set()
     for name, tensor in tensors.items():
@@ -24,7 +24,7 @@ def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int, step: int) ->
             bfloat16_names.add(name)
             tensor = tensor.view(torch.int16)
         arrays[name] = np.array(tensor.numpy())
-    return WeightSnapshot(version, step, arrays, frozenset(bfloat16_names))
+    return WeightSnapshot(version, arrays, frozenset(bfloat16_names))
 
 
 def load_snapshot(policy: nn.Module, snapshot: WeightSnapshot) -> None:

@@ -12,9 +12,22 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 
 
-def start_ray(recipe: Recipe) -> str:
-    """Connect, to what the recipe needs; returns what to tell the user."""
-    return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
+class RaySession:
+    """The cluster of a training run, from its start to its end."""
+
+    def open(self, recipe: Recipe) -> str:
+        """Connect, to what the recipe needs; returns what to tell the user."""
+        return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
+
+    def connection(self) -> dict[str, Any]:
+        """What another process on this machine needs to join: the address, and a local Ray's token."""
+        names = () if os.environ.get("RAY_ADDRESS") else ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        environment = {name: os.environ[name] for name in names if name in os.environ}
+        return {"address": ray.get_runtime_context().gcs_address, "environment": environment}
+
+    def close(self) -> None:
+        """Leave the cluster, or end the local Ray with all its processes."""
+        ray.shutdown()
 
 
 def connect(num_cpus: int, object_store_bytes: int) -> str:
@@ -44,22 +57,10 @@ def connect(num_cpus: int, object_store_bytes: int) -> str:
     return f"local Ray: {_resources()}"
 
 
-def connection() -> dict[str, Any]:
-    """What another process on this machine needs to join: the address, and a local Ray's token."""
-    names = () if os.environ.get("RAY_ADDRESS") else ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    return {"address": ray.get_runtime_context().gcs_address, "environment": environment}
-
-
-def stop_ray() -> None:
-    """Leave the cluster, or end the local Ray with all its processes."""
-    ray.shutdown()
-
-
 def on_stop_signal(stop: Callable[[int], None]) -> Callable[[], None]:
     """Call `stop` with the signal's number on SIGINT and SIGTERM; returns what restores the handlers.
 
-    Call it after `start_ray`: ray.init replaces the handlers. A second signal falls through to the former
+    Call it once Ray is there: ray.init replaces the handlers. A second signal falls through to the former
     handler, which ends the process at once.
     """
     former: dict[int, Any] = {}

@@ -32,9 +32,9 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._restore_signals:
-            from deploy.cluster.ray_session import stop_ray
+            from deploy.cluster.ray_session import RaySession
 
-            stop_ray()
+            RaySession().close()
             self._restore_signals()
 
     def run(self, function: Callable[[Work], Result], works: Sequence[Work]) -> Iterator[tuple[int, Result]]:

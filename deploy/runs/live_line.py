@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any, TextIO
 
 from common.config.service import LogSection
+from common.facts import Ended, Fact, StepLearned
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -34,6 +35,12 @@ class LiveLine:
         self._recent: deque[dict[str, Any]] = deque(maxlen=10)
         self._last_plain = 0.0
         self._open = False
+
+    def record(self, fact: Fact) -> None:
+        if isinstance(fact, StepLearned):
+            self.step(fact.metrics())
+        elif isinstance(fact, Ended):
+            self.close()
 
     def step(self, line: dict[str, Any]) -> None:
         """Show a line of metrics.jsonl."""

@@ -2,17 +2,19 @@
 
 import logging
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 
 from actors.sources.table import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
+from common.facts import Ended, Fact, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.models.weights_files import save_weights
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.local import post_train
 from deploy.runs.live_line import LiveLine, progress_stream
+from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
@@ -31,47 +33,37 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
-    with tracking(recipe, folder):
-        _train(recipe, folder)
+    live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
+    recorder = Recorder((folder, live_line))
+    with tracking(recipe, folder.path, recorder):
+        _train(recipe, folder, recorder.tell)
     return folder
 
 
-def _train(recipe: Recipe, folder: RunFolder) -> None:
+def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> None:
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
-    groups_learned, start = 0, time.monotonic()
-    for report in post_train(
+    reports = post_train(
         policy,
         load_tokenizer(recipe, device),
         load_perceptual_metric(recipe, device),
         build_source(recipe, "train"),
         recipe,
         device,
-    ):
-        now = time.monotonic()
-        line = {
-            **asdict(report),
-            "policy_version": report.step,
-            "staleness_max": 0,
-            "num_actors": 0,
-            "step_seconds": now - start,
-            "wait_seconds": 0.0,
-        }
-        start = now
-        groups_learned += report.num_groups
-        folder.metrics(line)
-        live_line.step(line)
-    live_line.close()
-    snapshot = take_snapshot(policy, recipe.learner.num_steps, recipe.learner.num_steps)
-    save_weights(policy.state_dict(), folder.path / POLICY)
-    folder.summary(
-        {
-            "status": "succeeded",
-            "steps": snapshot.step,
-            "groups_learned": groups_learned,
-            "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
-            "weights_sha256": weights_sha256(snapshot),
-        }
     )
+    groups_learned, start = 0, time.monotonic()
+    for report in reports:
+        now = time.monotonic()
+        groups_learned += report.num_groups
+        tell(StepLearned.alone(report, now - start))
+        start = now
+    save_weights(policy.state_dict(), folder.path / POLICY)
+    summary = {
+        "status": "succeeded",
+        "steps": recipe.learner.num_steps,
+        "groups_learned": groups_learned,
+        "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
+        "weights_sha256": weights_sha256(take_snapshot(policy, recipe.learner.num_steps)),
+    }
+    tell(Ended("succeeded", summary))

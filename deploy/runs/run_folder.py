@@ -6,8 +6,6 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
-from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,21 @@ from typing import Any
 from common.atomic import replacing, write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
+from common.facts import Ended, Fact, Resumed, Scored, StepLearned
 from common.paths import resolve
 from learner.checkpoint import newest_checkpoint, step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
 CONNECTION, EVENTS, SUMMARY = "ray.json", "events.jsonl", "summary.json"
-RECENT_EVENTS = 6
-ROUTINE = ("step_learned", "checkpoint")
 
 
 class RunFolder:
+    """Also a sink: what happens in the run becomes lines in its files."""
+
     def __init__(self, path: Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
-        self.recent_events: deque[dict[str, Any]] = deque(maxlen=RECENT_EVENTS)  # routine left out
-        self.followers: list[Callable[..., None]] = []  # told what is written: its kind, and the facts
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -38,6 +35,24 @@ class RunFolder:
                 f"the run folder {path} cannot be made ({error.strerror or error}): set run.dir to a folder that "
                 "can be written to"
             ) from None
+
+    def record(self, fact: Fact) -> None:
+        """A line in events.jsonl with the time (UTC), and what the fact means for the other files."""
+        _append(self.path / EVENTS, {"time": datetime.now(UTC).isoformat(), "event": fact.event, **fact.told()})
+        if isinstance(fact, StepLearned):
+            _append(self.path / "metrics.jsonl", fact.metrics())
+        elif isinstance(fact, Scored):
+            _append(self.path / "evaluations.jsonl", {"step": fact.step, **fact.scores})
+        elif isinstance(fact, Resumed):
+            self._go_back_to(fact.step)
+        elif isinstance(fact, Ended):
+            write_json(self.path / SUMMARY, dict(fact.summary))
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the service was at work here before."""
+        events = self.path / EVENTS
+        return events.is_file() and '"event": "started"' in events.read_text(errors="replace")
 
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
@@ -53,42 +68,14 @@ class RunFolder:
         """The run's Ray is gone."""
         (self.path / CONNECTION).unlink(missing_ok=True)
 
-    def metrics(self, line: dict[str, Any]) -> None:
-        _append(self.path / "metrics.jsonl", line)
-        self._tell("metrics", line)
-
-    def evaluation(self, line: dict[str, Any]) -> None:
-        _append(self.path / "evaluations.jsonl", line)
-        self._tell("evaluation", line)
-
-    def picture(self, step: int, path: Path) -> None:
-        """A picture in samples/ is complete."""
-        self._tell("picture", step, path)
-
-    def event(self, kind: str, **facts: Any) -> None:
-        """Something that happened, with the time (UTC) it did."""
-        event = {"time": datetime.now(UTC).isoformat(), "event": kind, **facts}
-        _append(self.path / EVENTS, event)
-        if kind not in ROUTINE:
-            self.recent_events.append(event)
-
-    def summary(self, summary: dict[str, Any]) -> None:
-        write_json(self.path / SUMMARY, summary)
-        self._tell("summary", summary)
-
-    def go_back_to(self, step: int) -> None:
+    def _go_back_to(self, step: int) -> None:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
         (self.path / SUMMARY).unlink(missing_ok=True)
-        self._tell("rewind", step)
         for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 with replacing(path) as temporary:
                     temporary.write_text("".join(line + "\n" for line in lines))
-
-    def _tell(self, what: str, *facts: Any) -> None:
-        for follower in self.followers:
-            follower(what, *facts)
 
 
 def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
@@ -132,7 +119,7 @@ def _is_unfinished(folder: Path) -> bool:
     """Whether the service began a run here and did not succeed."""
     summary = folder / SUMMARY
     succeeded = summary.is_file() and json.loads(summary.read_text())["status"] == "succeeded"
-    return (folder / EVENTS).is_file() and not succeeded
+    return folder.is_dir() and RunFolder(folder).has_history and not succeeded
 
 
 def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import ray
-
-from actors.pool_events import Published
+from actors.pool_events import PublishedPolicy
 from actors.rollout_pool import RolloutPool
 from common.config.recipe import Recipe
-from deploy.cluster.ray_session import on_stop_signal, start_ray, stop_ray
+from common.facts import Fact
+from common.ray_calls_group import RayCalls
+from deploy.cluster.ray_session import RaySession, on_stop_signal
 from deploy.sampling.drawing import RunChunks
 
 log = logging.getLogger("vapi.sample")
@@ -18,18 +18,19 @@ OWN_WEIGHTS = -1  # the version of an actor that has pulled none: those of the r
 
 
 @contextmanager
-def on_actors(recipe: Recipe, on_event: Callable[..., None]) -> Iterator[RunChunks]:
+def on_actors(recipe: Recipe, tell: Callable[[Fact], None]) -> Iterator[RunChunks]:
     """Start the recipe's actors; they are gone when the block ends."""
     with ExitStack() as cleanup:
-        cleanup.callback(stop_ray)
-        log.info("%s", start_ray(recipe))
+        session, ray = RaySession(), RayCalls()
+        cleanup.callback(session.close)
+        log.info("%s", session.open(recipe))
         cleanup.callback(on_stop_signal(_interrupt))
-        pool = RolloutPool(recipe, on_event, lambda: None)
+        pool = RolloutPool(recipe, tell, lambda: None, ray)
         cleanup.callback(pool.shutdown)
-        pool.start()
+        pool.resize(recipe.actors.count)
         log.info("waiting for %d actors", recipe.actors.count)
         pool.wait_ready(recipe.ray.placement_timeout_seconds)
-        published = Published(OWN_WEIGHTS, ray.put(None))  # nothing to pull
+        published = PublishedPolicy(OWN_WEIGHTS, ray.put(None))  # nothing to pull
         yield lambda chunks: pool.evaluate(chunks, published)
 
 

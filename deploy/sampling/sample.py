@@ -14,8 +14,10 @@ from torch import nn
 from actors.evaluation.conditions import class_labels
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from common.facts import Fact
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
@@ -25,7 +27,7 @@ from deploy.sampling.progress import Progress
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
 from deploy.sampling.settings import claim, settings_of
 
-StartRunner = Callable[[Recipe, Callable[..., None]], AbstractContextManager[RunChunks]]
+StartRunner = Callable[[Recipe, Callable[[Fact], None]], AbstractContextManager[RunChunks]]
 
 
 def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = on_actors) -> Path:
@@ -42,7 +44,8 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
         captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
-        with start_runner(busy, RunFolder(options.out).event) as run_chunks:
+        recorder = Recorder((RunFolder(options.out), LogLines()))
+        with start_runner(busy, recorder.tell) as run_chunks:
             draw(run_chunks, chunks, layout, Progress(num_pictures, num_done))
     return layout.finish()
 
@@ -84,4 +87,4 @@ def _digests(recipe: Recipe, prompts: list[Prompt]) -> dict[str, str]:
 
 
 def _sha256(model: nn.Module) -> str:
-    return weights_sha256(take_snapshot(model, version=0, step=0))
+    return weights_sha256(take_snapshot(model, version=0))

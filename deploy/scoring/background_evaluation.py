@@ -3,16 +3,17 @@ goes on.
 """
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import grid, save_panels
-from actors.pool_events import Published
-from deploy.runs.run_folder import RunFolder
+from actors.pool_events import PublishedPolicy
+from common.facts import Fact, PictureSaved, Scored
 from deploy.scoring.scorer import Evaluation, Scorer
 
 log = logging.getLogger("vapi.evaluation")
@@ -21,36 +22,37 @@ log = logging.getLogger("vapi.evaluation")
 COLUMNS = 10
 
 
-def record_evaluation(folder: RunFolder, step: int, evaluation: Evaluation) -> None:
-    """A line in evaluations.jsonl, and the first pictures as samples/step-NNNNNN.png."""
-    folder.evaluation({"step": step, **evaluation.scores})
-    picture = grid(evaluation.pictures_NHWC, COLUMNS)
-    path = folder.samples / f"step-{step:06d}.png"
-    save_panels(path, [(f"step {step}", picture)])
-    folder.picture(step, path)
+def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, evaluation: Evaluation) -> None:
+    """The scores, and the first pictures as `samples`/step-NNNNNN.png."""
+    tell(Scored(step, evaluation.scores))
+    path = samples / f"step-{step:06d}.png"
+    save_panels(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS))])
+    tell(PictureSaved(step, path))
 
 
 class BackgroundEvaluation:
     """One evaluation at a time. All methods are for the driver's loop; none waits."""
 
-    def __init__(self, scorer: Scorer, temperature: float, folder: RunFolder):
+    def __init__(self, scorer: Scorer, temperature: float, tell: Callable[[Fact], None], samples: Path):
+        """Pictures go to the folder `samples`."""
         self._scorer = scorer
-        self._folder = folder
+        self._tell = tell
+        self._samples = samples
         self._temperature = temperature
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._future: Future[list[Evaluation]] | None = None
         self._queue: ChunkQueue | None = None
         self._results: dict[int, Any] = {}
         self._chunks_done = Event()
-        self._published: Published | None = None
-        self._waiting: Published | None = None
+        self._published: PublishedPolicy | None = None
+        self._waiting: PublishedPolicy | None = None
         self._is_closed = False
 
     @property
     def is_running(self) -> bool:
         return self._future is not None
 
-    def start(self, published: Published) -> None:
+    def start(self, published: PublishedPolicy) -> None:
         """Score `published`, after an evaluation that is still at work. One can wait; a third is not done."""
         if self._waiting is not None:
             log.warning("step %d is not scored: two evaluations are still to be done", published.version)
@@ -62,7 +64,7 @@ class BackgroundEvaluation:
                 self._scorer.evaluate, self._run_chunks, temperature=self._temperature, num_seeds=1
             )
 
-    def take(self, actor: str) -> tuple[int, EvaluationChunk, Published] | None:
+    def take(self, actor: str) -> tuple[int, EvaluationChunk, PublishedPolicy] | None:
         """A chunk for `actor`, with its index and the weights to do it with."""
         taken = self._queue.take(actor) if self._queue else None
         if taken is None or self._published is None:
@@ -82,13 +84,18 @@ class BackgroundEvaluation:
         if self._queue:
             self._queue.give_back(actor)
 
+    def wait(self, seconds: float) -> None:
+        """For the thread, where nothing else is to be done."""
+        if self._future is not None:
+            wait([self._future], timeout=seconds)
+
     def record(self) -> None:
         """Keep the scores and pictures of an evaluation that has ended; an error of the scoring is raised here."""
         if self._future is None or self._published is None or not self._future.done():
             return
         (evaluation,), version = self._future.result(), self._published.version
         self._future = self._published = None
-        record_evaluation(self._folder, version, evaluation)
+        tell_evaluation(self._tell, self._samples, version, evaluation)
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self.start(waiting)

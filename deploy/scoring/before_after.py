@@ -16,17 +16,18 @@ import numpy as np
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
-from actors.pool_events import Published
+from actors.pool_events import PublishedPolicy
 from actors.rollout_pool import RolloutPool
 from actors.sources.table import build_source
 from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from common.facts import Fact, PictureSaved
 from common.machine import prepare_device
 from common.models.loading import load_policy, load_tokenizer
 from deploy.local import post_train
 from deploy.runs.run_folder import RunFolder
-from deploy.scoring.background_evaluation import COLUMNS, record_evaluation
+from deploy.scoring.background_evaluation import COLUMNS, tell_evaluation
 from deploy.scoring.scorer import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
 
 log = logging.getLogger("vapi.evaluation")
@@ -35,15 +36,23 @@ NUM_SEEDS = 2
 
 
 class BeforeAfter:
-    def __init__(self, recipe: Recipe, folder: RunFolder, beat: Callable[[str], None], scorer: Scorer):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        tell: Callable[[Fact], None],
+        beat: Callable[[str], None],
+        scorer: Scorer,
+    ):
         self._recipe = recipe
+        self._tell = tell
         self._folder = folder
         self._beat = beat
         self._scorer = scorer
         self._results: dict[str, Any] = {}
         self._base_pictures: dict[str, np.ndarray] = {}
 
-    def before(self, pool: RolloutPool, base: Published) -> None:
+    def before(self, pool: RolloutPool, base: PublishedPolicy) -> None:
         """Score the base over two seeds, and at the yardstick's temperature; a resumed run has done so."""
         stored = self._folder.path / "before.json"
         stored_pictures = self._folder.samples / "before.npz"
@@ -52,7 +61,7 @@ class BeforeAfter:
             return
         on_actors = partial(_run_on, pool, base)
         evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
-        record_evaluation(self._folder, base.version, evaluations[0])
+        tell_evaluation(self._tell, self._folder.samples, base.version, evaluations[0])
         self._base_pictures = {
             "free_running": evaluations[0].pictures_NHWC,
             "teacher_forced": _held_out(evaluations[0]).samples_NSHWC,
@@ -65,16 +74,16 @@ class BeforeAfter:
         np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
         write_json(stored, self._results)
 
-    def after(self, pool: RolloutPool, result: Published) -> dict[str, Any]:
+    def after(self, pool: RolloutPool, result: PublishedPolicy) -> dict[str, Any]:
         """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
         evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
-        record_evaluation(self._folder, result.version, evaluations[0])
+        tell_evaluation(self._tell, self._folder.samples, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores
         pictures = self._save_pictures(evaluations[0])
         for path in pictures.values():
-            self._folder.picture(result.version, Path(path))
+            self._tell(PictureSaved(result.version, Path(path)))
         return self._results | pictures
 
     def _save_pictures(self, after: Evaluation) -> dict[str, str]:
@@ -118,6 +127,6 @@ def _held_out(evaluation: Evaluation) -> HeldOutPictures:
     return evaluation.held_out
 
 
-def _run_on(pool: RolloutPool, published: Published, chunks: Sequence[EvaluationChunk]) -> list[Any]:
+def _run_on(pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk]) -> list[Any]:
     results = dict(pool.evaluate(chunks, published))
     return [results[index] for index in range(len(chunks))]

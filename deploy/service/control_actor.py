@@ -1,13 +1,11 @@
 """The mailbox of a running driver: other processes leave requests there and read its status."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import ray
-
 from common.errors import ClusterError
+from common.ray_calls_group import NameTakenError, ProcessLostError, RayCalls
 
 NAMESPACE = "vapi"
 EVERY_SECONDS = 1.0
@@ -37,34 +35,31 @@ class ControlActor:
         return requests
 
 
-_RemoteControl: Any = ray.remote(ControlActor)
-
-
 class ControlLink:
     """The driver's end. Raises ClusterError where a run of this name is at work on the cluster already."""
 
-    def __init__(self, run_name: str):
-        name = control_name(run_name)
+    def __init__(self, run_name: str, ray: RayCalls):
+        self._ray = ray
         try:
-            self._actor = _RemoteControl.options(
-                name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1
-            ).remote()
-        except ValueError:
+            self._actor = ray.start(
+                ControlActor, name=control_name(run_name), namespace=NAMESPACE, num_cpus=0, max_restarts=-1
+            )
+        except NameTakenError:
             raise ClusterError(
                 f"a run named {run_name} is at work on this cluster: choose another run.name, or stop that run "
                 f"(python -m deploy stop {run_name})"
             ) from None
-        self._pending: ray.ObjectRef | None = None
+        self._pending: Any = None  # reference to requests
         self._last = 0.0
 
     def exchange(self, status: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
         """Requests that have come; sends `status()` about once a second. Never waits."""
         requests: list[dict[str, Any]] = []
-        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
+        if self._pending is not None and self._ray.ready([self._pending]):
             pending, self._pending = self._pending, None
-            with suppress(ray.exceptions.RayActorError):  # Ray restarts it; only unread requests are lost
-                requests = ray.get(pending)
-        if self._pending is None and time.monotonic() - self._last > EVERY_SECONDS:
-            self._last = time.monotonic()
+            with suppress(ProcessLostError):  # Ray restarts it; only unread requests are lost
+                requests = self._ray.get(pending)
+        if self._pending is None and self._ray.clock() - self._last > EVERY_SECONDS:
+            self._last = self._ray.clock()
             self._pending = self._actor.exchange.remote(status())
         return requests

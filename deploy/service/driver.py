@@ -1,24 +1,29 @@
 """`train`: composes a run from its parts, in order, and closes them in reverse."""
 
 import logging
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-import ray
+from pydantic import ValidationError
 
-from actors.pool_events import Published
+from actors.pool_events import PublishedPolicy
+from actors.rollout_actor import RolloutActor
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError
-from common.log import log_context
+from common.facts import Ended, LearnerLost, Resumed, Started
 from common.metrics.exporter import Exporter, Metrics
+from common.ray_calls_group import RayCalls
 from common.weights.snapshot import weights_sha256
-from deploy.cluster.ray_session import connection, on_stop_signal, start_ray, stop_ray
+from deploy.cluster.ray_session import RaySession, on_stop_signal
 from deploy.runs.live_line import LiveLine, progress_stream
-from deploy.runs.measurements import Measurements
+from deploy.runs.prometheus import Prometheus
+from deploy.runs.recorder import LogLines, Recorder, Sink
 from deploy.runs.run_folder import RunFolder, open_run_folder
+from deploy.runs.status import Status
 from deploy.runs.tracking.following import tracking
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.scoring.before_after import BeforeAfter
@@ -26,13 +31,25 @@ from deploy.scoring.scorer import Scorer
 from deploy.service.check import require_sound
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
-from deploy.service.training_loop import Progress, TrainingLoop
+from deploy.service.training_loop import Counts, TrainingLoop
 from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
+from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
 
 log = logging.getLogger("vapi.driver")
 
 MAX_ATTEMPTS = 3  # to get to the next checkpoint, with learner ranks that are all lost
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of beside its recipe; a test puts others in."""
+
+    ray: RayCalls = field(default_factory=RayCalls)
+    session: RaySession = field(default_factory=RaySession)
+    rollout_actor: type = RolloutActor
+    learner_actor: type = LearnerActor
+    sinks: tuple[Sink, ...] = ()  # told of every fact, after the run's own
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class Outcome:
     stop_signal: int | None
 
 
-def train(recipe: Recipe) -> Outcome:
+def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
     """Run the service to its end. Raises UserError before Ray starts where the recipe cannot work."""
     require_sound(recipe)
     with ExitStack() as cleanup:
@@ -53,135 +70,147 @@ def train(recipe: Recipe) -> Outcome:
         checkpoint = read_checkpoint(path) if path else None
         if checkpoint is not None:
             _require_same_run(recipe, checkpoint.state)
+        goes_on = checkpoint is not None or folder.has_history
         folder.write_recipe(recipe)
-        cleanup.enter_context(tracking(recipe, folder))
-        folder.event(
-            "started",
-            metrics=f"{exporter.url}/metrics",
-            resumed_from=str(path or ""),
-            step=checkpoint.state.step if checkpoint else 0,
-        )
+        run = _Run(recipe, folder, exporter, Prometheus(recipe, metrics, exporter), parts or Parts())
+        cleanup.enter_context(tracking(recipe, folder.path, run.recorder))
+        step = checkpoint.state.step if checkpoint else 0
+        run.recorder.tell(Started(f"{exporter.url}/metrics", str(path or ""), step))
         log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
         try:
-            return _serve_until_done(recipe, folder, checkpoint, metrics, exporter)
+            return run.until_done(checkpoint, goes_on)
         except BaseException as error:
-            folder.event("failed", error=f"{type(error).__name__}: {error}")
-            folder.summary({"status": "failed", "error": f"{type(error).__name__}: {error}"})
+            reason = f"{type(error).__name__}: {error}"
+            run.recorder.tell(Ended("failed", {"status": "failed", "error": reason}))
             raise
 
 
-def _serve_until_done(
-    recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None, metrics: Metrics, exporter: Exporter
-) -> Outcome:
-    """Where every learner rank was lost, begin again from the newest checkpoint, or from the start without one."""
-    attempts = 0
-    while True:
+class _Run:
+    """Its recorder hears of all that happens; each service in it lives until every learner rank is lost."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, exporter: Exporter, prometheus: Prometheus, parts: Parts
+    ):
+        self._recipe, self._folder, self._exporter, self._parts = recipe, folder, exporter, parts
+        self._prometheus = prometheus
+        self._status = Status(recipe, folder.checkpoints)
+        self._live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
+        own = (folder, prometheus, self._live_line, self._status, LogLines())
+        self.recorder = Recorder((*own, *parts.sinks))
+
+    def until_done(self, checkpoint: Checkpoint | None, goes_on: bool) -> Outcome:
+        """Where every learner rank was lost, begin again from the newest checkpoint, or from the start without one."""
+        attempts = 0
+        while True:
+            try:
+                with ExitStack() as cleanup:
+                    return self._serve(checkpoint, goes_on, cleanup)
+            except LearnerLostError as error:
+                newest = newest_checkpoint(self._folder.checkpoints)
+                attempts = attempts + 1 if newest == (checkpoint.path if checkpoint else None) else 1
+                if attempts >= MAX_ATTEMPTS:
+                    raise
+                checkpoint, goes_on = (read_checkpoint(newest) if newest else None), True
+                step = checkpoint.state.step if checkpoint else 0
+                self.recorder.tell(LearnerLost(str(error), str(newest or ""), step))
+
+    def _serve(self, checkpoint: Checkpoint | None, goes_on: bool, cleanup: ExitStack) -> Outcome:
+        recipe, tell = self._recipe, self.recorder.tell
+        cleanup.enter_context(self._cluster())
+        control = ControlLink(recipe.run.name, self._parts.ray)
+        learner, pool = self._start_processes(cleanup)
+        counts, ledger = self._take_up(checkpoint, learner)
+        if goes_on:
+            tell(Resumed(counts.step))
+        published = PublishedPolicy(counts.step, learner.snapshot(counts.step))
+        self._prometheus.weights(self._parts.ray.get(published.snapshot).num_bytes)
+        before_after, during = self._evaluations(cleanup)
+        if before_after is not None:
+            before_after.before(pool, published)
+        cleanup.callback(self._live_line.close)
+        loop = TrainingLoop(
+            recipe=recipe,
+            tell=tell,
+            watch=self._prometheus.watch,
+            status=self._status.of,
+            ray=self._parts.ray,
+            pool=pool,
+            learner=learner,
+            ledger=ledger,
+            published=published,
+            control=control,
+            checkpoints=CheckpointWriter(recipe, self._folder, tell),
+            evaluation=during,
+            counts=counts,
+        )
+        cleanup.callback(on_stop_signal(loop.stop))
+        loop.run()
+        self._live_line.close()
+        is_whole = loop.stop_signal is None
+        scores = before_after.after(pool, loop.published) if before_after and is_whole else None
+        summary = {
+            "status": "succeeded" if is_whole else "stopped",
+            "steps": counts.step,
+            "groups_learned": counts.groups_learned,
+            "images_skipped": counts.images_skipped,
+            "actor_restarts": pool.num_restarts,
+            "weights_sha256": weights_sha256(self._parts.ray.get(loop.published.snapshot)),
+            "evaluation": scores,
+        }
+        tell(Ended("succeeded" if is_whole else "stopped", summary))
+        return Outcome(self._folder, summary, loop.stop_signal)
+
+    @contextmanager
+    def _cluster(self) -> Iterator[None]:
+        session = self._parts.session
         try:
-            with ExitStack() as cleanup:
-                return _serve(recipe, folder, checkpoint, metrics, exporter, cleanup)
-        except LearnerLostError as error:
-            newest = newest_checkpoint(folder.checkpoints)
-            attempts = attempts + 1 if newest == (checkpoint.path if checkpoint else None) else 1
-            if attempts >= MAX_ATTEMPTS:
-                raise
-            checkpoint = read_checkpoint(newest) if newest else None
-            step = checkpoint.state.step if checkpoint else 0
-            log.warning("%s; going on from step %d", error, step)
-            folder.event("learner_lost", reason=str(error), resumed_from=str(newest or ""), step=step)
+            log.info("%s", session.open(self._recipe))
+            self._folder.connection(session.connection())
+            yield
+        finally:
+            self._folder.disconnect()
+            session.close()
 
+    def _start_processes(self, cleanup: ExitStack) -> tuple[LearnerGroup, RolloutPool]:
+        """Ask for learner ranks and reward actors, which load in parallel, and wait for them."""
+        recipe, parts, tell, beat = self._recipe, self._parts, self.recorder.tell, self._exporter.beat
+        learner = LearnerGroup(recipe, tell, parts.ray, parts.learner_actor)
+        cleanup.callback(learner.shutdown)
+        pool = RolloutPool(recipe, tell, beat, parts.ray, parts.rollout_actor)
+        cleanup.callback(pool.shutdown)
+        pool.resize(recipe.actors.count)
+        num_ranks, num_actors = recipe.learner.num_ranks, recipe.actors.count
+        log.info("waiting for %d learner ranks and %d reward actors", num_ranks, num_actors)
+        beat("waiting for actors and learner ranks")
+        learner.wait_ready(recipe.ray.placement_timeout_seconds, beat)
+        pool.wait_ready(recipe.ray.placement_timeout_seconds)
+        return learner, pool
 
-def _serve(
-    recipe: Recipe,
-    folder: RunFolder,
-    checkpoint: Checkpoint | None,
-    metrics: Metrics,
-    exporter: Exporter,
-    cleanup: ExitStack,
-) -> Outcome:
-    cleanup.callback(stop_ray)
-    log.info("%s", start_ray(recipe))
-    folder.connection(connection())
-    cleanup.callback(folder.disconnect)
-    control = ControlLink(recipe.run.name)
-    measurements = Measurements(recipe, metrics, exporter)
-
-    def on_event(kind: str, **facts: Any) -> None:
-        folder.event(kind, **facts)
-        measurements.event(kind)
-
-    learner = LearnerGroup(recipe, on_event)
-    cleanup.callback(learner.shutdown)
-    pool = RolloutPool(recipe, on_event, exporter.beat)
-    cleanup.callback(pool.shutdown)
-    pool.start()
-    log.info("waiting for %d learner ranks and %d reward actors", recipe.learner.num_ranks, recipe.actors.count)
-    exporter.beat("waiting for actors and learner ranks")
-    learner.wait_ready(recipe.ray.placement_timeout_seconds, exporter.beat)
-    pool.wait_ready(recipe.ray.placement_timeout_seconds)
-
-    progress = Progress()
-    learner_config = recipe.learner
-    ledger = Ledger(
-        learner_config.num_steps,
-        recipe.tickets_per_step,
-        recipe.actors.images_per_ticket,
-        recipe.buffer.max_staleness,
-    )
-    if checkpoint is not None:
-        state = checkpoint.state
+    def _take_up(self, checkpoint: Checkpoint | None, learner: LearnerGroup) -> tuple[Counts, Ledger]:
+        """Where the run stands, with the learner brought there."""
+        recipe = self._recipe
+        ledger = Ledger(
+            recipe.learner.num_steps,
+            recipe.tickets_per_step,
+            recipe.actors.images_per_ticket,
+            recipe.buffer.max_staleness,
+        )
+        if checkpoint is None:
+            return Counts(), ledger
         learner.resume(checkpoint)
+        state = checkpoint.state
         ledger.restore(state.ledger)
-        progress = Progress(state.step, state.version, state.groups_learned, state.images_skipped)
-    folder.go_back_to(progress.step)
-    log_context(step=progress.step)
-    published = Published(progress.version, learner.snapshot(progress.version))
-    measurements.published(ray.get(published.snapshot).num_bytes)
+        return Counts(state.step, state.groups_learned, state.images_skipped), ledger
 
-    before_after, during = None, None
-    if recipe.evaluation.enabled:
+    def _evaluations(self, cleanup: ExitStack) -> tuple[BeforeAfter | None, BackgroundEvaluation | None]:
+        """The scoring before and after the run, and during it; none where the recipe asks for none."""
+        recipe, folder, tell = self._recipe, self._folder, self.recorder.tell
+        if not recipe.evaluation.enabled:
+            return None, None
         scorer = Scorer(recipe)
-        during = BackgroundEvaluation(scorer, recipe.sampling.temperature, folder)
+        during = BackgroundEvaluation(scorer, recipe.sampling.temperature, tell, folder.samples)
         cleanup.callback(during.close)
-        before_after = BeforeAfter(recipe, folder, exporter.beat, scorer)
-        before_after.before(pool, published)
-    live_line = LiveLine(learner_config.num_steps, progress_stream(recipe.log))
-    cleanup.callback(live_line.close)
-    loop = TrainingLoop(
-        recipe,
-        folder,
-        pool,
-        learner,
-        ledger,
-        measurements,
-        live_line,
-        published,
-        control,
-        CheckpointWriter(recipe, folder),
-        during,
-        progress,
-    )
-
-    def stop(number: int) -> None:
-        loop.stop_signal = number
-
-    cleanup.callback(on_stop_signal(stop))
-    loop.run()
-    measurements.ended()
-    live_line.close()
-    scores = before_after.after(pool, loop.published) if before_after and loop.stop_signal is None else None
-    status = "succeeded" if loop.stop_signal is None else "stopped"
-    summary = {
-        "status": status,
-        "steps": progress.step,
-        "groups_learned": progress.groups_learned,
-        "images_skipped": progress.images_skipped,
-        "actor_restarts": pool.num_restarts,
-        "weights_sha256": weights_sha256(ray.get(loop.published.snapshot)),
-        "evaluation": scores,
-    }
-    folder.summary(summary)
-    folder.event(status, steps=progress.step)
-    return Outcome(folder, summary, loop.stop_signal)
+        return BeforeAfter(recipe, folder, tell, self._exporter.beat, scorer), during
 
 
 # What a checkpoint's samples and weights mean depends on these; anything else may change over a resume.
@@ -190,13 +219,21 @@ _FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "conte
 
 def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
     """RecipeError where the checkpoint belongs to another run than the recipe describes."""
-    now = recipe.model_dump(mode="json")
-    changed = [key for key in _FIXED if now[key] != state.recipe[key]]
+    now, then = recipe.model_dump(mode="json"), _as_written_today(state.recipe)
+    changed = [key for key in _FIXED if now[key] != then[key]]
     for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):
-        if now[section][key] != state.recipe[section][key]:
+        if now[section][key] != then[section][key]:
             changed.append(f"{section}.{key}")
     if changed:
         raise RecipeError(
             f"the checkpoint to resume from was made with another {', '.join(changed)}: resume with the recipe "
             "in its run folder, or start anew with resume=never"
         )
+
+
+def _as_written_today(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that an older version of the code kept, with the keys and defaults of today."""
+    try:
+        return Recipe.model_validate(tree).model_dump(mode="json")
+    except ValidationError:
+        return tree

@@ -32,7 +32,7 @@ def local(recipe: Recipe) -> tuple[list[StepReport], str]:
     """The reports of `local` and the digest of its final weights."""
     policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
     reports = list(post_train(policy, load_tokenizer(recipe, CPU), None, source, recipe, CPU))
-    return reports, weights_sha256(take_snapshot(policy, 0, 0))
+    return reports, weights_sha256(take_snapshot(policy, 0))
 
 
 def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
@@ -54,7 +54,7 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
         sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
         reports.append(sums.report(trainer.step, norm, {}))
         actor_policy.load_state_dict(trainer.policy.state_dict())
-    return reports, weights_sha256(take_snapshot(trainer.policy, 0, 0))
+    return reports, weights_sha256(take_snapshot(trainer.policy, 0))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -30,12 +30,12 @@ def model(seed: int) -> nn.Module:
 
 
 def snapshot(seed: int = 0) -> WeightSnapshot:
-    return take_snapshot(model(seed), version=5, step=3)
+    return take_snapshot(model(seed), version=5)
 
 
 def state(step: int) -> CheckpointState:
     ledger = {"learned_below": 4, "learned_beyond": [6]}
-    return CheckpointState(step, step + 1, ledger, groups_learned=31, images_skipped=1, recipe={"seed": 7})
+    return CheckpointState(step, ledger, groups_learned=31, images_skipped=1, recipe={"seed": 7})
 
 
 MOMENTS = {

@@ -14,8 +14,8 @@ from learner.remote_checkpoints import RemoteCheckpoints
 
 
 def write(folder: Path, step: int) -> Path:
-    state = CheckpointState(step, step, {}, groups_learned=0, images_skipped=0, recipe={})
-    weights = WeightSnapshot(step, step, {"w": np.full(2, step, np.float32)})
+    state = CheckpointState(step, {}, groups_learned=0, images_skipped=0, recipe={})
+    weights = WeightSnapshot(step, {"w": np.full(2, step, np.float32)})
     return write_checkpoint(folder, weights, {"w.step": np.zeros(1)}, state)
 
 

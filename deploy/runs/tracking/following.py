@@ -1,4 +1,4 @@
-"""Carries what is written to the run folder to the trackers, on a thread of its own: the driver waits for none.
+"""Carries what is recorded to the trackers, on a thread of its own: the driver waits for none.
 
 Bounded: where trackers fall this far behind, what comes is dropped and told once.
 """
@@ -8,10 +8,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from common.config.recipe import Recipe
-from deploy.runs.run_folder import RunFolder
+from common.facts import (
+    Ended,
+    Fact,
+    PictureSaved,
+    Resumed,
+    Scored,
+    StepLearned,
+    TrackerFailed,
+    TrackingBehind,
+)
+from deploy.runs.recorder import Recorder
 from deploy.runs.tracking.tracker import Tracker, open_trackers
 
 log = logging.getLogger("vapi.tracking")
@@ -21,43 +32,52 @@ CLOSE_SECONDS = 60.0
 
 
 @contextmanager
-def tracking(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """Follow `folder` with the recipe's trackers for the time of the block."""
-    trackers = open_trackers(recipe, folder.path)
+def tracking(recipe: Recipe, folder: Path, recorder: Recorder) -> Iterator[None]:
+    """For the time of the block, the recipe's trackers hear of what is recorded."""
+    trackers = open_trackers(recipe, folder)
     if not trackers:
         yield
         return
-    following = Following(trackers, folder.event)
-    folder.followers.append(following.tell)
+    following = Following(trackers, recorder.tell)
+    recorder.add(following)
     try:
         yield
     finally:
-        folder.followers.remove(following.tell)
         following.close()
 
 
 class Following:
-    def __init__(self, trackers: dict[str, Tracker], on_event: Callable[..., None]):
-        """`on_event` is told of trackers that failed."""
+    """A sink."""
+
+    def __init__(self, trackers: dict[str, Tracker], tell: Callable[[Fact], None]):
+        """`tell` hears of trackers that failed."""
         self._trackers = trackers
-        self._on_event = on_event
+        self._tell = tell
         self._queue: queue.Queue[tuple[str, tuple[Any, ...]] | None] = queue.Queue(CAPACITY)
-        self._status = "failed"  # until a summary says otherwise
+        self._status = "failed"  # until the end says otherwise
         self._has_dropped = False
         self._thread = threading.Thread(target=self._carry, name="tracking", daemon=True)
         self._thread.start()
 
-    def tell(self, what: str, *facts: Any) -> None:
-        """Pass on a call of a tracker's method; `summary` gives the status to close with."""
-        if what == "summary":
-            self._status = facts[0]["status"]
-            return
+    def record(self, fact: Fact) -> None:
+        if isinstance(fact, StepLearned):
+            self._pass_on("metrics", fact.metrics())
+        elif isinstance(fact, Scored):
+            self._pass_on("evaluation", {"step": fact.step, **fact.scores})
+        elif isinstance(fact, PictureSaved):
+            self._pass_on("picture", fact.step, fact.path)
+        elif isinstance(fact, Resumed):
+            self._pass_on("rewind", fact.step)
+        elif isinstance(fact, Ended):
+            self._status = fact.status
+
+    def _pass_on(self, what: str, *facts: Any) -> None:
         try:
             self._queue.put_nowait((what, facts))
         except queue.Full:
             if not self._has_dropped:
                 self._has_dropped = True
-                self._on_event("tracking_behind", capacity=CAPACITY)
+                self._tell(TrackingBehind(CAPACITY))
 
     def close(self) -> None:
         """Pass on what is left, and close the trackers; waits CLOSE_SECONDS at the most."""
@@ -82,5 +102,4 @@ class Following:
                 getattr(tracker, what)(*facts)
             except Exception as error:  # whatever a library may raise: the run is worth more
                 del self._trackers[name]
-                log.warning("%s failed, and gets nothing more: %s", name, error)
-                self._on_event("tracker_failed", tracker=name, reason=f"{type(error).__name__}: {error}")
+                self._tell(TrackerFailed(name, f"{type(error).__name__}: {error}"))

@@ -127,8 +127,8 @@ def test_a_checkpoint_folder_of_a_run_becomes_a_published_file(
     dtype: torch.dtype, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8).to(dtype)
-    state = CheckpointState(step=3, version=3, ledger={}, groups_learned=12, images_skipped=0, recipe={})
-    checkpoint = write_checkpoint(tmp_path / "checkpoints", take_snapshot(policy, 3, 3), {}, state)
+    state = CheckpointState(step=3, ledger={}, groups_learned=12, images_skipped=0, recipe={})
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", take_snapshot(policy, 3), {}, state)
     recipe = written(tiny_recipe, tmp_path)
     assert convert(checkpoint, tmp_path / "trained.pt", "--recipe", recipe, "--what", "policy") == 0
     assert_same_bits(torch.load(tmp_path / "trained.pt", weights_only=True)["model"], policy.state_dict())

@@ -20,8 +20,8 @@ from learner.remote_checkpoints import RemoteCheckpoints
 def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
     """A checkpoint in the folder of run `name`."""
     folder = Path(recipe.run.dir) / name / "checkpoints"
-    state = CheckpointState(step, step, {}, groups_learned=0, images_skipped=0, recipe={})
-    return write_checkpoint(folder, WeightSnapshot(step, step, {"w": np.zeros(2)}), {"w.step": np.zeros(1)}, state)
+    state = CheckpointState(step, {}, groups_learned=0, images_skipped=0, recipe={})
+    return write_checkpoint(folder, WeightSnapshot(step, {"w": np.zeros(2)}), {"w.step": np.zeros(1)}, state)
 
 
 def opened(recipe: Recipe, resume: str) -> tuple[str, Path | None]:

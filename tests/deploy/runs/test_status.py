@@ -4,8 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from common.types import GroupReceipt
 from deploy.runs.pace import Pace, last_checkpoint
+
+from common.types import GroupReceipt
 
 
 class Clock:

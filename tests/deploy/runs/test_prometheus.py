@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from deploy.runs.measurements import Measurements
 
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
@@ -12,7 +13,6 @@ from common.config.recipe import Recipe
 from common.config.service import MetricsSection
 from common.metrics.exporter import Exporter, Metrics
 from common.types import GroupReceipt, SkippedImage, StepReport
-from deploy.runs.measurements import Measurements
 
 REPORT = StepReport(
     step=7,

@@ -1,0 +1,60 @@
+"""Facts leave the loop once, here: the recorder hands each to every sink, in order.
+
+A sink keeps or shows facts: the run folder, Prometheus, the live line, the log, the status, the trackers. One that
+fails stops nothing: its failure is a fact itself, told once until it works again.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from common.errors import first_line
+from common.facts import Fact, Resumed, SinkFailed, StepLearned
+from common.log import log_context
+from deploy.runs.wording import wording_of
+
+log = logging.getLogger("vapi.driver")
+
+
+class Sink(Protocol):
+    def record(self, fact: Fact) -> None:
+        """Take notice of a fact; facts that mean nothing to a sink pass it by."""
+
+
+class Recorder:
+    def __init__(self, sinks: Iterable[Sink] = ()):
+        self._sinks = list(sinks)
+        self._failing: set[Sink] = set()
+        self._lock = threading.RLock()  # trackers tell of their failures from a thread of their own
+
+    def add(self, *sinks: Sink) -> None:
+        self._sinks += sinks
+
+    def tell(self, fact: Fact) -> None:
+        with self._lock:
+            for sink in self._sinks:
+                try:
+                    sink.record(fact)
+                except Exception as error:  # whatever it is, the run is worth more
+                    self._failed(sink, error)
+                else:
+                    self._failing.discard(sink)
+
+    def _failed(self, sink: Sink, error: Exception) -> None:
+        if sink not in self._failing:
+            self._failing.add(sink)
+            log.debug("a sink failed", exc_info=error)
+            self.tell(SinkFailed(type(sink).__name__, f"{type(error).__name__}: {first_line(error)}"))
+
+
+class LogLines:
+    """A sink: each fact as a line of the log, at its level."""
+
+    def record(self, fact: Fact) -> None:
+        if isinstance(fact, StepLearned):
+            log_context(step=fact.report.step)
+        elif isinstance(fact, Resumed):
+            log_context(step=fact.step)
+        wording = wording_of(fact.event)
+        log.log(wording.level, "%s", wording.of(fact.told()))
