@@ -61,7 +61,7 @@ class RolloutPool:
         ray: RayCalls,
         actor_class: type = RolloutActor,
     ):
-        """`tell` hears of actors that join, leave or wait for room; `on_wait` is called now and then in long waits."""
+        """`tell` hears of actors that come and go; `on_wait` is called now and then in long waits."""
         self._recipe = recipe
         self._tell = tell
         self._on_wait = on_wait
@@ -163,8 +163,8 @@ class RolloutPool:
     def collect(self) -> list[PoolEvent]:
         """What finished or failed since the last call; never waits.
 
-        Lost actors are replaced. Should one of them be alive somewhere and answer late, that is an event like any
-        other, and the ledger refuses it. What an actor itself raises (a bug, or a data set that is gone) is raised.
+        Lost actors are replaced. Should one of them be alive somewhere and answer late, that is an event like
+        any other, and the ledger refuses it. What an actor itself raises (a bug, a data set that is gone) is raised.
         """
         events = self._late_results()
         for name, member in list(self._members.items()):

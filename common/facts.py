@@ -150,9 +150,7 @@ class TicketDropped(Fact):
     """It is rolled out again."""
 
     ticket: int
-    reason: Literal[
-        "stale", "groups", "weights"
-    ]  # too old, or lost with a node: its groups, or the weights it needed
+    reason: str  # "stale", or what was "lost with a node"
     version: int  # of the policy that sampled
     num_groups: int
 

@@ -49,8 +49,8 @@ def _rank_lost(event: Event) -> str:
 
 
 def _ticket_dropped(event: Event) -> str:
-    lost = {"stale": "too old", "groups": "its groups were lost", "weights": "the weights it needed were lost"}
-    return f"ticket {event['ticket']} dropped: {lost.get(event['reason'], event['reason'])}"
+    reason = "too old" if event["reason"] == "stale" else event["reason"]
+    return f"ticket {event['ticket']} dropped: {reason}"
 
 
 def _image_skipped(event: Event) -> str:

@@ -99,7 +99,7 @@ class _Run:
         self.recorder = Recorder((*own, *parts.sinks))
 
     def until_done(self, checkpoint: Checkpoint | None, goes_on: bool) -> Outcome:
-        """Where every learner rank was lost, begin again from the newest checkpoint, or from the start without one."""
+        """Where every learner rank was lost, begin again from the newest checkpoint, or from the start."""
         attempts = 0
         while True:
             try:

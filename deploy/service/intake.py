@@ -28,7 +28,8 @@ class Intake:
     def lose_ticket(self, lost: LostTicket) -> None:
         if self.ledger.deliver(lost.ticket_id, lost.actor, lost.version):
             self.ledger.discard([lost.ticket_id])
-            self.tell(TicketDropped(lost.ticket_id, lost.lost, lost.version, self.images_per_ticket))
+            reason = f"{lost.lost} lost with a node"
+            self.tell(TicketDropped(lost.ticket_id, reason, lost.version, self.images_per_ticket))
 
     def lose_actor(self, lost: LostActor) -> None:
         self.tell(ActorLost(lost.actor, lost.reason, self.ledger.revoke(lost.actor)))
