@@ -164,7 +164,7 @@ class RolloutPool:
         """What finished or failed since the last call; never waits.
 
         Lost actors are replaced. Should one of them be alive somewhere and answer late, that is an event like
-        any other, and the ledger refuses it. What an actor itself raises (a bug, a data set that is gone) is raised.
+        any other, and the ledger refuses it. What an actor raises (a bug, a data set that is gone) is raised.
         """
         events = self._late_results()
         for name, member in list(self._members.items()):

@@ -93,10 +93,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _state(stored: Mapping[str, Any]) -> CheckpointState:
+    """Older checkpoints hold the policy version, too, which is the step."""
     known = {field.name for field in fields(CheckpointState)}
-    return CheckpointState(
-        **{name: value for name, value in stored.items() if name in known}
-    )  # older: version, too
+    return CheckpointState(**{name: value for name, value in stored.items() if name in known})
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -1,10 +1,13 @@
 """What tests of several rooms share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
 from common.models.weights_files import save_weights
@@ -65,6 +68,26 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(tokenizer.state_dict(), folder / "tokenizer.safetensors")
     save_weights(policy.state_dict(), folder / "policy.safetensors")
     return folder
+
+
+@pytest.fixture
+def small_run(tiny_weights: Path, tmp_path: Path) -> Callable[..., Recipe]:
+    """Makes recipes for runs of the tiny models in a folder of the test's own: small_run(name, changes)."""
+
+    def make(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+        recipe = Recipe.model_validate(TINY_RECIPE)
+        own = {
+            "run.name": name,
+            "run.dir": str(tmp_path),
+            "tokenizer.checkpoint": str(tiny_weights / "tokenizer.safetensors"),
+            "policy.checkpoint": str(tiny_weights / "policy.safetensors"),
+            "learner.num_steps": 5,
+            "learner.images_per_step": 8,
+            "ray.object_store_bytes": 80 << 20,
+        }
+        return with_changes(recipe, own | (changes or {}))
+
+    return make
 
 
 @pytest.fixture(scope="session")

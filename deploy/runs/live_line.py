@@ -61,7 +61,7 @@ class LiveLine:
             self._open = False
 
     def _text(self, line: dict[str, Any]) -> str:
-        seconds = sum(each["step_seconds"] for each in self._recent)
+        seconds = max(1e-9, sum(each["step_seconds"] for each in self._recent))
         groups_per_second = sum(each["num_groups"] for each in self._recent) / seconds
         waited = sum(each["wait_seconds"] for each in self._recent) / seconds
         eta = (self._num_steps - line["step"]) * seconds / len(self._recent)

@@ -1,7 +1,7 @@
 """The driver's loop: hands out tickets, collects groups, steps the learner, publishes weights, checkpoints.
 
-One thread. It only decides what comes next: the ledger knows the rules, the pool and the group do the work, and the
-recorder is told what happened.
+One thread. It only decides what comes next: the ledger knows the rules, the pool and the group do the work, and
+the recorder is told what happened.
 """
 
 import signal

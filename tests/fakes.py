@@ -1,0 +1,194 @@
+"""Stand-ins: a Ray that runs actors in the test's own process under a clock that the test moves, and its session.
+
+An actor is any class. What a method returns is the answer to its call, what it raises is the error: `DiesError` is
+the death of its process, `Late(seconds, value)` an answer that takes its time, `Late(NEVER)` one that never comes.
+Time passes only where somebody waits.
+"""
+
+import inspect
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from common.facts import Fact
+from common.ray_calls_group import NameTakenError, NoAnswerError, ProcessLostError, RayCalls, ValueLostError
+from deploy.cluster.ray_session import RaySession
+
+NEVER = inf
+
+
+class DiesError(Exception):
+    """Raised by a method of an actor: its process is gone."""
+
+
+@dataclass
+class Late:
+    seconds: float
+    value: Any = None
+
+
+@dataclass(eq=False)
+class Reference:
+    value: Any = None
+    error: Exception | None = None
+    done_at: float = 0.0
+
+
+@dataclass(eq=False)
+class FakeActor:
+    ray: "FakeRay"
+    made_by: Any  # the class and its arguments
+    options: dict[str, Any]
+    self: Any = None  # the object, made at the first call
+    is_dead: bool = False
+    calls: list[Reference] = field(default_factory=list)
+    asked: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)  # methods and arguments
+
+    def __getattr__(self, method: str) -> "Method":
+        return Method(self, method)
+
+
+@dataclass
+class Method:
+    actor: FakeActor
+    name: str
+    num_returns: int = 1
+
+    def options(self, num_returns: int) -> "Method":
+        return Method(self.actor, self.name, num_returns)
+
+    def remote(self, *arguments: Any) -> Any:
+        return self.actor.ray.call(self, arguments)
+
+
+class FakeRay(RayCalls):
+    def __init__(self, resources: dict[str, float] | None = None):
+        self.now = 0.0
+        self.actors: list[FakeActor] = []
+        self.killed: list[FakeActor] = []
+        self.kills_work = True
+        self._resources = resources or {"CPU": 2.0}
+
+    def start(self, actor_class, *arguments, concurrency_groups=None, **options):
+        name = options.get("name")
+        if name and any(not each.is_dead and each.options.get("name") == name for each in self.actors):
+            raise NameTakenError(f"an actor named {name} is alive")
+        self.actors.append(FakeActor(self, (actor_class, arguments), options))
+        return self.actors[-1]
+
+    def call(self, method: Method, arguments: tuple[Any, ...]) -> Any:
+        actor, reference = method.actor, Reference(done_at=self.now)
+        actor.asked.append((method.name, arguments))
+        if actor.is_dead:
+            reference.error = ProcessLostError("the actor died before")
+        else:
+            self._run(actor, method.name, [_value(argument) for argument in arguments], reference)
+        references = [reference]
+        if method.num_returns > 1:
+            values = reference.value or [None] * method.num_returns
+            references = [Reference(value, reference.error, reference.done_at) for value in values]
+        actor.calls += references
+        return references if method.num_returns > 1 else reference
+
+    def _run(self, actor: FakeActor, name: str, arguments: list[Any], reference: Reference) -> None:
+        try:
+            if actor.self is None:
+                actor_class, own = actor.made_by
+                takes_calls = "calls" in inspect.signature(actor_class).parameters
+                actor.self = actor_class(*own, **({"calls": self} if takes_calls else {}))
+            reference.value = getattr(actor.self, name)(*arguments)
+        except DiesError as death:
+            self.bury(actor, str(death) or "the actor died")
+            reference.error = ProcessLostError(str(death) or "the actor died")
+        except Exception as error:
+            reference.error = error
+        if isinstance(reference.value, Late):
+            reference.done_at += reference.value.seconds
+            reference.value = reference.value.value
+
+    def bury(self, actor: FakeActor, reason: str) -> None:
+        actor.is_dead = True
+        for reference in actor.calls:
+            if reference.done_at > self.now:
+                reference.error, reference.done_at = ProcessLostError(reason), self.now
+
+    def ready(self, references, timeout=0.0, count=1):
+        deadline = self.now + timeout
+        while len(done := [each for each in references if each.done_at <= self.now]) < min(count, len(references)):
+            if self.now >= deadline:
+                break
+            coming = [each.done_at for each in references if each.done_at > self.now]
+            self.now = min(deadline, *coming)
+        return done
+
+    def get(self, reference, timeout=None):
+        if isinstance(reference, list):
+            return [self.get(each, timeout) for each in reference]
+        if not self.ready([reference], timeout=NEVER if timeout is None else timeout):
+            raise NoAnswerError(f"it has not answered for {timeout:g} s")
+        assert reference.done_at < NEVER, "the test would wait forever"
+        if reference.error is not None:
+            raise reference.error
+        return reference.value
+
+    def lose(self, reference: Reference) -> None:
+        """No node has the value any more."""
+        reference.error = ValueLostError("lost with its node")
+
+    def put(self, value):
+        return Reference(value)
+
+    def kill(self, actor):
+        self.killed.append(actor)
+        if self.kills_work:
+            self.bury(actor, "killed")
+
+    def free_resources(self):
+        return self._resources
+
+    def node_address(self):
+        return "127.0.0.1"
+
+    def clock(self):
+        return self.now
+
+
+def _value(argument: Any) -> Any:
+    """As Ray does it: a reference that is an argument itself arrives as its value."""
+    return argument.value if isinstance(argument, Reference) else argument
+
+
+class FakeSession(RaySession):
+    """The cluster of a fake Ray: no actor outlives it."""
+
+    def __init__(self, ray: FakeRay):
+        self._ray = ray
+
+    def open(self, recipe: Any) -> str:
+        return "a stand-in for Ray"
+
+    def connection(self) -> dict[str, Any]:
+        return {"address": "nowhere", "environment": {}}
+
+    def close(self) -> None:
+        for actor in self._ray.actors:
+            self._ray.bury(actor, "the cluster is gone")
+
+
+class Told:
+    """A sink, and what is told facts directly: it keeps them."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    record = __call__
+
+    def of(self, kind: type) -> list[Any]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    @property
+    def names(self) -> list[str]:
+        return [fact.event for fact in self.facts]
