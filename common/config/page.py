@@ -26,12 +26,17 @@ def _section(part: Part) -> str:
     title = f"`{part.path}`" + (f" of `{part.kind}`" if part.kind else "") if part.path else "The recipe itself"
     lines = ["", f"{depth} {title}{' (optional)' if part.is_optional else ''}", ""]
     if part.text:
-        lines += [part.text, ""]
+        lines += [_one_line(part.text), ""]
     lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key in part.keys:
         default = "required" if key.default == "required" else f"`{key.default}`"
-        lines.append(f"| `{key.path}` | {key.type} | {default} | {key.meaning.replace('|', chr(92) + '|')} |")
+        cells = (f"`{key.path}`", key.type, default, _one_line(key.meaning))
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":
