@@ -45,7 +45,7 @@ class Part:
 
 @cache
 def recipe_schema() -> Schema:
-    """The JSON schema of a recipe."""
+    """The JSON schema of a recipe, for editors."""
     return {"$schema": GenerateJsonSchema.schema_dialect, **Recipe.model_json_schema()}
 
 
