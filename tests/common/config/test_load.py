@@ -102,6 +102,18 @@ def test_an_unknown_key_unlike_any_other_points_at_the_shipped_recipes(override:
     assert refusal(path, override).endswith("is not a recipe key: see deploy/recipes")
 
 
+@pytest.mark.parametrize("key", ["mnist", "source.image_folder", "policy.size.TransformerSize"])
+def test_an_unknown_key_that_is_the_name_of_a_kind_is_named_whole(key: str, path: Path) -> None:
+    overrides = ["policy.size={num_layers: 1, num_heads: 1, dim: 4}", f"{key}=1"]
+    assert refusal(path, *overrides) == f"{key} is not a recipe key: see deploy/recipes"
+
+
+def test_an_override_within_a_section_that_is_null_makes_it(path: Path) -> None:
+    autoscale = load_recipe(path, ["actors.autoscale=null", "actors.autoscale.max=3"]).actors.autoscale
+    assert autoscale is not None
+    assert autoscale.max == 3
+
+
 @pytest.mark.parametrize(
     ("section", "member"),
     [("source", member) for member in get_args(get_args(SourceSpec)[0])]
@@ -132,6 +144,13 @@ def test_a_missing_key_is_named(section: str | None, key: str, path: Path) -> No
     assert refusal(path) == f"{section + '.' if section else ''}{key} is missing: set it"
 
 
+@pytest.mark.parametrize(
+    ("override", "key"), [("source={path: x}", "source.kind"), ("perceptual.net=vgg", "perceptual.family")]
+)
+def test_a_section_that_does_not_say_its_kind_is_told_the_key(override: str, key: str, path: Path) -> None:
+    assert refusal(path, override) == f"{key} is missing: set it"
+
+
 def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None:
     assert refusal(path, "policy.size={num_layers: 2, dim: 8}") == "policy.size.num_heads is missing: set it"
 
@@ -148,7 +167,8 @@ def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None
         ("context.noise=1.5", "context.noise is 1.5: input should be less than or equal to 1"),
         ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
         ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),
-        ("source.kind=tar", "source is {'kind': 'tar', 'path': 'pictures'}: input tag 'tar' found"),
+        ("source.kind=tar", "source.kind is 'tar': input should be one of 'mnist', 'image_folder', 'parquet'"),
+        ("actors.label_selector={1: a}", "actors.label_selector.1 is 1: input should be a valid string"),
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("seed=-1", "seed is -1: input should be greater than or equal to 0"),
         ("evaluation.seed=-1", "evaluation.seed is -1: input should be greater than or equal to 0"),
