@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -72,6 +72,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         tree = tree[section]
         if not isinstance(tree, dict):
             raise RecipeError(f"{key}: {'.'.join(sections[: depth + 1])} is a value, not a section")
+    for name in _names(sections, last):
+        tree.pop(name, None)
     tree[last] = value
 
 
@@ -117,8 +119,20 @@ def _path(mistake: ErrorDetails, tree: Any) -> list[str]:
 def _unknown(*path: str) -> str:
     *sections, name = path
     key, prefix = ".".join(path), "".join(f"{section}." for section in sections)
+    own, *older = _names(sections, name)
+    if name in older:
+        return f"{key} is an older name of {prefix}{own}, which is given too: leave {key} out"
     near = get_close_matches(name, _fields(sections), n=1)
     return f"{key} is not a recipe key: {f'did you mean {prefix}{near[0]}?' if near else 'see deploy/recipes'}"
+
+
+def _names(sections: Iterable[str], name: str) -> list[str]:
+    """All names of the key that has this one: its own first, then older ones."""
+    for field in _fields(sections).values():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices) and name in alias.choices:
+            return [str(each) for each in alias.choices]
+    return [name]
 
 
 def _fields(sections: Iterable[str]) -> dict[str, FieldInfo]:

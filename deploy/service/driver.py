@@ -10,6 +10,7 @@ import ray
 from actors.pool_events import Published
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
+from common.config.load import checked
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError
 from common.log import log_context
@@ -52,7 +53,7 @@ def train(recipe: Recipe) -> Outcome:
         folder, path = open_run_folder(recipe)
         checkpoint = read_checkpoint(path) if path else None
         if checkpoint is not None:
-            _require_same_run(recipe, checkpoint.state)
+            require_same_run(recipe, checkpoint.state)
         folder.write_recipe(recipe)
         cleanup.enter_context(tracking(recipe, folder))
         folder.event(
@@ -188,12 +189,16 @@ def _serve(
 _FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "context")
 
 
-def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
+def require_same_run(recipe: Recipe, state: CheckpointState) -> None:
     """RecipeError where the checkpoint belongs to another run than the recipe describes."""
-    now = recipe.model_dump(mode="json")
-    changed = [key for key in _FIXED if now[key] != state.recipe[key]]
+    stored = checked(
+        state.recipe,
+        "the checkpoint to resume from has a recipe of another version (start anew with resume=never)",
+    )
+    before, now = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
+    changed = [key for key in _FIXED if now[key] != before[key]]
     for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):
-        if now[section][key] != state.recipe[section][key]:
+        if now[section][key] != before[section][key]:
             changed.append(f"{section}.{key}")
     if changed:
         raise RecipeError(

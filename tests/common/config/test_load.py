@@ -87,6 +87,7 @@ def test_recipes_are_shipped() -> None:
         ("perceptual={family: lpips, nett: vgg}", "perceptual.net"),
         ("policy.size={num_layers: 1, num_heads: 1, dims: 4}", "policy.size.dim"),
         ("pretrain={tokenizer: {num_stepss: 1}}", "pretrain.tokenizer.num_steps"),
+        ("policy.obtain_frm=x", "policy.obtain_from"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_key_of_its_section(
@@ -106,6 +107,27 @@ def test_an_unknown_key_unlike_any_other_points_at_the_shipped_recipes(override:
 def test_an_unknown_key_that_is_the_name_of_a_kind_is_named_whole(key: str, path: Path) -> None:
     overrides = ["policy.size={num_layers: 1, num_heads: 1, dim: 4}", f"{key}=1"]
     assert refusal(path, *overrides) == f"{key} is not a recipe key: see deploy/recipes"
+
+
+@pytest.mark.parametrize("section", ["policy", "tokenizer"])
+def test_an_older_name_of_a_key_is_still_read(section: str, path: Path) -> None:
+    older = SMALL | {section: SMALL[section] | {"source": "the moon"}}
+    path.write_text(yaml.safe_dump(older))
+    assert load_recipe(path).model_dump()[section]["obtain_from"] == "the moon"
+
+
+@pytest.mark.parametrize("in_file", ["obtain_from", "source"])
+@pytest.mark.parametrize("in_override", ["obtain_from", "source"])
+def test_an_override_replaces_a_key_whichever_name_each_has(in_file: str, in_override: str, path: Path) -> None:
+    path.write_text(yaml.safe_dump(SMALL | {"policy": SMALL["policy"] | {in_file: "the moon"}}))
+    assert load_recipe(path, [f"policy.{in_override}=mars"]).policy.obtain_from == "mars"
+
+
+def test_two_names_of_one_key_are_refused(path: Path) -> None:
+    path.write_text(yaml.safe_dump(SMALL | {"policy": SMALL["policy"] | {"source": "a", "obtain_from": "b"}}))
+    assert refusal(path) == (
+        "policy.source is an older name of policy.obtain_from, which is given too: leave policy.source out"
+    )
 
 
 def test_an_override_within_a_section_that_is_null_makes_it(path: Path) -> None:
