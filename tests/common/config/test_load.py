@@ -309,7 +309,8 @@ def test_a_recipe_is_frozen(tiny_recipe: Recipe) -> None:
 
 def test_loading_recipes_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from common.config.load import load_recipe; load_recipe('deploy/recipes/demo.yaml'); "
+        "import sys; import common.config.page; from common.config.load import load_recipe; "
+        "load_recipe('deploy/recipes/demo.yaml'); common.config.page.page(); "
         "print(sorted({'torch', 'ray', 'numpy', 'pyarrow'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
