@@ -126,5 +126,5 @@ class LearnerSection(Section):
     """CPUs a rank reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs a rank reserves in Ray."""
-    label_selector: dict[str, str] = Field(default_factory=dict)
+    label_selector: dict[str, str] = Field(default={})
     """Node labels that a rank's node must have, such as {ray.io/accelerator-type: H100}."""

@@ -1,26 +1,33 @@
-"""Every key of a recipe, read off the pydantic configuration: its type, default and meaning."""
+"""Every key of a recipe, read off its JSON schema: its type, limits, default and meaning."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from functools import cache
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 
-from common.config.base import Section
 from common.config.recipe import Recipe
 
-_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", NoneType: "null"}
-_SIGNS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<"), MinLen: ("min_length", "length ≥")}
+Schema = dict[str, Any]
+
+_NULL = {"type": "null"}
+_NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
+_LIMITS = {
+    "minimum": "≥ {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "≤ {}",
+    "exclusiveMaximum": "< {}",
+    "minLength": "length ≥ {}",
+    "pattern": "matching `{}`",
+}
 
 
 @dataclass(frozen=True)
 class Key:
     path: str  # dotted, as an override names it
-    type: str
+    type: str  # with its limits
     default: str  # as a recipe writes it; "required" where there is none
     meaning: str
 
@@ -36,9 +43,15 @@ class Part:
     keys: list[Key]
 
 
+@cache
+def recipe_schema() -> Schema:
+    """The JSON schema of a recipe, for editors."""
+    return {"$schema": GenerateJsonSchema.schema_dialect, **Recipe.model_json_schema()}
+
+
 def parts() -> Iterator[Part]:
     """The recipe's own keys, then its sections in order, each followed by those inside it."""
-    yield from _parts(Recipe, "", "", False)
+    return _parts(recipe_schema(), path="", kind="", is_optional=False)
 
 
 def flat(tree: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
@@ -50,85 +63,56 @@ def flat(tree: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _parts(section: type[Section], path: str, kind: str, is_optional: bool) -> Iterator[Part]:
-    keys, inner = [], []
-    for name, field in section.model_fields.items():
+def _parts(section: Schema, path: str, kind: str, is_optional: bool) -> Iterator[Part]:
+    keys: list[Key] = []
+    inner: list[Iterator[Part]] = []
+    for name, schema in sorted(section["properties"].items(), key=lambda each: "const" not in each[1]):
         dotted = f"{path}.{name}" if path else name
-        plain, sections = _split(field.annotation)
-        if not sections or plain - {NoneType}:
-            keys.append(_key(dotted, field))
-        several = len(sections) > 1
-        for member in sections:
-            inner.append((member, dotted, _kind(member) if several else "", NoneType in plain))
-    keys.sort(key=lambda key: not kind.startswith(f"{key.path.removeprefix(f'{path}.')}:"))  # what tells it apart
-    yield Part(path, kind, _one_line(inspect.getdoc(section) if path else ""), is_optional, keys)
-    for each in inner:
-        yield from _parts(*each)
+        members = _members(schema)
+        sections = [_section(member) for member in members if "$ref" in member]
+        if any("$ref" not in member and member != _NULL for member in members):
+            default = json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else "required"
+            keys.append(Key(dotted, _type(schema), default, schema.get("description", "")))
+        for each in sections:
+            inner.append(_parts(each, dotted, _kind(each) if len(sections) > 1 else "", _NULL in members))
+    yield Part(path, kind, section.get("description", ""), is_optional, keys)
+    for found in inner:
+        yield from found
 
 
-def _split(annotation: Any) -> tuple[set[Any], list[type[Section]]]:
-    """The plain members of a union, and its sections."""
-    members = _members(annotation)
-    sections = [member for member in members if isinstance(member, type) and issubclass(member, Section)]
-    return {member for member in members if member not in sections}, sections
+def _members(schema: Schema) -> list[Schema]:
+    """What a value can be one of."""
+    return schema.get("anyOf") or schema.get("oneOf") or [schema]
 
 
-def _members(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated and _split(get_args(annotation)[0])[1]:
-        return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [each for member in get_args(annotation) for each in _members(member)]
-    return [annotation]
+def _section(reference: Schema) -> Schema:
+    return recipe_schema()["$defs"][reference["$ref"].removeprefix("#/$defs/")]
 
 
-def _kind(section: type[Section]) -> str:
+def _kind(section: Schema) -> str:
     """What tells this kind from its siblings: the key that takes one word."""
-    fields = section.model_fields.items()
-    words = {name: get_args(field.annotation) for name, field in fields if get_origin(field.annotation) is Literal}
-    return next(f"{name}: {word[0]}" for name, word in words.items() if len(word) == 1)
+    return next(f"{name}: {key['const']}" for name, key in section["properties"].items() if "const" in key)
 
 
-def _key(path: str, field: FieldInfo) -> Key:
-    default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
-    return Key(path, _type(field.annotation, field.metadata), default, _one_line(field.description))
+def _type(schema: Schema) -> str:
+    return ", or ".join(
+        ", ".join([_bare(each), *(text.format(each[name]) for name, text in _LIMITS.items() if name in each)])
+        for each in _members(schema)
+    )
 
 
-def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _type(annotation: Any, constraints: Any = ()) -> str:
-    return f"{_bare_type(annotation)}{_limits(constraints)}"
-
-
-def _bare_type(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type(arguments[0], arguments[1:])
-    if origin is Literal:
-        return " \\| ".join(f"`{word}`" for word in arguments)
-    if origin is tuple:
-        count = "" if Ellipsis in arguments else f" of {len(arguments)}"
-        return f"list{count}: {_type(arguments[0])}"
-    if origin is dict:
-        return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
-    if origin in (Union, UnionType):
-        return " or ".join(_type(member) for member in arguments)
-    return _NAMES.get(annotation, "a section, below")
-
-
-def _limits(constraints: Any) -> str:
-    limits = ""
-    for constraint in constraints:
-        if isinstance(constraint, FieldInfo):
-            limits += _limits(constraint.metadata)
-        elif type(constraint) in _SIGNS:
-            attribute, sign = _SIGNS[type(constraint)]
-            limits += f", {sign} {getattr(constraint, attribute)}"
-        elif pattern := getattr(constraint, "pattern", None):
-            limits += f", matching `{pattern}`"
-    return limits
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+def _bare(schema: Schema) -> str:
+    match schema:
+        case {"$ref": _}:
+            return "a section, below"
+        case {"const": word}:
+            return f"`{word}`"
+        case {"enum": words}:
+            return " | ".join(f"`{word}`" for word in words)
+        case {"prefixItems": [first, *others]}:
+            return f"list of {1 + len(others)}: {_type(first)}"
+        case {"items": items}:
+            return f"list of at least {schema.get('minItems', 0)}: {_type(items)}"
+        case {"additionalProperties": values}:
+            return f"mapping of text to {_type(values)}"
+    return _NAMES[schema["type"]]

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from common.config.recipe import Recipe
 from common.errors import RecipeError
@@ -20,14 +22,19 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     tree = _read(Path(path))
     for override in overrides:
         _apply(tree, override)
+    return checked(tree, str(path))
+
+
+def checked(tree: dict[str, Any], what: str) -> Recipe:
+    """The recipe with these sections. Raises RecipeError, a sentence about `what`."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_sentence(error)}") from None
+        raise RecipeError(f"{what}: {_sentence(error, tree)}") from None
 
 
 def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """A copy of `recipe` with dotted keys set to other values, checked again."""
+    """A copy of `recipe` with dotted keys set to other values, checked again (pydantic's ValidationError)."""
     tree = recipe.model_dump(mode="json")
     for key, value in changes.items():
         _set(tree, key, value)
@@ -60,49 +67,79 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
-        child = tree.setdefault(section, {})
-        if not isinstance(child, dict):
+        if tree.get(section) is None:  # an optional section that was left out
+            tree[section] = {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
             raise RecipeError(f"{key}: {'.'.join(sections[: depth + 1])} is a value, not a section")
-        tree = child
+    for name in _names(sections, last):
+        tree.pop(name, None)
     tree[last] = value
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first mistake, as `key = value: what is needed`. Unknown keys come first: they cause others."""
-    details = error.errors()
-    first = min(details, key=lambda item: (item["type"] != "extra_forbidden", _is_other_member(item)))
-    path = [str(part) for part in first["loc"] if not _is_tag(part)]
+def _sentence(error: ValidationError, tree: dict[str, Any]) -> str:
+    """The first mistake, as `key is value: what is needed`. Unknown keys come first: they cause others."""
+    first = min(error.errors(), key=lambda item: (item["type"] != "extra_forbidden", _is_other_member(item)))
+    path = _path(first, tree)
     key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        *parents, name = path
-        near = get_close_matches(name, _known_keys(parents), n=1)
-        hint = f"did you mean {'.'.join((*parents, near[0]))}?" if near else "see deploy/recipes"
-        return f"{key} is not a recipe key: {hint}"
-    if first["type"] == "missing":
-        return f"{key} is missing: set it"
-    if first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, ")
+    match first["type"]:
+        case "extra_forbidden":
+            return _unknown(*path)
+        case "missing" | "union_tag_not_found":
+            return f"{key} is missing: set it"
+        case "union_tag_invalid":
+            return f"{key} is {first['ctx']['tag']!r}: input should be one of {first['ctx']['expected_tags']}"
+        case "value_error":
+            return first["msg"].removeprefix("Value error, ")
     return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-# The names that pydantic puts into an error's path for the member of a union it tried.
-_TAGS = {"mnist", "image_folder", "parquet", "lpips", "shift_tolerant_lpips", "TransformerSize", "TokenizerSize"}
-
-
-def _is_tag(part: int | str) -> bool:
-    return part in _TAGS or str(part).startswith("literal[")
-
-
-def _is_other_member(item: Any) -> bool:
+def _is_other_member(item: ErrorDetails) -> bool:
     """A mapping that is no name of a published size: what is wrong with it as a size of one's own says more."""
     return item["type"] == "literal_error" and isinstance(item["input"], dict)
 
 
-def _known_keys(parents: Iterable[str]) -> list[str]:
+def _path(mistake: ErrorDetails, tree: Any) -> list[str]:
+    """The key's name and those of its sections. What pydantic has beside them, the members of unions that it
+    tried, is not in the tree."""
+    path = []
+    for part in mistake["loc"]:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        path.append(str(part))
+    if mistake["type"] == "missing":
+        path.append(str(mistake["loc"][-1]))
+    if "discriminator" in mistake.get("ctx", {}):
+        path.append(mistake["ctx"]["discriminator"].strip("'"))
+    return path
+
+
+def _unknown(*path: str) -> str:
+    *sections, name = path
+    key, prefix = ".".join(path), "".join(f"{section}." for section in sections)
+    own, *older = _names(sections, name)
+    if name in older:
+        return f"{key} is an older name of {prefix}{own}, which is given too: leave {key} out"
+    near = get_close_matches(name, _fields(sections), n=1)
+    return f"{key} is not a recipe key: {f'did you mean {prefix}{near[0]}?' if near else 'see deploy/recipes'}"
+
+
+def _names(sections: Iterable[str], name: str) -> list[str]:
+    """All names of the key that has this one: its own first, then older ones."""
+    for field in _fields(sections).values():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices) and name in alias.choices:
+            return [str(each) for each in alias.choices]
+    return [name]
+
+
+def _fields(sections: Iterable[str]) -> dict[str, FieldInfo]:
     """The keys of a section; of all its kinds, where it can be of several."""
-    sections: list[type[BaseModel]] = [Recipe]
-    for name in parents:
-        kinds = [section.model_fields[name].annotation for section in sections if name in section.model_fields]
-        members = [member for kind in kinds for member in get_args(kind) or (kind,)]
-        sections = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
-    return [key for section in sections for key in section.model_fields]
+    kinds: list[type[BaseModel]] = [Recipe]
+    for name in sections:
+        annotations = [kind.model_fields[name].annotation for kind in kinds if name in kind.model_fields]
+        members = [member for annotation in annotations for member in get_args(annotation) or (annotation,)]
+        kinds = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+    return {name: field for kind in kinds for name, field in kind.model_fields.items()}

@@ -61,7 +61,7 @@ class ActorsSection(Section):
     """CPUs an actor reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs, or a fraction of one, that an actor reserves in Ray."""
-    label_selector: dict[str, str] = Field(default_factory=dict)
+    label_selector: dict[str, str] = Field(default={})
     """Node labels that an actor's node must have, such as {ray.io/accelerator-type: L4}."""
     max_restarts: int = Field(default=10, ge=0)
     """Dead actors replaced before the run gives up."""

@@ -54,13 +54,13 @@ class Misfit:
         return "; ".join(f"{kind}: {len(found)} ({_some(found)})" for kind, found in kinds.items() if found)
 
 
-def load_weights(module: nn.Module, path: str | Path, *, what: str, source: str = "") -> None:
+def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
     """Fill every parameter and buffer of `module` from a file, cast to the module's dtypes.
 
-    `what` is the recipe section that names the file, such as "policy"; `source` says where the file can be
-    had. A module on the meta device is given memory on the CPU. Raises CheckpointError.
+    `what` is the recipe section that names the file, such as "policy"; `obtain_from` says where the file
+    can be had. A module on the meta device is given memory on the CPU. Raises CheckpointError.
     """
-    file = _of_recipe(path, what, source)
+    file = _of_recipe(path, what, obtain_from)
     stored = _read(file)
     _check_fit(module, shapes_of(stored), file, what)
     weights = completed(stored, module)
@@ -71,12 +71,12 @@ def load_weights(module: nn.Module, path: str | Path, *, what: str, source: str 
     module.load_state_dict(weights, assign=on_meta)
 
 
-def check_weights(module: nn.Module, path: str | Path, *, what: str, source: str = "") -> None:
+def check_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
     """Raise the CheckpointError that `load_weights` would raise, without reading the numbers.
 
     `module` may be on the meta device and is left as it is.
     """
-    file = _of_recipe(path, what, source)
+    file = _of_recipe(path, what, obtain_from)
     _check_fit(module, _read_shapes(file), file, what)
 
 
@@ -128,12 +128,12 @@ def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
     return {name: stored[name] if name in stored else torch.zeros(shape) for name, shape in needed.items()}
 
 
-def _of_recipe(path: str | Path, what: str, source: str) -> _WeightsFile:
+def _of_recipe(path: str | Path, what: str, obtain_from: str) -> _WeightsFile:
     setting = what if "." in what else f"{what}.checkpoint"  # evaluation.classifier is a key itself
-    return _find(path, f"{what} weights", setting, source)
+    return _find(path, f"{what} weights", setting, obtain_from)
 
 
-def _find(path: str | Path, noun: str, setting: str, source: str = "") -> _WeightsFile:
+def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> _WeightsFile:
     path = Path(path).expanduser()
     if path.is_dir():
         if not (path / _POLICY_FILE).is_file():
@@ -143,7 +143,7 @@ def _find(path: str | Path, noun: str, setting: str, source: str = "") -> _Weigh
             )
         return _WeightsFile(path / _POLICY_FILE, noun, setting)
     if not path.is_file():
-        obtain = f"get it from {source}, or " if source else ""
+        obtain = f"get it from {obtain_from}, or " if obtain_from else ""
         raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at a file that exists.")
     if path.suffix not in SUFFIXES:
         raise CheckpointError(

@@ -26,14 +26,19 @@ class RecipePart:
 def recipe_part(recipe: dict[str, Any]) -> RecipePart:
     whole = json.dumps(recipe, indent=2, ensure_ascii=False)
     try:
-        different = Recipe.model_validate(recipe).model_dump(mode="json", exclude_defaults=True)
+        return RecipePart(_settings(Recipe.model_validate(recipe)), whole)
     except ValidationError:
         return RecipePart(None, whole)
-    return RecipePart(_settings(different), whole)
 
 
-def _settings(different: dict[str, Any]) -> list[Setting]:
-    defaults = {key.path: key.default for part in parts() for key in part.keys}
-    written = [(key, json.dumps(value, ensure_ascii=False)) for key, value in flat(different)]
-    differing = [(key, value, defaults.get(key, "")) for key, value in written if defaults.get(key) != value]
-    return [Setting(key, value, "none" if default == "required" else default) for key, value, default in differing]
+def _settings(recipe: Recipe) -> list[Setting]:
+    defaults = _defaults(dict(flat(recipe.model_dump(mode="json"))))
+    different = flat(recipe.model_dump(mode="json", exclude_defaults=True))
+    return [Setting(key, json.dumps(value, ensure_ascii=False), defaults.get(key, "")) for key, value in different]
+
+
+def _defaults(settings: dict[str, Any]) -> dict[str, str]:
+    """Of each key; where a section can be of several kinds, of the kind that it is of."""
+    kinds = {f"{key}: {value}" for key, value in settings.items()}
+    own = [part for part in parts() if not part.kind or f"{part.path}.{part.kind}" in kinds]
+    return {key.path: key.default if key.default != "required" else "none" for part in own for key in part.keys}

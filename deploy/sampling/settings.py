@@ -12,7 +12,7 @@ from deploy.sampling.options import SampleOptions
 
 SETTINGS = "sampling.json"
 # Where weights lie does not matter, what they are does: their digests say it.
-_MODEL_PLACES = {"checkpoint", "source"}
+_MODEL_PLACES = {"checkpoint", "obtain_from"}
 
 
 def settings_of(recipe: Recipe, options: SampleOptions, num_pictures: int, digests: Mapping[str, str]) -> dict:

@@ -71,7 +71,7 @@ def _tokenizer(recipe: Recipe) -> str:
     spec = recipe.tokenizer
     with torch.device("meta"):
         tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
-    check_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", source=spec.source)
+    check_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", obtain_from=spec.obtain_from)
     grid = recipe.grid_size
     return f"{_size(tokenizer)}, {grid} x {grid} tokens of {tokenizer.codebook_size} codes"
 
@@ -80,7 +80,7 @@ def _policy(recipe: Recipe) -> str:
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
-    check_weights(policy, resolve(spec.checkpoint), what="policy", source=spec.source)
+    check_weights(policy, resolve(spec.checkpoint), what="policy", obtain_from=spec.obtain_from)
     return _size(policy)
 
 

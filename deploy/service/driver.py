@@ -6,12 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from actors.pool_events import PublishedPolicy
 from actors.rollout_actor import RolloutActor
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
+from common.config.load import checked
 from common.config.recipe import Recipe
 from common.errors import LearnerLostError, RecipeError
 from common.facts import Ended, LearnerLost, Resumed, Started
@@ -69,7 +68,7 @@ def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
         folder, path = open_run_folder(recipe)
         checkpoint = read_checkpoint(path) if path else None
         if checkpoint is not None:
-            _require_same_run(recipe, checkpoint.state)
+            require_same_run(recipe, checkpoint.state)
         goes_on = checkpoint is not None or folder.has_history
         folder.write_recipe(recipe)
         run = _Run(recipe, folder, exporter, Prometheus(recipe, metrics, exporter), parts or Parts())
@@ -217,23 +216,19 @@ class _Run:
 _FIXED = ("seed", "image_size", "source", "tokenizer", "policy", "group", "context")
 
 
-def _require_same_run(recipe: Recipe, state: CheckpointState) -> None:
+def require_same_run(recipe: Recipe, state: CheckpointState) -> None:
     """RecipeError where the checkpoint belongs to another run than the recipe describes."""
-    now, then = recipe.model_dump(mode="json"), _as_written_today(state.recipe)
-    changed = [key for key in _FIXED if now[key] != then[key]]
+    stored = checked(
+        state.recipe,
+        "the checkpoint to resume from has a recipe of another version (start anew with resume=never)",
+    )
+    before, now = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
+    changed = [key for key in _FIXED if now[key] != before[key]]
     for section, key in (("learner", "images_per_step"), ("actors", "images_per_ticket")):
-        if now[section][key] != then[section][key]:
+        if now[section][key] != before[section][key]:
             changed.append(f"{section}.{key}")
     if changed:
         raise RecipeError(
             f"the checkpoint to resume from was made with another {', '.join(changed)}: resume with the recipe "
             "in its run folder, or start anew with resume=never"
         )
-
-
-def _as_written_today(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe that an older version of the code kept, with the keys and defaults of today."""
-    try:
-        return Recipe.model_validate(tree).model_dump(mode="json")
-    except ValidationError:
-        return tree

@@ -1,11 +1,14 @@
 """LlamaGen in a recipe: its generator and its tokenizer, and the sizes they come in."""
 
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AliasChoices, Field, PositiveInt
 
 from common.config.base import Section
+
+# A key's name, then the older ones that are still read.
+ObtainFrom = Annotated[str, Field(validation_alias=AliasChoices("obtain_from", "source"))]
 
 
 class TransformerSize(Section):
@@ -47,8 +50,8 @@ class LlamaGenPolicySpec(Section):
     """Caption tokens of a text-conditional generator."""
     checkpoint: str
     """Weights: a published .pt file, a .safetensors file, or a checkpoint folder of a run."""
-    source: str = ""
-    """Where the weights can be had; part of the message when the file is missing."""
+    obtain_from: ObtainFrom = ""
+    """Where the weights can be had, in words: part of the message when the file is missing."""
 
     @property
     def transformer(self) -> TransformerSize:
@@ -87,8 +90,8 @@ class LlamaGenTokenizerSpec(Section):
     """A published size, or a size of your own."""
     checkpoint: str
     """Weights: a published .pt file or a .safetensors file."""
-    source: str = ""
-    """Where the weights can be had; part of the message when the file is missing."""
+    obtain_from: ObtainFrom = ""
+    """Where the weights can be had, in words: part of the message when the file is missing."""
 
     @property
     def network(self) -> TokenizerSize:

@@ -87,6 +87,7 @@ def test_recipes_are_shipped() -> None:
         ("perceptual={family: lpips, nett: vgg}", "perceptual.net"),
         ("policy.size={num_layers: 1, num_heads: 1, dims: 4}", "policy.size.dim"),
         ("pretrain={tokenizer: {num_stepss: 1}}", "pretrain.tokenizer.num_steps"),
+        ("policy.obtain_frm=x", "policy.obtain_from"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_key_of_its_section(
@@ -100,6 +101,39 @@ def test_an_unknown_key_is_named_with_the_nearest_key_of_its_section(
 @pytest.mark.parametrize("override", ["zzz=1", "zzz.yyy.xxx=1", "learner.zzz=1", "learner.=1", ".=1"])
 def test_an_unknown_key_unlike_any_other_points_at_the_shipped_recipes(override: str, path: Path) -> None:
     assert refusal(path, override).endswith("is not a recipe key: see deploy/recipes")
+
+
+@pytest.mark.parametrize("key", ["mnist", "source.image_folder", "policy.size.TransformerSize"])
+def test_an_unknown_key_that_is_the_name_of_a_kind_is_named_whole(key: str, path: Path) -> None:
+    overrides = ["policy.size={num_layers: 1, num_heads: 1, dim: 4}", f"{key}=1"]
+    assert refusal(path, *overrides) == f"{key} is not a recipe key: see deploy/recipes"
+
+
+@pytest.mark.parametrize("section", ["policy", "tokenizer"])
+def test_an_older_name_of_a_key_is_still_read(section: str, path: Path) -> None:
+    older = SMALL | {section: SMALL[section] | {"source": "the moon"}}
+    path.write_text(yaml.safe_dump(older))
+    assert load_recipe(path).model_dump()[section]["obtain_from"] == "the moon"
+
+
+@pytest.mark.parametrize("in_file", ["obtain_from", "source"])
+@pytest.mark.parametrize("in_override", ["obtain_from", "source"])
+def test_an_override_replaces_a_key_whichever_name_each_has(in_file: str, in_override: str, path: Path) -> None:
+    path.write_text(yaml.safe_dump(SMALL | {"policy": SMALL["policy"] | {in_file: "the moon"}}))
+    assert load_recipe(path, [f"policy.{in_override}=mars"]).policy.obtain_from == "mars"
+
+
+def test_two_names_of_one_key_are_refused(path: Path) -> None:
+    path.write_text(yaml.safe_dump(SMALL | {"policy": SMALL["policy"] | {"source": "a", "obtain_from": "b"}}))
+    assert refusal(path) == (
+        "policy.source is an older name of policy.obtain_from, which is given too: leave policy.source out"
+    )
+
+
+def test_an_override_within_a_section_that_is_null_makes_it(path: Path) -> None:
+    autoscale = load_recipe(path, ["actors.autoscale=null", "actors.autoscale.max=3"]).actors.autoscale
+    assert autoscale is not None
+    assert autoscale.max == 3
 
 
 @pytest.mark.parametrize(
@@ -132,6 +166,13 @@ def test_a_missing_key_is_named(section: str | None, key: str, path: Path) -> No
     assert refusal(path) == f"{section + '.' if section else ''}{key} is missing: set it"
 
 
+@pytest.mark.parametrize(
+    ("override", "key"), [("source={path: x}", "source.kind"), ("perceptual.net=vgg", "perceptual.family")]
+)
+def test_a_section_that_does_not_say_its_kind_is_told_the_key(override: str, key: str, path: Path) -> None:
+    assert refusal(path, override) == f"{key} is missing: set it"
+
+
 def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None:
     assert refusal(path, "policy.size={num_layers: 2, dim: 8}") == "policy.size.num_heads is missing: set it"
 
@@ -148,7 +189,8 @@ def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None
         ("context.noise=1.5", "context.noise is 1.5: input should be less than or equal to 1"),
         ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
         ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),
-        ("source.kind=tar", "source is {'kind': 'tar', 'path': 'pictures'}: input tag 'tar' found"),
+        ("source.kind=tar", "source.kind is 'tar': input should be one of 'mnist', 'image_folder', 'parquet'"),
+        ("actors.label_selector={1: a}", "actors.label_selector.1 is 1: input should be a valid string"),
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("seed=-1", "seed is -1: input should be greater than or equal to 0"),
         ("evaluation.seed=-1", "evaluation.seed is -1: input should be greater than or equal to 0"),
@@ -267,7 +309,8 @@ def test_a_recipe_is_frozen(tiny_recipe: Recipe) -> None:
 
 def test_loading_recipes_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from common.config.load import load_recipe; load_recipe('deploy/recipes/demo.yaml'); "
+        "import sys; import common.config.page; from common.config.load import load_recipe; "
+        "load_recipe('deploy/recipes/demo.yaml'); common.config.page.page(); "
         "print(sorted({'torch', 'ray', 'numpy', 'pyarrow'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)

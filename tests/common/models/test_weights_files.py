@@ -31,12 +31,12 @@ def small_tokenizer() -> VQTokenizer:
     return VQTokenizer(LlamaGenTokenizerSpec(size=size, checkpoint=""), image_size=8)
 
 
-def refusal(module: nn.Module, path: Path, source: str = "") -> str:
+def refusal(module: nn.Module, path: Path, obtain_from: str = "") -> str:
     """What `check_weights` says, which must be what `load_weights` says."""
     with pytest.raises(CheckpointError) as checked:
-        check_weights(module, path, what="policy", source=source)
+        check_weights(module, path, what="policy", obtain_from=obtain_from)
     with pytest.raises(CheckpointError) as loaded:
-        load_weights(module, path, what="policy", source=source)
+        load_weights(module, path, what="policy", obtain_from=obtain_from)
     assert str(checked.value) == str(loaded.value)
     assert "\n" not in str(loaded.value)
     return str(loaded.value)
@@ -185,7 +185,7 @@ def test_parts_of_a_larger_tensor_are_stored_alone(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_said_to_be_missing_and_where_to_get_it(tmp_path: Path) -> None:
     path = tmp_path / "gone.pt"
-    assert refusal(tiny(), path, source="https://example.org/gone.pt") == (
+    assert refusal(tiny(), path, obtain_from="https://example.org/gone.pt") == (
         f"There is no policy weights file {path}: get it from https://example.org/gone.pt, or point "
         "policy.checkpoint at a file that exists."
     )

@@ -110,7 +110,7 @@ def test_what_a_run_says_is_escaped(run_folder: Callable[..., Path]) -> None:
             event(3, "failed", error=evil),
         ],
         {"status": "failed", "error": evil},
-        changes={"policy.source": evil},
+        changes={"policy.obtain_from": evil},
     )
     page = page_of(folder)
     assert len(page.all("script")) == 1

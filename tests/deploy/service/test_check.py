@@ -50,7 +50,10 @@ def test_the_published_profile_says_how_it_differs(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("section", ["tokenizer", "policy"])
 def test_missing_weights_are_named_with_where_to_get_them(section: str, recipe: Recipe) -> None:
-    changes = {f"{section}.checkpoint": "/nowhere/gone.pt", f"{section}.source": "https://example.org/gone.pt"}
+    changes = {
+        f"{section}.checkpoint": "/nowhere/gone.pt",
+        f"{section}.obtain_from": "https://example.org/gone.pt",
+    }
     assert problems(with_changes(recipe, changes)) == {
         section: f"There is no {section} weights file /nowhere/gone.pt: get it from https://example.org/gone.pt, "
         f"or point {section}.checkpoint at a file that exists."

@@ -1,0 +1,65 @@
+"""What a checkpoint must have in common with the recipe that resumes from it."""
+
+from typing import Any
+
+import pytest
+
+from common.config.load import with_changes
+from common.config.recipe import Recipe
+from common.errors import RecipeError
+from deploy.service.driver import require_same_run
+from learner.checkpoint import CheckpointState
+
+
+def state(recipe: dict[str, Any]) -> CheckpointState:
+    return CheckpointState(step=3, ledger={}, groups_learned=12, images_skipped=0, recipe=recipe)
+
+
+def stored(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json")
+
+
+def test_a_run_goes_on_with_other_settings_of_what_surrounds_the_algorithm(tiny_recipe: Recipe) -> None:
+    require_same_run(
+        with_changes(tiny_recipe, {"actors.count": 3, "learner.num_steps": 9}), state(stored(tiny_recipe))
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"policy.num_classes": 5, "group.size": 2}, "policy, group"),
+        (
+            {"learner.images_per_step": 8, "actors.images_per_ticket": 4},
+            "learner.images_per_step, actors.images_per_ticket",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(changes: dict[str, Any], named: str, tiny_recipe: Recipe) -> None:
+    with pytest.raises(
+        RecipeError, match=f"^the checkpoint to resume from was made with another {named}: resume with"
+    ):
+        require_same_run(with_changes(tiny_recipe, changes), state(stored(tiny_recipe)))
+
+
+def test_a_checkpoint_from_before_a_key_was_renamed_goes_on(tiny_recipe: Recipe) -> None:
+    older = stored(with_changes(tiny_recipe, {"policy.obtain_from": "the moon"}))
+    for section in ("policy", "tokenizer"):
+        older[section]["source"] = older[section].pop("obtain_from")
+    require_same_run(with_changes(tiny_recipe, {"policy.obtain_from": "the moon"}), state(older))
+
+
+def test_a_checkpoint_from_before_a_key_was_added_goes_on(tiny_recipe: Recipe) -> None:
+    older = stored(tiny_recipe)
+    del older["group"]["top_k"]
+    require_same_run(tiny_recipe, state(older))
+
+
+def test_a_checkpoint_whose_recipe_cannot_be_read_is_refused_in_a_sentence(tiny_recipe: Recipe) -> None:
+    with pytest.raises(RecipeError) as caught:
+        require_same_run(tiny_recipe, state(stored(tiny_recipe) | {"momentum": 0.9}))
+    assert str(caught.value) == (
+        "the checkpoint to resume from has a recipe of another version (start anew with resume=never): "
+        "momentum is not a recipe key: see deploy/recipes"
+    )
