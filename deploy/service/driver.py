@@ -117,6 +117,7 @@ class _Run:
         recipe, tell = self._recipe, self.recorder.tell
         cleanup.enter_context(self._cluster())
         control = ControlLink(recipe.run.name, self._parts.ray)
+        cleanup.callback(control.close)
         learner, pool = self._start_processes(cleanup)
         counts, ledger = self._take_up(checkpoint, learner)
         if goes_on:
