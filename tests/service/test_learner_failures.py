@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -24,7 +23,7 @@ from common.types import StepReport
 from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
 from tests.conftest import TINY_RECIPE
-from tests.fakes import Told
+from tests.fakes import FakeRay, Told
 
 pytestmark = pytest.mark.ray
 
@@ -38,9 +37,10 @@ Start = Callable[..., "Learner"]
 class Learner:
     """A group of two ranks on the tiny models, what it tells, and what tests do to it."""
 
-    def __init__(self, recipe: Recipe, actor_class: type = LearnerActor) -> None:
+    def __init__(self, recipe: Recipe, calls: RayCalls, actor_class: type = LearnerActor) -> None:
         self.told = Told()
-        self.group = LearnerGroup(recipe, self.told, RayCalls(), actor_class)
+        self._ray = calls
+        self.group = LearnerGroup(recipe, self.told, calls, actor_class)
         self.group.wait_ready(PATIENCE_SECONDS, lambda: None)
 
     def pids(self) -> list[int]:
@@ -59,14 +59,14 @@ class Learner:
     def start(self, step: int, spoil: Callable[[GroupBatch], None] = lambda groups: None) -> None:
         groups = groups_of(step)
         spoil(groups)
-        self.group.start_step([(ray.put(to_table(groups)), B)])
+        self.group.start_step([(self._ray.put(to_table(groups)), B)])
 
     def step(self, step: int, spoil: Callable[[GroupBatch], None] = lambda groups: None) -> StepReport:
         self.start(step, spoil)
         return self.group.finish_step()
 
     def weights(self) -> Weights:
-        return dict(ray.get(self.group.snapshot(0)).arrays)
+        return dict(self._ray.get(self.group.snapshot(0)).arrays)
 
 
 def groups_of(step: int) -> GroupBatch:
@@ -109,7 +109,7 @@ def start(tiny_weights: Path, shared_ray: None) -> Iterator[Start]:
 
     def make(changes: dict[str, Any] | None = None, actor_class: type = LearnerActor) -> Learner:
         recipe = recipe_of(tiny_weights, {"learner.num_ranks": 2} | (changes or {}))
-        started.append(Learner(recipe, actor_class))
+        started.append(Learner(recipe, RayCalls(), actor_class))
         return started[-1]
 
     yield make
@@ -120,7 +120,7 @@ def start(tiny_weights: Path, shared_ray: None) -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def undisturbed(tiny_weights: Path) -> list[Weights]:
     """Weights after 0, 1, … 5 steps on the groups of those steps, of one rank that nothing happens to."""
-    learner = Learner(recipe_of(tiny_weights, {}))
+    learner = Learner(recipe_of(tiny_weights, {}), FakeRay())
     weights = [learner.weights()]
     for step in range(5):
         learner.step(step)

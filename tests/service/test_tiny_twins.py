@@ -30,7 +30,9 @@ def summary_of(run: Path) -> dict:
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.parametrize("name", ["llamagen_xl_c2i", "llamagen_xxl_c2i"])
-def test_a_class_conditional_twin_trains_and_samples(name: str, two_classes: Path, tmp_path: Path, no_ray: None) -> None:
+def test_a_class_conditional_twin_trains_and_samples(
+    name: str, two_classes: Path, tmp_path: Path, no_ray: None
+) -> None:
     recipe = str(RECIPES / f"{name}_tiny.yaml")
     changes = [f"source.path={two_classes}", f"run.dir={tmp_path}", "ray.object_store_bytes=80000000"]
     assert main(["train", recipe, *changes]) == 0
