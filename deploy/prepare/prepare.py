@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from common.atomic import replacing
@@ -17,10 +18,10 @@ from common.image_shards import (
 )
 from deploy.prepare.listing import Listing, list_input
 from deploy.prepare.options import PrepareOptions
-from deploy.prepare.progress import Progress
 from deploy.prepare.settings import claim, settings_of
 from deploy.prepare.shard import ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
+from deploy.runs.progress_line import ProgressLine, shards_text
 
 SKIPPED = "skipped.jsonl"
 
@@ -43,10 +44,12 @@ def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = m
         names = [work.path.name for work in works]
         facts = [read_facts(work.path) for work in works]
         missing = [index for index, fact in enumerate(facts) if fact is None]
-        progress = Progress(len(works), len(works) - len(missing))
-        for place, made in workers.run(make, [works[index] for index in missing]):
-            facts[missing[place]] = made
-            progress.add(made.num_rows, len(made.skipped))
+        made: list[ShardFacts] = []
+        with closing(ProgressLine()) as line:
+            for place, shard in workers.run(make, [works[index] for index in missing]):
+                facts[missing[place]] = shard
+                made.append(shard)
+                line.show(shards_text(made, len(missing) - len(made), len(works), line.seconds))
     return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
 
 

@@ -5,7 +5,8 @@ started again, a call draws only what is missing.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -16,12 +17,12 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
-from deploy.sampling.progress import Progress
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
 from deploy.sampling.settings import claim, settings_of
 
@@ -37,13 +38,15 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     layout = _layout(recipe, options, prompts, num_pictures)
     claim(options.out, settings_of(recipe, options, num_pictures, _digests(recipe, prompts)))
     layout.begin()
-    num_done = sum(layout.picture(index).is_file() for index in range(num_pictures))
-    if num_done < num_pictures:
+    num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
+    if num_missing:
         captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
-        with start_runner(busy, RunFolder(options.out).event) as run_chunks:
-            draw(run_chunks, chunks, layout, Progress(num_pictures, num_done))
+        runner = start_runner(busy, RunFolder(options.out).event)
+        with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:
+            for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
+                line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
     return layout.finish()
 
 

@@ -16,8 +16,8 @@ from common.log import log_context
 from common.metrics.exporter import Exporter, Metrics
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import connection, on_stop_signal, start_ray, stop_ray
-from deploy.runs.live_line import LiveLine, progress_stream
 from deploy.runs.measurements import Measurements
+from deploy.runs.progress_line import ProgressLine, progress_stream
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.tracking.following import tracking
 from deploy.scoring.background_evaluation import BackgroundEvaluation
@@ -144,8 +144,8 @@ def _serve(
         cleanup.callback(during.close)
         before_after = BeforeAfter(recipe, folder, exporter.beat, scorer)
         before_after.before(pool, published)
-    live_line = LiveLine(learner_config.num_steps, progress_stream(recipe.log))
-    cleanup.callback(live_line.close)
+    progress_line = ProgressLine(progress_stream(recipe.log))
+    cleanup.callback(progress_line.close)
     loop = TrainingLoop(
         recipe,
         folder,
@@ -153,7 +153,7 @@ def _serve(
         learner,
         ledger,
         measurements,
-        live_line,
+        progress_line,
         published,
         control,
         CheckpointWriter(recipe, folder),
@@ -167,7 +167,7 @@ def _serve(
     cleanup.callback(on_stop_signal(stop))
     loop.run()
     measurements.ended()
-    live_line.close()
+    progress_line.close()
     scores = before_after.after(pool, loop.published) if before_after and loop.stop_signal is None else None
     status = "succeeded" if loop.stop_signal is None else "stopped"
     summary = {

@@ -5,6 +5,7 @@ One thread. It only decides what comes next; the ledger knows the rules, the poo
 
 import signal
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,9 +18,9 @@ from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.config.recipe import Recipe
 from common.log import log_context
 from common.types import GroupReceipt, StepReport
-from deploy.runs.live_line import LiveLine
 from deploy.runs.measurements import Measurements
 from deploy.runs.pace import Pace, last_checkpoint
+from deploy.runs.progress_line import RECENT_STEPS, ProgressLine, service_text
 from deploy.runs.run_folder import RunFolder
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.service.autoscaler import Autoscaler
@@ -50,7 +51,7 @@ class TrainingLoop:
     learner: LearnerGroup
     ledger: Ledger
     measurements: Measurements
-    live_line: LiveLine
+    progress_line: ProgressLine
     published: Published
     control: ControlLink
     checkpoints: CheckpointWriter
@@ -62,6 +63,7 @@ class TrainingLoop:
     _running: RunningStep | None = None
     _weights_are_lost: bool = False  # no actor can pull the published version
     _last_line: dict[str, Any] = field(default_factory=dict)
+    _recent_lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
@@ -273,7 +275,8 @@ class TrainingLoop:
         self.folder.metrics(line)
         self.folder.event("step_learned", step=report.step, tickets=running.ids)
         self.measurements.learned(report, staleness, step_seconds, running.wait_seconds, self.published.version)
-        self.live_line.step(line)
+        self._recent_lines.append(line)
+        self.progress_line.show(service_text(self._recent_lines, self.recipe.learner.num_steps))
         if self._autoscaler is not None:
             self._autoscale(self._autoscaler, running.wait_seconds / step_seconds)
 
