@@ -18,9 +18,10 @@ from common.image_shards import (
 )
 from deploy.prepare.listing import Listing, list_input
 from deploy.prepare.options import PrepareOptions
-from deploy.prepare.settings import claim, settings_of
+from deploy.prepare.settings import SETTINGS, settings_of
 from deploy.prepare.shard import ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
+from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, shards_text
 
 SKIPPED = "skipped.jsonl"
@@ -37,7 +38,8 @@ def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = m
         listing = list_input(options, workers)
         if captions and listing.found.conditioning != "caption":
             raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
-        claim(options.output, settings_of(options, listing))
+        settings = settings_of(options, listing)
+        claim(options.output, settings, file=SETTINGS, argument="OUTPUT", things="shards", command="prepare")
         for left_over in options.output.glob(".*.tmp"):  # of a call that was killed
             left_over.unlink()
         works = _works(options, listing)

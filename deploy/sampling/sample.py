@@ -17,6 +17,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
@@ -24,7 +25,7 @@ from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
-from deploy.sampling.settings import claim, settings_of
+from deploy.sampling.settings import SETTINGS, settings_of
 
 StartRunner = Callable[[Recipe, Callable[..., None]], AbstractContextManager[RunChunks]]
 
@@ -36,7 +37,8 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     prompts = _read(options, recipe)
     num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
     layout = _layout(recipe, options, prompts, num_pictures)
-    claim(options.out, settings_of(recipe, options, num_pictures, _digests(recipe, prompts)))
+    settings = settings_of(recipe, options, num_pictures, _digests(recipe, prompts))
+    claim(options.out, settings, file=SETTINGS, argument="--out", things="pictures", command="sample")
     layout.begin()
     num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
     if num_missing:

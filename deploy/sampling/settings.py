@@ -1,13 +1,9 @@
 """What the bytes of the pictures depend on, kept beside them: a call with other settings is refused."""
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from common.atomic import write_json
 from common.config.recipe import Recipe
-from common.errors import DataError
 from deploy.sampling.options import SampleOptions
 
 SETTINGS = "sampling.json"
@@ -33,24 +29,6 @@ def settings_of(recipe: Recipe, options: SampleOptions, num_pictures: int, diges
     }
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make `folder` the one of these settings. DataError where it is another's."""
-    path = folder / SETTINGS
-    if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataError(f"--out {folder} is not empty and holds no pictures of `sample`: name a new folder")
-        write_json(path, settings)
-        return
-    former = json.loads(path.read_text())
-    for name in dict.fromkeys((*settings, *former)):
-        before, now = former.get(name), settings.get(name)
-        if before != now:
-            raise DataError(
-                f"--out {folder} holds pictures of {name} {_said(before)}, and this call has {_said(now)}: repeat "
-                "the call that began it, name another folder, or remove that one"
-            )
-
-
 def _flat(name: str, value: Any) -> dict[str, Any]:
     """Sections as dotted keys."""
     return dict(_leaves(name, value))
@@ -62,7 +40,3 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.{key}", child)
     else:
         yield name, value
-
-
-def _said(value: Any) -> str:
-    return "none" if value is None else str(value)
