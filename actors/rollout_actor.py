@@ -12,7 +12,7 @@ import ray
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.models import EvaluationModels
 from actors.rollout_pipeline import RolloutPipeline
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.fingerprint import code_fingerprint

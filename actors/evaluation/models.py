@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.image_batch import read_readable
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.config.service import PretrainSection, PretrainStage
 from common.errors import RecipeError

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.machine import prepare_device

@@ -1,4 +1,4 @@
-"""The kinds of source that a recipe can name."""
+"""Opens the source that a recipe names."""
 
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
