@@ -51,7 +51,6 @@ class RolloutActor:
 
     def __init__(self, recipe: Recipe, name: str):
         set_up_logging(recipe.log.format, role=name)
-        self._name = name
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)
         perceptual = load_perceptual_metric(recipe, self._device)
