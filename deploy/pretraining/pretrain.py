@@ -27,10 +27,8 @@ from common.protocols import Condition
 from common.sample_order import SampleOrder
 from common.seeding import derive_seed, generator
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
-from learner.pretraining.classifier import classifier_loss
 from learner.pretraining.loop import LossFunction, train_stage
-from learner.pretraining.policy import next_token_loss
-from learner.pretraining.tokenizer import revive_dead_codes, tokenizer_loss
+from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, tokenizer_loss
 
 REVIVE_EVERY = 50
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from common.config.service import PretrainStage
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.seeding import generator
-from learner.pretraining.classifier import classifier_loss
 from learner.pretraining.loop import StageProgress, train_stage
+from learner.pretraining.losses import classifier_loss
 
 
 def classifier(num_classes: int = 10) -> ImageClassifier:
