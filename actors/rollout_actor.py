@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.models import EvaluationModels
+from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
 from common.config.recipe import Recipe
 from deploy.sampling.layout import Layout, save_png
 

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.evaluation.chunks import EvaluationChunk
+from actors.evaluation.chunks import (
+    EvaluationChunk,
+    EvaluationModels,
+    GenerateChunk,
+    GeneratedPictures,
+    HeldOutChunk,
+    HeldOutResult,
+)
 from actors.evaluation.features import build_features, extract_features
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
-from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutResult
-from actors.evaluation.models import EvaluationModels
 from actors.evaluation.picture_files import PictureFiles
 from actors.evaluation.pictures import HeldOutPictures, joined
 from actors.evaluation.reference import build_reference

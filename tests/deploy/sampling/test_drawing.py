@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from deploy.sampling import drawing
