@@ -14,10 +14,10 @@ from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.fingerprint import code_fingerprint
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.paths import code_fingerprint
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from common.weights.snapshot import load_snapshot

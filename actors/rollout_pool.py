@@ -19,8 +19,8 @@ from actors.pool_events import Delivery, Event, Loss, LostTicket, Published, Sco
 from actors.rollout_actor import READING, ActorDescription, RolloutActor, WeightsLostError
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
-from common.fingerprint import code_fingerprint
 from common.machine import needs_text
+from common.paths import code_fingerprint
 from common.types import WorkTicket
 
 log = logging.getLogger("vapi.actors")
