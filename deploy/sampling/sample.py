@@ -4,15 +4,17 @@ A picture depends on the seed, its index and the recipe, never on the number of 
 started again, a call draws only what is missing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from actors.evaluation.conditions import class_labels
+from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
@@ -25,7 +27,10 @@ from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
-from deploy.sampling.settings import SETTINGS, settings_of
+
+SETTINGS = "sampling.json"
+# Where weights lie does not matter, what they are does: their digests say it.
+_MODEL_PLACES = {"checkpoint", "source"}
 
 StartRunner = Callable[[Recipe, Callable[..., None]], AbstractContextManager[RunChunks]]
 
@@ -50,6 +55,29 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
             for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
                 line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
     return layout.finish()
+
+
+def settings_of(
+    recipe: Recipe, options: SampleOptions, num_pictures: int, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the bytes of the pictures depend on, by name: the recipe's key or the option where it is one.
+
+    `digests` are of weights and prompts.
+    """
+    return {
+        **digests,
+        "--seed": options.seed,
+        "number of pictures": num_pictures,
+        "--layout": options.layout,
+        "--per-prompt": options.per_prompt or 1,
+        "--text-encoder": options.text_encoder,
+        "image_size": recipe.image_size,
+        **dict(flat(recipe.policy.model_dump(mode="json", exclude=_MODEL_PLACES), "policy")),
+        **dict(flat(recipe.tokenizer.model_dump(mode="json", exclude=_MODEL_PLACES), "tokenizer")),
+        **dict(flat(recipe.sampling.model_dump(mode="json"), "sampling")),
+        "compute.device": recipe.compute.device,
+        "compute.num_threads": recipe.compute.num_threads,
+    }
 
 
 def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:

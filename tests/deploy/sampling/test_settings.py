@@ -11,7 +11,7 @@ from common.config.recipe import Recipe
 from common.errors import DataError
 from deploy.runs import claimed_folder
 from deploy.sampling.options import SampleOptions
-from deploy.sampling.settings import settings_of
+from deploy.sampling.sample import settings_of
 
 OPTIONS = SampleOptions(Path("out"))
 DIGESTS = {"weights_sha256": "abc"}
