@@ -9,16 +9,15 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.models import EvaluationModels
+from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
 from actors.rollout_pipeline import RolloutPipeline
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.fingerprint import code_fingerprint
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
@@ -52,7 +51,6 @@ class RolloutActor:
 
     def __init__(self, recipe: Recipe, name: str, calls: RayCalls | None = None):
         set_up_logging(recipe.log.format, role=name)
-        self._name = name
         self._ray = calls or RayCalls()
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)

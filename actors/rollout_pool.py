@@ -17,8 +17,8 @@ from actors.rollout_actor import READING, ActorDescription, RolloutActor, Weight
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
-from common.fingerprint import code_fingerprint
 from common.machine import needs_text
+from common.paths import code_fingerprint
 from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls, ValueLostError
 from common.types import WorkTicket
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actors.image_batch import read_readable
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.load import load_recipe
 from common.models.families import TokenizerModule, build_tokenizer
 from common.models.llamagen.spec import LlamaGenTokenizerSpec

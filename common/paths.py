@@ -1,5 +1,7 @@
-"""Where files are looked for."""
+"""This checkout: where files are looked for, and which code it holds."""
 
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -21,3 +23,14 @@ def find_run(run: str) -> Path | None:
         if (folder / "recipe.json").is_file():
             return folder
     return None
+
+
+@cache
+def code_fingerprint() -> str:
+    """12 hex digits over the names and contents of this checkout's Python files; driver and actors compare."""
+    digest = sha256()
+    for room in ("actors", "common", "learner"):
+        for path in sorted((CHECKOUT / room).rglob("*.py")):
+            digest.update(f"{path.relative_to(CHECKOUT)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

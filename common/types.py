@@ -12,7 +12,6 @@ class WorkTicket:
 
     ticket_id: int  # position in the run: ticket n holds samples n·size … (n+1)·size - 1
     sample_indices: tuple[int, ...]
-    admitted_at_version: int  # roll out with this policy version or a newer one
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class GroupReceipt:
     skipped: tuple[SkippedImage, ...]
     stage_seconds: Mapping[str, float]  # read, encode, … perceptual; transfer where weights were pulled
     num_tokens: int = 0  # sampled
-    actor_name: str = ""
     resident_bytes: int = 0  # memory of the actor's process
     gpu_peak_bytes: int = 0  # most GPU memory that its tensors have taken so far; 0 without a GPU
 

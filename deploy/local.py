@@ -26,9 +26,8 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.types import StepReport
 from learner.advantage import advantages
-from learner.loss import ce_prior, kl_prior, kl_to_behaviour, surrogate_loss
+from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
-from learner.reference import frozen_reference
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
 # condition, the reward's terms, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]

@@ -1,4 +1,4 @@
-"""The GRPO loss with its off-policy corrections, and the cross-entropy prior, for groups that share one context.
+"""The GRPO loss with its off-policy corrections, and the priors, for groups that share one context.
 
 All G samples of a group were drawn under the same context, so one forward gives the log-probabilities of all
 of them, and one backward gives exactly the gradient that G repeated forwards and backwards would add up to
@@ -11,12 +11,14 @@ Letters: B groups, G samples a group, T image tokens. Advantages are [B, G, T], 
 sample share one.
 """
 
+from copy import deepcopy
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from common.config.algorithm import LearnerSection
+from common.models.families import PolicyModule
 
 Unit = Literal["token", "sequence"]  # what has a ratio of its own
 
@@ -115,6 +117,14 @@ def decoupled_loss(
 def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
     """Next-token cross-entropy on the target tokens given the noisy context, mean over tokens; [B]."""
     return -target_logprobs_BT.mean(dim=1)
+
+
+def frozen_reference(policy: PolicyModule, section: LearnerSection) -> PolicyModule | None:
+    """The reference of the KL prior: a copy of the initial policy, which never learns; None under another prior.
+
+    To be taken before the first update, a resumed state or dropout.
+    """
+    return deepcopy(policy).eval().requires_grad_(False) if section.prior == "kl" else None
 
 
 def kl_prior(logprobs_BGT: Tensor, reference_logprobs_BGT: Tensor) -> Tensor:

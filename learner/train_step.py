@@ -24,9 +24,8 @@ from common.schema import GroupBatch, reward_columns
 from common.seeding import derive_seed
 from common.types import StepReport
 from learner.advantage import advantages
-from learner.loss import ce_prior, kl_prior, kl_to_behaviour, surrogate_loss
+from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
-from learner.reference import frozen_reference
 from learner.rows import Rows
 from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
 

@@ -1,4 +1,4 @@
-"""What free-running pictures are looked at with: a network that gives each its features and class logits.
+"""The features of free-running pictures: a network gives each picture its features and class logits.
 
 Shape letters: N pictures, H, W, C pixels and channels, D features, K classes.
 """
@@ -27,11 +27,11 @@ PUBLISHED_DIGEST = "6726825d"  # how the SHA-256 of the published Inception weig
 
 
 class Features(Protocol):
-    """A frozen network that looks at pictures."""
+    """A frozen network."""
 
     dim: int  # D
     distance_name: str  # what the Fréchet distance over these features is called
-    batch_size: int  # pictures to look at together
+    batch_size: int  # pictures that go through it together
     knows_labels: bool  # whether its classes are the policy's
 
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def build_features(recipe: Recipe, device: torch.device) -> Features:
     return ClassifierFeatures(resolve(section.classifier), recipe.policy.num_classes, device)
 
 
-def look(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Features [N, D] and logits [N, K] of all pictures, which come in batches uint8 [n, H, W, 3]."""
     size = features.batch_size
     parts = [

@@ -46,8 +46,8 @@ def held_out_panels(held_out: HeldOutPictures) -> list[Panel]:
     ]
 
 
-def free_running_panel(pixels_NHWC: np.ndarray, rows: int, title: str = "free-running samples") -> Panel:
-    return title, free_running_grid(pixels_NHWC, rows)
+def free_running_panel(pixels_NHWC: np.ndarray, rows: int) -> Panel:
+    return "free-running samples", free_running_grid(pixels_NHWC, rows)
 
 
 def free_running_grid(pixels_NHWC: np.ndarray, rows: int) -> np.ndarray:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.evaluation.features import Features, look
+from actors.evaluation.features import Features, extract_features
 from actors.evaluation.picture_files import PICTURES, find_pictures, has_array, open_npz, read_array
 from actors.evaluation.scores import NEIGHBORS, Reference, Statistics, statistics
 from actors.image_batch import read_readable
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.paths import resolve
@@ -28,7 +28,7 @@ def build_reference(recipe: Recipe, features: Features) -> Reference:
     section = recipe.evaluation
     if section.reference:
         return read_reference(resolve(section.reference), features)
-    features_MD, _ = look(features, _spread(build_source(recipe, "train"), section.num_reference))
+    features_MD, _ = extract_features(features, _spread(build_source(recipe, "train"), section.num_reference))
     if len(features_MD) < LEAST:
         raise DataError(f"the training split has {len(features_MD)} readable images: the scores need {LEAST}")
     return Reference(statistics(features_MD), features_MD)
@@ -42,7 +42,7 @@ def read_reference(path: Path, features: Features) -> Reference:
     with open_npz(path) as archive:
         arrays = [read_array(archive, name).astype(np.float64) for name in STATISTICS if has_array(archive, name)]
         has_pictures = has_array(archive, PICTURES)
-    features_MD = look(features, find_pictures(path).batches())[0] if has_pictures else None
+    features_MD = extract_features(features, find_pictures(path).batches())[0] if has_pictures else None
     if arrays:
         return Reference(Statistics(*arrays), features_MD)
     assert features_MD is not None, "required above"

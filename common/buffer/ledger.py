@@ -49,7 +49,7 @@ class Ledger:
     def num_learned(self) -> int:
         return self._learned_below + len(self._learned_beyond)
 
-    def admit(self, actor: str, version: int) -> WorkTicket | None:
+    def admit(self, actor: str) -> WorkTicket | None:
         """Charge a slot and hand the oldest pending ticket to `actor`; None where no slot or ticket is left."""
         if len(self.out) + len(self.buffered) + len(self.taken) >= self.capacity:
             return None
@@ -61,7 +61,7 @@ class Ledger:
             return None
         self.out[ticket_id] = actor
         first = ticket_id * self.samples_per_ticket
-        return WorkTicket(ticket_id, tuple(range(first, first + self.samples_per_ticket)), version)
+        return WorkTicket(ticket_id, tuple(range(first, first + self.samples_per_ticket)))
 
     def deliver(self, ticket_id: int, actor: str, version: int) -> bool:
         """Accept groups that `actor` made with policy `version`; False where the ticket is no longer its own."""

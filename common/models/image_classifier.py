@@ -1,7 +1,7 @@
 """The small classifier that scores generated images where a big pretrained one is not to be had.
 
 Its penultimate features stand in for Inception's: distances over them compare within one demo only.
-Trained by `learner/pretraining/classifier.py`.
+Trained by `learner/pretraining/losses.py`.
 """
 
 from torch import Tensor, nn

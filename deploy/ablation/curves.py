@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from deploy.ablation.table import Row, Table
+from deploy.ablation.score_table import Row, ScoreTable
 from deploy.reporting.numbers import finite
 from deploy.reporting.svg_chart import Chart, Series, thinned
 
@@ -17,7 +17,7 @@ CHARTS = {
 WINDOW = 5
 
 
-def training_charts(table: Table) -> list[Chart]:
+def training_charts(table: ScoreTable) -> list[Chart]:
     """Means of up to WINDOW recent steps.
 
     A variant that does not measure a quantity has no line but keeps its place, so that colours mean the same.

@@ -10,8 +10,8 @@ from deploy.ablation.figures import write_pictures, write_plots
 from deploy.ablation.markdown import put_section
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.score_plot import WIDTH, Plot, score_plots
+from deploy.ablation.score_table import LAST_STEP, ScoreTable, build_score_table, title
 from deploy.ablation.study import Study
-from deploy.ablation.table import LAST_STEP, Table, build_table, title
 from deploy.reporting.pictures import picture
 from deploy.reporting.template import fill_in
 
@@ -25,7 +25,7 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
 
     The section's figures go to `images` beside its file.
     """
-    table, name = build_table(study, folder), study.section.name
+    table, name = build_score_table(study, folder), study.section.name
     plots, pictures = score_plots(table), _pictures(study, folder)
     page, section = folder.path / f"{name}.html", markdown or folder.path / f"{name}.md"
     put_section(section, study, table, _write_figures(name, plots, pictures, section.parent))
@@ -46,7 +46,7 @@ def _write_figures(name: str, plots: list[Plot], pictures: Pictures, folder: Pat
     return figures
 
 
-def _render(study: Study, table: Table, plots: list[Plot], named: Pictures) -> str:
+def _render(study: Study, table: ScoreTable, plots: list[Plot], named: Pictures) -> str:
     pictures = [picture(path, f"Free-running samples in a grid: {name}", name) for name, path in named]
     return fill_in(
         PAGE / "study.html",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
 from common.config.recipe import Recipe

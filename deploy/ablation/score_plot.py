@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from deploy.ablation.table import Table, title
+from deploy.ablation.score_table import ScoreTable, title
 from deploy.reporting.numbers import fixed
 
 WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 140, 14, 6, 22, 20
@@ -23,13 +23,13 @@ class Plot:
         return f"{self.title} of each variant, a dot a seed"
 
 
-def score_plots(table: Table) -> list[Plot]:
+def score_plots(table: ScoreTable) -> list[Plot]:
     """Without the scores that no variant has."""
     plots = [_plot(table, key) for key in table.columns]
     return [plot for plot in plots if plot]
 
 
-def _plot(table: Table, key: str) -> Plot | None:
+def _plot(table: ScoreTable, key: str) -> Plot | None:
     variants = [(row.name, row.scores[key].statistic.values) for row in table.rows]
     band = table.base[key].values if table.base else ()
     values = [value for _, each in variants for value in each] + list(band)

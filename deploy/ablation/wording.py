@@ -2,8 +2,8 @@
 
 import json
 
+from deploy.ablation.score_table import ScoreTable
 from deploy.ablation.study import Study
-from deploy.ablation.table import Table
 
 MARKS = {"gain": " ▲", "loss": " ▼", "": ""}
 NOISE = "noise floor"
@@ -25,7 +25,7 @@ def setting(study: Study) -> str:
     )
 
 
-def progress(study: Study, table: Table) -> str:
+def progress(study: Study, table: ScoreTable) -> str:
     done = [str(row.num_seeds) for row in table.rows]
     seeds = done[0] if len(set(done)) == 1 else f"{min(done, key=int)} to {max(done, key=int)}"
     return (
@@ -34,7 +34,7 @@ def progress(study: Study, table: Table) -> str:
     )
 
 
-def reading(table: Table) -> str:
+def reading(table: ScoreTable) -> str:
     """How the table is to be read."""
     if not table.base:
         return "Mean ± standard deviation over seeds. The base is not scored yet."

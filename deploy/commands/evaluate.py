@@ -2,7 +2,7 @@
 
 import argparse
 
-from deploy.commands.recipe_argument import add_checkpoint, add_recipe, recipe_of
+from deploy.commands.arguments import add_checkpoint, add_recipe, recipe_of
 
 HELP = "score a generator, under teacher forcing and free-running"
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from deploy.commands.recipe_argument import add_recipe
+from deploy.commands.arguments import add_recipe
 
 HELP = "say by arithmetic what a run computes, holds, sends and takes; without weights and without a GPU"
 

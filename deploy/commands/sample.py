@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from deploy.commands.recipe_argument import add_checkpoint, add_recipe, recipe_for_ray
+from deploy.commands.arguments import add_checkpoint, add_recipe, recipe_for_ray
 from deploy.sampling.options import DEFAULT_NUM, LAYOUTS, SampleOptions
 
 HELP = "draw free-running pictures"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from deploy.commands.run_argument import add_run
+from deploy.commands.arguments import add_run
 
 HELP = "change the number of reward actors of a running job"
 

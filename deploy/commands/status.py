@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from deploy.commands.run_argument import add_run
+from deploy.commands.arguments import add_run
 
 HELP = "say how a running job does"
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from deploy.commands.run_argument import add_run
+from deploy.commands.arguments import add_run
 
 HELP = "end a running job after its step, with a checkpoint"
 

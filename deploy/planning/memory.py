@@ -1,4 +1,4 @@
-"""What each process holds on its GPU, whether it fits, and what to change where it does not."""
+"""What processes hold on their GPUs and Ray in its object store, whether it fits, and what to change if not."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from deploy.planning.gpus import GIGA, Gpu
 
 CONTEXT_BYTES = GIGA  # CUDA's context and kernels of a process; assumed
 USABLE = 0.9  # of a GPU's memory; the rest is lost between the allocator's blocks, and on cuDNN's scratch; assumed
+VERSIONS_ALIVE = 2  # of the weights: the published one, and the next while it is published
 _BYTES_A_NUMBER = 4  # weights, gradients and AdamW's state are float32
 
 _ACTOR_KEYS = {
@@ -135,6 +136,34 @@ def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     if not recipe.compute.activation_checkpointing:
         ways.append(f"set compute.activation_checkpointing=true ({_gb(memory.checkpointed_total)} in all)")
     return f"{said}: {', or '.join(ways)}"
+
+
+@dataclass(frozen=True)
+class StoreBytes:
+    """What goes through Ray's object store."""
+
+    groups_a_step: int  # written once by actors, read once by learner ranks
+    weights_a_version: int  # written once a step by learner rank 0, read once by each node with reward actors
+    at_most: int  # held at once: the buffer, full, and the weights
+
+
+def store_bytes(recipe: Recipe, policy_bytes: int) -> StoreBytes:
+    return StoreBytes(
+        groups_a_step=recipe.learner.images_per_step * recipe.group_bytes,
+        weights_a_version=policy_bytes,
+        at_most=recipe.buffer_capacity * recipe.group_bytes + VERSIONS_ALIVE * policy_bytes,
+    )
+
+
+def store_problem(recipe: Recipe, store: StoreBytes) -> str | None:
+    """Where a local Ray's store is too small; on a cluster its size is the cluster's own."""
+    if store.at_most <= recipe.ray.object_store_bytes:
+        return None
+    needed = -(-store.at_most * 11 // 10 // GIGA) * GIGA
+    return (
+        f"a local Ray's object store has {_gb(recipe.ray.object_store_bytes)} and must hold "
+        f"{_gb(store.at_most)}: set ray.object_store_bytes={needed} (on a cluster, for every node)"
+    )
 
 
 def _larger_gpu(section: str, num_gpus: float) -> str:

@@ -4,11 +4,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from common.config.recipe import Recipe
-from deploy.planning.counting import ActorWork, Work, count_work
+from deploy.planning.counting import ActorWork, PublishedWork, Work, count_work, published_work
 from deploy.planning.gpus import Gpu, Utilisation
-from deploy.planning.memory import ProcessMemory, actor_memory, actor_problem, learner_memory, learner_problem
-from deploy.planning.published import PublishedWork, published_work
-from deploy.planning.store import StoreBytes, store_bytes, store_problem
+from deploy.planning.memory import (
+    ProcessMemory,
+    StoreBytes,
+    actor_memory,
+    actor_problem,
+    learner_memory,
+    learner_problem,
+    store_bytes,
+    store_problem,
+)
 from deploy.planning.timing import Rates, Timing, estimate, rates
 
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from common.config.recipe import Recipe
-from deploy.planning.counting import ActorWork, Work
+from deploy.planning.counting import ActorWork, PublishedWork, Work
 from deploy.planning.gpus import MEMORY_UTILISATION, WEIGHTS_BYTES_PER_SECOND, Gpu, Utilisation
 from deploy.planning.memory import share_of_gpu
-from deploy.planning.published import PublishedWork
 
 _ADAMW_BYTES = 40  # read or written a parameter: clipping its gradient, then weight, gradient and two moments
 

@@ -6,10 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
 from common.config.recipe import Recipe
 from deploy.sampling.layout import Layout, save_png
-from deploy.sampling.progress import Progress
 
 NUM_WRITERS = 4
 
@@ -38,17 +37,19 @@ def missing_chunks(
     return chunks
 
 
-def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout, progress: Progress) -> None:
-    """Write the pictures that are not there yet, as they arrive. Threads write: compressing takes its time, and
-    an actor that has delivered a chunk waits for its next one."""
+def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout) -> Iterator[int]:
+    """Write the pictures that are not there yet, as they arrive; yields how many a chunk had of them.
+
+    Threads write: compressing takes its time, and an actor that has delivered a chunk waits for its next one.
+    """
     with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="pictures") as writers:
         writing: deque[Future[int]] = deque()
         for _, drawn in run_chunks(chunks):
             writing.append(writers.submit(_write, drawn, layout))
             while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # what waits is bounded
-                progress.add(writing.popleft().result())
+                yield writing.popleft().result()
         for written in writing:
-            progress.add(written.result())
+            yield written.result()
 
 
 def _write(drawn: GeneratedPictures, layout: Layout) -> int:

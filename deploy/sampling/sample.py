@@ -4,28 +4,35 @@ A picture depends on the seed, its index and the recipe, never on the number of 
 started again, a call draws only what is missing.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from actors.evaluation.conditions import class_labels
+from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.facts import Fact
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.runs.claimed_folder import claim
+from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
-from deploy.sampling.progress import Progress
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
-from deploy.sampling.settings import claim, settings_of
+
+SETTINGS = "sampling.json"
+# Where weights lie does not matter, what they are does: their digests say it.
+_MODEL_PLACES = {"checkpoint", "source"}
 
 StartRunner = Callable[[Recipe, Callable[[Fact], None]], AbstractContextManager[RunChunks]]
 
@@ -37,17 +44,43 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     prompts = _read(options, recipe)
     num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
     layout = _layout(recipe, options, prompts, num_pictures)
-    claim(options.out, settings_of(recipe, options, num_pictures, _digests(recipe, prompts)))
+    settings = settings_of(recipe, options, num_pictures, _digests(recipe, prompts))
+    claim(options.out, settings, file=SETTINGS, argument="--out", things="pictures", command="sample")
     layout.begin()
-    num_done = sum(layout.picture(index).is_file() for index in range(num_pictures))
-    if num_done < num_pictures:
+    num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
+    if num_missing:
         captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
         recorder = Recorder((RunFolder(options.out), LogLines()))
-        with start_runner(busy, recorder.tell) as run_chunks:
-            draw(run_chunks, chunks, layout, Progress(num_pictures, num_done))
+        runner = start_runner(busy, recorder.tell)
+        with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:
+            for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
+                line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
     return layout.finish()
+
+
+def settings_of(
+    recipe: Recipe, options: SampleOptions, num_pictures: int, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the bytes of the pictures depend on, by name: the recipe's key or the option where it is one.
+
+    `digests` are of weights and prompts.
+    """
+    return {
+        **digests,
+        "--seed": options.seed,
+        "number of pictures": num_pictures,
+        "--layout": options.layout,
+        "--per-prompt": options.per_prompt or 1,
+        "--text-encoder": options.text_encoder,
+        "image_size": recipe.image_size,
+        **dict(flat(recipe.policy.model_dump(mode="json", exclude=_MODEL_PLACES), "policy")),
+        **dict(flat(recipe.tokenizer.model_dump(mode="json", exclude=_MODEL_PLACES), "tokenizer")),
+        **dict(flat(recipe.sampling.model_dump(mode="json"), "sampling")),
+        "compute.device": recipe.compute.device,
+        "compute.num_threads": recipe.compute.num_threads,
+    }
 
 
 def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:

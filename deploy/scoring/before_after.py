@@ -18,7 +18,7 @@ from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
 from actors.pool_events import PublishedPolicy
 from actors.rollout_pool import RolloutPool
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.features import build_features, look
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
-from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutResult
-from actors.evaluation.models import EvaluationModels
+from actors.evaluation.chunks import (
+    EvaluationChunk,
+    EvaluationModels,
+    GenerateChunk,
+    GeneratedPictures,
+    HeldOutChunk,
+    HeldOutResult,
+)
+from actors.evaluation.features import build_features, extract_features
 from actors.evaluation.picture_files import PictureFiles
 from actors.evaluation.pictures import HeldOutPictures, joined
 from actors.evaluation.reference import build_reference
@@ -45,7 +49,7 @@ class Scorer:
     """Holds the features and what they give for the real images."""
 
     def __init__(self, recipe: Recipe, device: torch.device = CPU):
-        """`device` is where pictures are looked at."""
+        """`device` is where the features of pictures are computed."""
         self._recipe = recipe
         self._features = build_features(recipe, device)
         self._reference = build_reference(recipe, self._features)
@@ -109,7 +113,7 @@ class Scorer:
 
     def _free_running_scores(self, pictures: Iterable[np.ndarray], label_N: np.ndarray | None) -> Scores:
         """Without accuracy where the pictures have no classes, or the features know others."""
-        features_ND, logits_NK = look(self._features, pictures)
+        features_ND, logits_NK = extract_features(self._features, pictures)
         has_labels = label_N is not None and self._features.knows_labels
         labels = torch.from_numpy(label_N) if has_labels else None
         scores = asdict(score_generated(features_ND, logits_NK, labels, self._reference))

@@ -17,7 +17,7 @@ LossFunction = Callable[[int], tuple[Tensor, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     step: int
     num_steps: int
     loss: float
@@ -31,7 +31,7 @@ def train_stage(
     *,
     state_path: Path,
     save_every: int,
-    on_step: Callable[[Progress], None],
+    on_step: Callable[[StageProgress], None],
 ) -> None:
     """Train `model` in place for `stage.num_steps` steps, from the state at `state_path` where there is one.
 
@@ -52,7 +52,7 @@ def train_stage(
         optimizer.step()
         if (step + 1) % save_every == 0:
             _save(state_path, model, optimizer, step + 1)
-        on_step(Progress(step + 1, stage.num_steps, float(loss.detach()), shown))
+        on_step(StageProgress(step + 1, stage.num_steps, float(loss.detach()), shown))
     model.eval()
 
 

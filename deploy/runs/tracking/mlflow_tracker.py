@@ -12,8 +12,7 @@ from mlflow.exceptions import MlflowException
 from common.config.keys import flat
 from common.config.recipe import Recipe
 from common.errors import RecipeError, first_line
-from deploy.runs.tracking.identity import kept_identity
-from deploy.runs.tracking.scalars import scalars
+from deploy.runs.tracking.tracker import kept_identity, scalars
 
 MAX_PARAMS = 100  # that MLflow takes at once
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from deploy.runs.tracking.scalars import scalars
+from deploy.runs.tracking.tracker import scalars
 
 
 class TensorBoardTracker:

@@ -1,10 +1,13 @@
-"""What a tracker is, and which ones a recipe asks for."""
+"""What a tracker is, which ones a recipe asks for, and what they share."""
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.atomic import write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 
@@ -43,6 +46,30 @@ def require_packages(recipe: Recipe) -> str:
 def open_trackers(recipe: Recipe, folder: Path) -> dict[str, Tracker]:
     """The recipe's trackers, by name. RecipeError where one cannot be reached."""
     return {name: make(recipe, folder) for name, make in _TRACKERS.items() if getattr(recipe.tracking, name)}
+
+
+def kept_identity(folder: Path, service: str, make: Callable[[], str]) -> str:
+    """The name that a run has at `service`: made once, and kept for a resumed run in tracking.json."""
+    path = folder / "tracking.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if service not in known:
+        known[service] = make()
+        write_json(path, known)
+    return known[service]
+
+
+def scalars(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """`prefix`/key of every finite number of a log line but the step; what is in a mapping has its key too."""
+    return {name: value for name, value in _numbers(line, prefix) if name != f"{prefix}/step"}
+
+
+def _numbers(line: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in line.items():
+        name = f"{prefix}/{key}"
+        if isinstance(value, Mapping):
+            yield from _numbers(value, name)
+        elif isinstance(value, int | float) and math.isfinite(value):
+            yield name, float(value)
 
 
 def _tensorboard(recipe: Recipe, folder: Path) -> Tracker:

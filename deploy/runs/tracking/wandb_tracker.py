@@ -8,8 +8,7 @@ import wandb
 
 from common.config.recipe import Recipe
 from common.errors import RecipeError
-from deploy.runs.tracking.identity import kept_identity
-from deploy.runs.tracking.scalars import scalars
+from deploy.runs.tracking.tracker import kept_identity, scalars
 
 
 class WandbTracker:

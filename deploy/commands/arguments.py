@@ -1,4 +1,4 @@
-"""What most commands share: a recipe and its `key=value` overrides."""
+"""What commands share: a recipe with its `key=value` overrides, or a run."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -16,6 +16,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="weights file or checkpoint folder (default: the recipe's policy)")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_name", metavar="RUN", help="a run folder; with RAY_ADDRESS set, the name of a run")
 
 
 def recipe_of(arguments: argparse.Namespace) -> "Recipe":

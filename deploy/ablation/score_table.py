@@ -72,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     columns: tuple[str, ...]  # keys of scores
     base: dict[str, Statistic]  # over sampling seeds; empty while the base is not scored
     num_base_seeds: int
@@ -83,7 +83,7 @@ class Table:
         return MISSING if statistic.std is None else short(statistic.spread, 2)
 
 
-def build_table(study: Study, folder: StudyFolder) -> Table:
+def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
     """From the finished cells alone."""
     scored = [folder.result(cell) for cell in study.base]
     base = {index: result.scores for index, result in enumerate(scored) if result}
@@ -99,7 +99,7 @@ def build_table(study: Study, folder: StudyFolder) -> Table:
         for name in study.section.variants
     ]
     statistics = {key: _statistic(each.get(key) for each in base.values()) for key in columns} if base else {}
-    return Table(columns, statistics, len(base), tuple(rows))
+    return ScoreTable(columns, statistics, len(base), tuple(rows))
 
 
 def title(key: str) -> tuple[str, str]:
