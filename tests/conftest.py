@@ -1,6 +1,6 @@
 """What tests of several rooms share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,16 @@ def small_run(tiny_weights: Path, tmp_path: Path) -> Callable[..., Recipe]:
         return with_changes(recipe, own | (changes or {}))
 
     return make
+
+
+@pytest.fixture
+def no_ray() -> Iterator[None]:
+    """For a test that starts a Ray of its own in this process, or joins one."""
+    import ray
+
+    ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -66,14 +66,6 @@ def shared_ray(left_ray: None) -> None:
 
 
 @pytest.fixture
-def no_ray() -> Iterator[None]:
-    """For a test that starts one of its own in this process."""
-    ray.shutdown()
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
 def serve(shared_ray: None) -> Callable[..., Outcome]:
     """serve(recipe, *sinks, rollout_actor=…, learner_actor=…) trains on the shared Ray."""
 
