@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import RecipeError
+from common.models.llamagen.conditions import CaptionEmbedder, ClassEmbedder
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.protocols import Condition
 
@@ -42,18 +43,6 @@ def rotate(x_BHQd: Tensor, rope_2Qr: Tensor) -> Tensor:
     cos, sin = rope_2Qr
     turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
     return turned.flatten(-2).to(x_BHQd.dtype)
-
-
-def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
-    """What may look at what, bool [B, 1, S, S]: the past, without the padding of the caption.
-
-    Padding still looks at itself, or its softmax would be empty.
-    """
-    device = caption_mask_BL.device
-    visible_BS = F.pad(caption_mask_BL.bool(), (0, length - caption_mask_BL.shape[1]), value=True)
-    causal_SS = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    itself_SS = torch.eye(length, dtype=torch.bool, device=device)
-    return ((causal_SS & visible_BS[:, None]) | itself_SS)[:, None]
 
 
 class KeyValueCache:
@@ -135,64 +124,6 @@ class Block(nn.Module):
     ) -> Tensor:
         x_BQD = x_BQD + self.attention(self.attention_norm(x_BQD), rope_2Qr, mask_B1QK, cache)
         return x_BQD + self.feed_forward(self.ffn_norm(x_BQD))
-
-
-class ClassEmbedder(nn.Module):
-    """The condition column `label`, int64 [B]; id `num_classes` means no class."""
-
-    num_tokens = 1
-
-    def __init__(self, spec: LlamaGenPolicySpec) -> None:
-        super().__init__()
-        self.num_classes = spec.num_classes
-        self.embedding_table = nn.Embedding(spec.num_classes + 1, spec.transformer.dim)
-
-    def forward(self, condition: Condition) -> Tensor:
-        return self.embedding_table(condition["label"])[:, None]
-
-    def null_condition(self, condition: Condition) -> Condition:
-        return {"label": torch.full_like(condition["label"], self.num_classes)}
-
-    def attention_mask(self, condition: Condition, length: int) -> None:
-        return None  # plainly causal
-
-
-class CaptionProjection(nn.Module):
-    def __init__(self, caption_dim: int, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(caption_dim, dim, bias=False)
-        self.fc2 = nn.Linear(dim, dim, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh"))
-
-
-class CaptionEmbedder(nn.Module):
-    """The condition columns `caption_features` [B, L, D] and `caption_mask` [B, L].
-
-    Captions are padded on the left, with zeros: the first image token is read off the last position.
-    """
-
-    uncond_embedding: Tensor
-
-    def __init__(self, spec: LlamaGenPolicySpec) -> None:
-        super().__init__()
-        self.num_tokens = spec.caption_length
-        self.cap_proj = CaptionProjection(spec.caption_dim, spec.transformer.dim)
-        # Drawn once and never trained, but part of the published state dict.
-        unconditional = torch.randn(spec.caption_length, spec.caption_dim) / spec.caption_dim**0.5
-        self.register_buffer("uncond_embedding", unconditional)
-
-    def forward(self, condition: Condition) -> Tensor:
-        return self.cap_proj(condition["caption_features"])
-
-    def null_condition(self, condition: Condition) -> Condition:
-        features = condition["caption_features"]
-        unconditional = self.uncond_embedding.to(features).expand_as(features)
-        return {"caption_features": unconditional, "caption_mask": condition["caption_mask"]}
-
-    def attention_mask(self, condition: Condition, length: int) -> Tensor:
-        return caption_attention(condition["caption_mask"], length)
 
 
 class LlamaGenTransformer(nn.Module):
