@@ -41,8 +41,8 @@ CATALOGUE = (
     Metric("vapi_actors_gpu_memory_bytes", "gauge", "Bytes of GPU memory at the peak of the largest actor."),
     Metric("vapi_buffer_groups", "gauge", "Scored groups waiting for the learner."),
     Metric("vapi_buffer_bytes", "gauge", "Bytes of those groups in the object store."),
-    Metric("vapi_buffer_capacity_groups", "gauge", "Most groups that may be admitted and not yet published."),
-    Metric("vapi_buffer_capacity_bytes", "gauge", "Most bytes that those groups may take (buffer.max_bytes)."),
+    Metric("vapi_buffer_capacity_groups", "gauge", "Groups that may be admitted and not yet published."),
+    Metric("vapi_buffer_capacity_bytes", "gauge", "Bytes that those groups may take (buffer.max_bytes)."),
     Metric("vapi_buffer_fill_ratio", "gauge", "Waiting groups as a share of the capacity."),
     Metric("vapi_buffer_dropped_groups_total", "counter", "Groups dropped and rolled out again.",
            "reason", DROP_REASONS),
@@ -77,6 +77,6 @@ CATALOGUE = (
     Metric("vapi_checkpoint_step", "gauge", "Step of the newest checkpoint."),
     Metric("vapi_checkpoint_timestamp_seconds", "gauge",
            "Seconds since 1970 when the newest checkpoint was written; before the first, when the run began."),
-    Metric("vapi_driver_training", "gauge", "1 while the driver has steps left to do, else 0."),
+    Metric("vapi_driver_training", "gauge", "One while the driver has steps left to do, else 0."),
     Metric("vapi_driver_memory_bytes", "gauge", "Bytes in RAM of the driver."),
 )  # fmt: skip
