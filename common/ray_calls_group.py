@@ -72,7 +72,7 @@ class RayCalls:
         try:
             return ray.get(reference, timeout=timeout)
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-            raise ProcessLostError(first_line(error)) from error
+            raise ProcessLostError(_death(error)) from error
         except ray.exceptions.ObjectLostError as error:
             raise ValueLostError(first_line(error)) from error
         except ray.exceptions.GetTimeoutError as error:
@@ -96,3 +96,10 @@ class RayCalls:
     def clock(self) -> float:
         """Seconds since an arbitrary moment."""
         return time.monotonic()
+
+
+def _death(error: Exception) -> str:
+    """Why an actor is dead; of one that could not be made, what its constructor raised."""
+    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+        return str(error).strip().splitlines()[-1]
+    return first_line(error)
