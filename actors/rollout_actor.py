@@ -10,6 +10,7 @@ import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -70,7 +71,9 @@ class RolloutActor:
     def _pipeline(self) -> RolloutPipeline:  # built at the first ticket: drawing pictures needs no training images
         models = self._models
         source = build_source(models.recipe, "train")
-        return RolloutPipeline(models.recipe, source, models.tokenizer, models.perceptual, self._device)
+        recipe = models.recipe
+        reward = build_reward(recipe.reward, models.tokenizer, models.perceptual, recipe.has_reward_maps)
+        return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def describe(self) -> ActorDescription:
         return ActorDescription(self._ray.node_address(), os.getpid(), str(self._device), code_fingerprint())

@@ -8,33 +8,29 @@ Letters: B images of the ticket, G samples per group, T image tokens, D width of
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actors.context_noise import noisy_context
-from actors.group_sampling import sample_groups
 from actors.image_batch import ImageBatch, batch_of, start_reading
-from actors.pixel_reward import PixelReward
+from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.term import Sources
+from actors.rollouts.rollout import RolloutSettings
+from actors.rollouts.table import ROLLOUTS
 from common.clock import StageClock
-from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
 from common.finite import non_finite_groups, take_rows
-from common.machine import autocast
-from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric, Policy
-from common.reward_terms import RewardTerms
+from common.protocols import ImageSource, ImageTokenizer, Policy
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
-from common.seeding import generator
 from common.types import SkippedImage
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """The outcome of the requested samples."""
+class ScoredGroups:
+    """What became of the samples asked for."""
 
     groups: GroupBatch | None  # None if no image gave a group
     skipped: tuple[SkippedImage, ...]
@@ -46,16 +42,17 @@ class RolloutPipeline:
         recipe: Recipe,
         source: ImageSource,
         tokenizer: ImageTokenizer,
-        perceptual: PerceptualMetric | None,
+        reward: DecodedReward,
         device: torch.device,
         order: SampleOrder | None = None,
+        settings: RolloutSettings | None = None,
     ):
-        """`order` maps a sample index to an image; the run's own order by default."""
-        self._recipe = recipe
+        """`order` says which image a sample index means; by default it and the settings are those of the run."""
         self._source = source
         self._order = order or SampleOrder(recipe.seed, len(source))
-        self._tokenizer = tokenizer
-        self._reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
+        self._rollout = ROLLOUTS[recipe.rollout.kind](settings or RolloutSettings.of(recipe), tokenizer)
+        self._codebook_size = tokenizer.codebook_size
+        self._reward = reward
         self._device = device
         self._readers = ThreadPoolExecutor(recipe.actors.num_read_threads, thread_name_prefix="read")
         self._ahead: dict[tuple[int, ...], Iterable] = {}  # by sample indices: images being read
@@ -71,47 +68,37 @@ class RolloutPipeline:
     @torch.no_grad()
     def roll_out(
         self, policy: Policy, policy_version: int, sample_indices: Sequence[int], clock: StageClock
-    ) -> Rollout:
-        """The scored groups of `sample_indices`, in order, without broken images and non-finite groups."""
+    ) -> ScoredGroups:
+        """The scored groups of `sample_indices`, in order.
+
+        Without those whose image is broken, and those with a number that is not finite.
+        """
         with clock("read"):
             being_read = self._ahead.pop(tuple(sample_indices), None) or self._start_reading(sample_indices)
             images = batch_of(being_read)
         if not isinstance(images, ImageBatch):
-            return Rollout(None, _broken(sample_indices, images))
-        recipe, group = self._recipe, self._recipe.group
+            return ScoredGroups(None, _broken(sample_indices, images))
         kept = [sample_indices[position] for position in images.positions]
         pixels_BCHW, condition = images.tensors(self._device)
-        with clock("encode"):
-            target_BT = self._tokenizer.encode(pixels_BCHW)
-        with clock("policy"):
-            noises = [recipe.context_noise(index) for index in kept]
-            noise_draws = [generator(recipe.seed, "context noise", index) for index in kept]
-            drops = [generator(recipe.seed, "condition drop", index) for index in kept]
-            chances_B = torch.cat([torch.rand(1, generator=drop) for drop in drops])
-            condition = drop_conditions(policy, condition, chances_B < recipe.actor_condition_drop)
-            context_BT = noisy_context(target_BT, noises, self._tokenizer.codebook_size, noise_draws)
-            with autocast(recipe.compute, self._device):
-                hidden_BTD = policy(condition, context_BT, head=False)
-        with clock("sample"), autocast(recipe.compute, self._device):
-            draws = [generator(recipe.seed, "group samples", index) for index in kept]
-            tokens_BGT, logprobs_BGT = sample_groups(
-                policy.logits, hidden_BTD, group.size, group.temperature, draws, group.top_k, group.top_p
-            )
-        terms = self._reward.terms(tokens_BGT, pixels_BCHW, clock)
+        draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
+        sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
+        terms = self._reward.measure(draws.samples_BGT, sources, clock)
         groups = GroupBatch(
             sample_index_B=np.array(kept, dtype=np.int64),
             image_id_B=images.image_ids,
             policy_version=policy_version,
-            codebook_size=self._tokenizer.codebook_size,
-            context_tokens_BT=_int32(context_BT),
-            target_tokens_BT=_int32(target_BT),
-            sampled_tokens_BGT=_int32(tokens_BGT),
-            behaviour_logprobs_BGT=logprobs_BGT.cpu().numpy(),
-            condition={name: column.cpu().numpy() for name, column in condition.items()},
-            **_reward_columns(terms),
+            codebook_size=self._codebook_size,
+            context_tokens_BT=_int32(draws.context_BT),
+            target_tokens_BT=_int32(draws.targets_BT),
+            sampled_tokens_BGT=_int32(draws.samples_BGT),
+            behaviour_logprobs_BGT=draws.logprobs_BGT.cpu().numpy(),
+            condition=_arrays(draws.condition),
+            reward_terms=_arrays(terms.terms),
+            reward_maps=_arrays(terms.maps),
+            higher_is_better=terms.higher_is_better,
         )
-        sound, quarantined = _quarantined(groups)
-        return Rollout(sound, _broken(sample_indices, images.broken) + quarantined)
+        sound, quarantined = _quarantined(groups, terms.failures)
+        return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
 
 
 def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError]) -> tuple[SkippedImage, ...]:
@@ -120,21 +107,23 @@ def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError
     )
 
 
-def _quarantined(groups: GroupBatch) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
-    """The groups fit for learning (None if there are none), and the others as skipped images."""
-    bad = non_finite_groups(groups)
+def _quarantined(
+    groups: GroupBatch, failures: Mapping[int, str]
+) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
+    """The groups that can be learned from (None: none can), and what is wrong with the others."""
+    bad = non_finite_groups(groups) | dict(failures)
     if not bad:
         return groups, ()
     skipped = tuple(
         SkippedImage(int(groups.sample_index_B[row]), groups.image_id_B[row], reason, is_quarantined=True)
-        for row, reason in bad.items()
+        for row, reason in sorted(bad.items())
     )
     sound = [row for row in range(len(groups)) if row not in bad]
     return (take_rows(groups, sound) if sound else None), skipped
 
 
-def _reward_columns(terms: RewardTerms) -> dict[str, Any]:
-    return {f"reward_{name}": column.cpu().numpy() for name, column in terms.present().items()}
+def _arrays(columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
 def _int32(tokens: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from time import perf_counter
 import torch
 
 from common.models.llamagen.spec import TRANSFORMER_SIZES
+from common.token_distribution import TokenDistribution
 from learner.loss import ce_prior, policy_loss
 from learner.token_logprobs import token_logprobs
 
@@ -35,7 +36,7 @@ def measure(groups: int, tokens: int, rows_at_once: int) -> dict[str, float]:
     advantages_BG = torch.randn(groups, G)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
     start = perf_counter()
-    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, 1.0, rows_at_once)
+    logprobs = token_logprobs(head, hidden_BTD, samples_BGT, targets_BT, TokenDistribution(), rows_at_once)
     policy_B, _ = policy_loss(logprobs.samples_BGT, logprobs.samples_BGT.detach(), advantages_BG, 0.2)
     loss = (policy_B + 0.1 * ce_prior(logprobs.targets_BT)).mean()
     loss.backward()

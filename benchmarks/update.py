@@ -21,7 +21,7 @@ from torch import nn
 from common.config.algorithm import LearnerSection
 from common.models.families import PolicyModule, build_policy
 from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec
-from common.token_distribution import log_probabilities
+from common.token_distribution import TokenDistribution
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
@@ -40,7 +40,9 @@ def random_groups(policy: PolicyModule, codebook_size: int, num_tokens: int, num
     samples_BGT = torch.randint(codebook_size, (num_groups, size, num_tokens))
     with torch.no_grad():
         logits_BTV = policy({"label": label_B}, targets_BT[:, :-1])
-        logprobs_BGT = log_probabilities(logits_BTV, samples_BGT.transpose(1, 2)).transpose(1, 2)
+        logprobs_BGT = (
+            TokenDistribution().log_probabilities(logits_BTV, samples_BGT.transpose(1, 2)).transpose(1, 2)
+        )
     behaviour_BGT = logprobs_BGT + 0.2 * torch.randn(logprobs_BGT.shape)
     advantages_BG = group_advantages(torch.randn(num_groups, size), SETTINGS.advantage_clip)
     return Rows({"label": label_B}, targets_BT[:, :-1], targets_BT, samples_BGT, behaviour_BGT, advantages_BG)
@@ -53,7 +55,12 @@ def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
         micro = rows[start : start + micro_batch]
         hidden_NTD = policy(micro.condition, micro.context_NT, head=False)
         logprobs = token_logprobs(
-            policy.logits, hidden_NTD, micro.samples_NKT, micro.targets_NT, 1.0, SETTINGS.logit_rows
+            policy.logits,
+            hidden_NTD,
+            micro.samples_NKT,
+            micro.targets_NT,
+            TokenDistribution(),
+            SETTINGS.logit_rows,
         )
         policy_N, _ = policy_loss(
             logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NKT, SETTINGS.clip_range

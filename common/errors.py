@@ -29,6 +29,10 @@ class BrokenImageError(DataError):
         self.reason = reason
 
 
+class RewardError(DataError):
+    """A term of the reward that fails, or gives what is not a number per sample."""
+
+
 class ClusterError(UserError):
     """The cluster cannot give what the recipe asks for."""
 

@@ -185,8 +185,11 @@ class StepLearned(Fact):
 
     def metrics(self) -> dict[str, Any]:
         """The step's line of metrics.jsonl."""
+        report = asdict(self.report)
+        terms = {f"reward_{name}": mean for name, mean in report.pop("reward_terms").items()}
         return {
-            **asdict(self.report),
+            **report,
+            **terms,
             "policy_version": self.policy_version,
             "staleness_max": max(self.staleness, default=0),
             "staleness_mean": sum(self.staleness) / max(1, len(self.staleness)),
@@ -212,6 +215,15 @@ class GroupsQuarantined(Fact):
 
     step: int
     num_groups: int
+
+
+@dataclass(frozen=True)
+class RewardsFlat(Fact):
+    """Groups whose samples all have the same advantage: they teach nothing, and their reward may be broken."""
+
+    step: int
+    num_groups: int
+    is_whole_step: bool  # nothing was learned from the reward
 
 
 @dataclass(frozen=True)

@@ -6,39 +6,32 @@ loss spoils the whole gradient.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from common.schema import GroupBatch, reward_columns
+from common.schema import ARRAYS, GroupBatch, changed
 
 
 def non_finite_groups(groups: GroupBatch) -> dict[int, str]:
     """By row number, the reason why a group cannot be learned from."""
     reasons = {int(row): "non-finite log-probability" for row in _not_finite(groups.behaviour_logprobs_BGT)}
-    for column in reward_columns(groups).values():
-        reasons |= {int(row): "non-finite reward" for row in _not_finite(column)}
+    for columns in (groups.reward_maps, groups.reward_terms):
+        for name, column in columns.items():
+            reasons |= {int(row): f"non-finite reward.{name}" for row in _not_finite(column)}
     return dict(sorted(reasons.items()))
 
 
 def take_rows(groups: GroupBatch, rows: Sequence[int]) -> GroupBatch:
-    """Only the groups of `rows`, in that order."""
-    arrays: dict[str, Any] = {
-        name: column[rows] for name, column in vars(groups).items() if isinstance(column, np.ndarray)
-    }
-    return replace(
-        groups,
-        image_id_B=tuple(groups.image_id_B[row] for row in rows),
-        condition={name: column[rows] for name, column in groups.condition.items()},
-        **arrays,
-    )
+    """The groups of `rows` alone, in that order."""
+    taken = changed(groups, lambda column: column[list(rows)], ARRAYS)
+    return replace(taken, image_id_B=tuple(groups.image_id_B[row] for row in rows))
 
 
 def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
     """The groups, and each group's weight in the loss, float32 [B]: 1, or 0 if it cannot be learned from.
 
-    Such a group stays, with zero rewards and log-probabilities: a rank without groups would leave the others
-    waiting, and the loss is normalised by the number of groups given to the step.
+    Such a group stays, with zeros for rewards and log-probabilities: a rank without groups would leave the others
+    waiting, and the loss is normalised by the groups that the step was given.
     """
     weights_B = np.ones(len(groups), dtype=np.float32)
     bad = list(non_finite_groups(groups))
@@ -51,11 +44,7 @@ def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
         column_B[bad] = 0
         return column_B
 
-    rewards: dict[str, Any] = {
-        f"reward_{name}": emptied(column) for name, column in reward_columns(groups).items()
-    }
-    logprobs_BGT = emptied(groups.behaviour_logprobs_BGT)
-    return replace(groups, behaviour_logprobs_BGT=logprobs_BGT, **rewards), weights_B
+    return changed(groups, emptied, ("behaviour_logprobs_BGT", "reward_terms", "reward_maps")), weights_B
 
 
 def _not_finite(array_B: np.ndarray) -> np.ndarray:

@@ -1,66 +1,71 @@
-"""The reward's terms of some groups' samples, before any weight.
+"""What the samples of some groups are worth, as facts: the terms of the reward by name, before any weight.
 
 Letters: B groups, G samples per group, T image tokens.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from common.config.algorithm import RewardSection
+from common.errors import RecipeError, RewardError
 
 
 @dataclass(frozen=True)
 class RewardTerms:
-    """Float32. A map gives a term at each place in the picture; its mean over tokens is the term."""
+    """Float32. A term that was not measured is absent, never 0."""
 
-    mse_BG: Tensor  # mean squared error, images in [-1, 1]
-    lpips_BG: Tensor  # perceptual distance
-    l1_BG: Tensor | None = None  # mean absolute error, if reward.l1_weight is above 0
-    mse_map_BGT: Tensor | None = None  # maps only if advantage.credit is token
-    lpips_map_BGT: Tensor | None = None
-    l1_map_BGT: Tensor | None = None
-
-    def present(self) -> dict[str, Tensor]:
-        return {name: column for name, column in vars(self).items() if column is not None}
-
-    def __getitem__(self, groups: slice) -> Self:
-        return type(self)(**{name: column[groups] for name, column in self.present().items()})
-
-    @classmethod
-    def zeros(cls, like: Tensor, num_groups: int, group_size: int, num_tokens: int | None, has_l1: bool) -> Self:
-        """Empty terms with the dtype and device of `like`; `num_tokens` is the size of the maps."""
-
-        def term() -> Tensor:
-            return like.new_zeros(num_groups, group_size)
-
-        def term_map() -> Tensor | None:
-            return None if num_tokens is None else like.new_zeros(num_groups, group_size, num_tokens)
-
-        l1, l1_map = (term(), term_map()) if has_l1 else (None, None)
-        return cls(term(), term(), l1, term_map(), term_map(), l1_map)
+    shape_BG: tuple[int, int]  # B, G
+    terms: Mapping[str, Tensor] = field(default_factory=dict)  # [B, G] by name
+    maps: Mapping[str, Tensor] = field(default_factory=dict)  # [B, G, T] by name; the mean of a map is the term
+    higher_is_better: frozenset[str] = frozenset()  # names; of the others, lower is better
+    failures: Mapping[int, str] = field(default_factory=dict)  # groups that a term failed on, whose terms are NaN
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The groups of all parts, in order."""
-        return cls(**{name: torch.cat([part.present()[name] for part in parts]) for name in parts[0].present()})
+        first, start = parts[0], 0
+        failures: dict[int, str] = {}
+        for part in parts:
+            failures |= {start + group: reason for group, reason in part.failures.items()}
+            start += part.shape_BG[0]
+        return cls(
+            shape_BG=(start, first.shape_BG[1]),
+            terms={name: torch.cat([part.terms[name] for part in parts]) for name in first.terms},
+            maps={name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
+            higher_is_better=first.higher_is_better,
+            failures=failures,
+        )
 
-    def rewards(self, section: RewardSection) -> Tensor:
-        """r = -(mse_weight · MSE + lpips_weight · LPIPS + l1_weight · L1), [B, G]."""
-        return _weighted(self.mse_BG, self.lpips_BG, self.l1_BG, section)
+    def require_whole(self) -> None:
+        """Raise RewardError where a term failed on a group."""
+        for reason in self.failures.values():
+            raise RewardError(reason)
 
-    def reward_map(self, section: RewardSection) -> Tensor | None:
-        """The rewards at each token, [B, G, T]; the mean over tokens is the reward. None without maps."""
-        if self.mse_map_BGT is None or self.lpips_map_BGT is None:
+    def rewards(self, weights: Mapping[str, float]) -> Tensor:
+        """r = Σ ± weight · term, [B, G]: minus where lower is better. Zeros without weights.
+
+        Raises RecipeError where a term that has a weight was not measured.
+        """
+        total_BG = self._weighted(self.terms, weights)
+        return torch.zeros(self.shape_BG) if total_BG is None else total_BG
+
+    def reward_map(self, weights: Mapping[str, float]) -> Tensor | None:
+        """The same at each token, [B, G, T]; its mean over tokens is the reward. None without maps."""
+        if weights and not self.maps:
             return None
-        return _weighted(self.mse_map_BGT, self.lpips_map_BGT, self.l1_map_BGT, section)
+        return self._weighted(self.maps, weights)
 
-
-def _weighted(mse: Tensor, lpips: Tensor, l1: Tensor | None, section: RewardSection) -> Tensor:
-    errors = section.mse_weight * mse + section.lpips_weight * lpips
-    if l1 is not None:
-        errors = errors + section.l1_weight * l1
-    return -errors
+    def _weighted(self, columns: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor | None:
+        errors = None
+        for name, weight in weights.items():
+            if name not in columns:
+                raise RecipeError(
+                    f"reward.{name} has the weight {weight:g}, and these groups hold "
+                    f"{', '.join(columns) or 'no terms'}: set its weight to 0, or record groups with it"
+                )
+            part = (-weight if name in self.higher_is_better else weight) * columns[name]
+            errors = part if errors is None else errors + part
+        return None if errors is None else -errors

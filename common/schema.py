@@ -6,13 +6,16 @@ be learned from again with other settings.
 Letters: T image tokens, G samples per group, V codebook entries, B rows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 2  # 2 added the optional reward_l1 and reward maps
+from common.errors import DataError
+
+SCHEMA_VERSION = 3  # 3: the terms of the reward by name
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,11 @@ class GroupBatch:
     target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes
     sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]
-    reward_mse_BG: np.ndarray  # float32 [B, G]; mean squared error, images in [-1, 1]
-    reward_lpips_BG: np.ndarray  # float32 [B, G]; perceptual distance
-    condition: Mapping[str, np.ndarray]  # the policy's condition, each column [B, …]
-    reward_l1_BG: np.ndarray | None = None  # float32 [B, G]; mean absolute error, if l1_weight is above 0
-    reward_mse_map_BGT: np.ndarray | None = None  # float32 [B, G, T]; the term at each place in the picture, only
-    reward_lpips_map_BGT: np.ndarray | None = None  # under token credit; the mean of a map is the term
-    reward_l1_map_BGT: np.ndarray | None = None
+    condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] per column
+    reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
+    reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
+    higher_is_better: frozenset[str] = frozenset()  # names of terms
 
     def __len__(self) -> int:
         return len(self.image_id_B)
@@ -44,16 +45,9 @@ _TENSOR_COLUMNS = {
     "target_tokens": "target_tokens_BT",
     "sampled_tokens": "sampled_tokens_BGT",
     "behaviour_logprobs": "behaviour_logprobs_BGT",
-    "reward_mse": "reward_mse_BG",
-    "reward_lpips": "reward_lpips_BG",
 }
-_OPTIONAL_COLUMNS = {
-    "reward_l1": "reward_l1_BG",
-    "reward_mse_map": "reward_mse_map_BGT",
-    "reward_lpips_map": "reward_lpips_map_BGT",
-    "reward_l1_map": "reward_l1_map_BGT",
-}
-_CONDITION = "condition."
+# Columns of a name each: the field, and what stands before the name in the table.
+_NAMED_COLUMNS = {"condition": "condition.", "reward_terms": "reward.", "reward_maps": "reward_map."}
 
 
 def to_table(groups: GroupBatch) -> pa.Table:
@@ -63,64 +57,80 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "image_id": pa.array(groups.image_id_B, pa.string()),
         "policy_version": pa.array([groups.policy_version] * len(groups), pa.int64()),
     }
-    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _columns_of(groups).items()}
-    columns |= {_CONDITION + name: _tensor_column(value) for name, value in groups.condition.items()}
+    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
+    for named, prefix in _NAMED_COLUMNS.items():
+        columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
     _, G, T = groups.sampled_tokens_BGT.shape
-    facts = {"schema_version": SCHEMA_VERSION, "G": G, "T": T, "V": groups.codebook_size}
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "G": G,
+        "T": T,
+        "V": groups.codebook_size,
+        "higher_is_better": " ".join(sorted(groups.higher_is_better)),
+    }
     return pa.table(columns).replace_schema_metadata({key: str(value) for key, value in facts.items()})
 
 
 def from_table(table: pa.Table) -> GroupBatch:
-    """The groups of a table; arrays are read-only views of it if each column is one chunk."""
-    metadata = {key.decode(): int(value) for key, value in table.schema.metadata.items()}
-    if metadata["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"these groups have schema version {metadata['schema_version']}, this code reads {SCHEMA_VERSION}: "
-            "learn from them with the code that wrote them"
+    """The groups of a table; arrays are read-only views of it where the table is in one piece."""
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    version = metadata["schema_version"]
+    if version != str(SCHEMA_VERSION):
+        raise DataError(
+            f"these groups have schema version {version}, this code reads {SCHEMA_VERSION}: learn from them with "
+            "the code that wrote them"
         )
     table = table.combine_chunks()
+    columns: dict[str, Any] = {field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items()}
+    columns |= {field: _named(table, prefix) for field, prefix in _NAMED_COLUMNS.items()}
     return GroupBatch(
         sample_index_B=table["sample_index"].to_numpy(),
         image_id_B=tuple(table["image_id"].to_pylist()),
         policy_version=table["policy_version"][0].as_py(),
-        codebook_size=metadata["V"],
-        condition={
-            name.removeprefix(_CONDITION): _array(table[name])
-            for name in table.column_names
-            if name.startswith(_CONDITION)
-        },
-        **{
-            field: _array(table[name])
-            for name, field in (_TENSOR_COLUMNS | _OPTIONAL_COLUMNS).items()
-            if name in _TENSOR_COLUMNS or name in table.column_names
-        },
+        codebook_size=int(metadata["V"]),
+        higher_is_better=frozenset(metadata["higher_is_better"].split()),
+        **columns,
     )
 
 
 def concatenate(batches: list[GroupBatch]) -> GroupBatch:
-    """All rows in one batch, in order. Its policy version is the oldest."""
-    arrays = {
-        field: np.concatenate([getattr(batch, field) for batch in batches])
-        for field in ("sample_index_B", *_columns_of(batches[0]).values())
-    }
+    """One batch of all rows, in order. Its policy version is the oldest."""
+
+    def joined(field: str) -> np.ndarray:
+        return np.concatenate([getattr(batch, field) for batch in batches])
+
+    def named(field: str) -> dict[str, np.ndarray]:
+        columns = [getattr(batch, field) for batch in batches]
+        return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+
+    columns: dict[str, Any] = {field: joined(field) for field in ("sample_index_B", *_TENSOR_COLUMNS.values())}
+    columns |= {field: named(field) for field in _NAMED_COLUMNS}
     return GroupBatch(
         image_id_B=tuple(image_id for batch in batches for image_id in batch.image_id_B),
         policy_version=min(batch.policy_version for batch in batches),
         codebook_size=batches[0].codebook_size,
-        condition={name: np.concatenate([b.condition[name] for b in batches]) for name in batches[0].condition},
-        **arrays,
+        higher_is_better=batches[0].higher_is_better,
+        **columns,
     )
 
 
-def _columns_of(groups: GroupBatch) -> dict[str, str]:
-    present = {name: field for name, field in _OPTIONAL_COLUMNS.items() if getattr(groups, field) is not None}
-    return _TENSOR_COLUMNS | present
+def changed(groups: GroupBatch, change: Callable[[np.ndarray], np.ndarray], fields: Iterable[str]) -> GroupBatch:
+    """The groups with `change` made to the arrays of `fields`, and to each of those that have names."""
+    arrays: dict[str, Any] = {}
+    for each in fields:
+        value = getattr(groups, each)
+        is_named = isinstance(value, Mapping)
+        arrays[each] = {name: change(column) for name, column in value.items()} if is_named else change(value)
+    return replace(groups, **arrays)
 
 
-def reward_columns(groups: GroupBatch) -> dict[str, np.ndarray]:
-    """The reward terms and maps that the groups have, by their names in `RewardTerms`."""
-    fields = {name: field for name, field in _columns_of(groups).items() if name.startswith("reward_")}
-    return {field.removeprefix("reward_"): getattr(groups, field) for field in fields.values()}
+ARRAYS = ("sample_index_B", *_TENSOR_COLUMNS.values(), *_NAMED_COLUMNS)
+"""The fields of a GroupBatch that have a row per group."""
+
+
+def _named(table: pa.Table, prefix: str) -> dict[str, np.ndarray]:
+    names = [name for name in table.column_names if name.startswith(prefix)]
+    return {name.removeprefix(prefix): _array(table[name]) for name in names}
 
 
 def _tensor_column(array: np.ndarray) -> pa.Array:

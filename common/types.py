@@ -62,17 +62,16 @@ class StepReport:
     policy_loss: float
     ce_prior: float
     reward_mean: float
-    reward_mse: float
-    reward_lpips: float
     reward_std: float  # mean over groups of the std over a group's samples
     clip_fraction: float  # share of tokens whose ratio left [1 - ε, 1 + ε]
     kl: float  # KL(behaviour policy ‖ policy) per token, before the update, estimated on the sampled tokens
     entropy: float  # of the policy per token, in nats, at the sampling temperature, before the update
     grad_norm: float  # before clipping
-    kl_prior: float = 0.0  # KL(policy ‖ initial policy) per token, if it is the prior
-    reward_l1: float = 0.0  # if it is in the reward
-    num_quarantined: int = 0  # groups of the step that were not learned from, in addition to num_groups
-    is_bad: bool = False  # the gradient was not finite: weights and optimizer are as before the step
+    kl_prior: float = 0.0  # KL(policy ‖ initial policy) a token, where it is the prior
+    reward_terms: Mapping[str, float] = field(default_factory=dict)  # by name; one that was not measured is absent
+    num_flat: int = 0  # groups whose samples all have the same advantage, so that they teach nothing
+    num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
+    is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer
     resident_bytes: int = 0  # memory of the largest rank's process

@@ -14,30 +14,32 @@ from torch import Tensor, nn
 from actors.context_noise import noisy_context
 from actors.group_sampling import sample_groups
 from actors.image_batch import read_readable
-from actors.pixel_reward import PixelReward
+from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.term import Sources
 from common.clock import StageClock
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.machine import autocast
 from common.models.families import PolicyModule
-from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric
+from common.protocols import Condition, ImageSource, ImageTokenizer
 from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.seeding import generator
+from common.token_distribution import TokenDistribution
 from common.types import StepReport
 from learner.advantage import advantages
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-# condition, the reward's terms, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]
+# condition, terms of the reward, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]
 Groups = tuple[Condition, RewardTerms, Tensor, Tensor, Tensor, Tensor]
 
 
 def post_train(
     policy: PolicyModule,
     tokenizer: ImageTokenizer,
-    perceptual: PerceptualMetric | None,
+    reward: DecodedReward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,
@@ -50,15 +52,15 @@ def post_train(
         first = step * learner.images_per_step
         tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
         groups = [
-            roll_out(policy, tokenizer, perceptual, source, recipe, device, samples)
+            roll_out(policy, tokenizer, reward, source, recipe, device, samples)
             for samples in (range(start, start + recipe.actors.images_per_ticket) for start in tickets)
         ]
         yield learn(policy, optimizer, groups, recipe, device, step, reference)
 
 
 @torch.no_grad()
-def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samples: range) -> Groups:
-    """Score G samples of each source image: a reward actor's work on one ticket."""
+def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples: range) -> Groups:
+    """Score G samples of each source image: what a reward actor does with a ticket."""
     order = SampleOrder(recipe.seed, len(source))
     images = read_readable(source, [order.image_index(index) for index in samples])
     kept = [samples[position] for position in images.positions]
@@ -78,12 +80,12 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
     with autocast(recipe.compute, device):
         hidden_BTD = policy(condition, context_BT, head=False)
         samples_BGT, logprobs_BGT = sample_groups(
-            policy.logits, hidden_BTD, group.size, group.temperature, draws, group.top_k, group.top_p
+            policy.logits, hidden_BTD, group.size, TokenDistribution.of(group), draws
         )
 
-    # 3. A sample is as good as its decoded picture: squared error and perceptual distance to the image.
-    reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
-    terms = reward.terms(samples_BGT, pixels_BCHW, StageClock())
+    # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
+    terms = reward.measure(samples_BGT, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+    terms.require_whole()
     return condition, terms, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
 
@@ -98,17 +100,17 @@ def learn(
 
     # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens.
     terms = RewardTerms.joined(all_terms)
-    rewards_BG = terms.rewards(recipe.reward)
+    rewards_BG = terms.rewards(recipe.reward.weights)
     advantages_BGT = advantages(terms, recipe)
 
     # 5. The G samples share one context, so one forward and backward per group serves them all.
     def logprobs(model: PolicyModule, b: slice) -> TokenLogprobs:
         with autocast(recipe.compute, device):
             hidden_BTD = model({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
+            distribution = TokenDistribution.of(recipe.group)
             return token_logprobs(
-                model.logits, hidden_BTD, samples_BGT[b], targets_BT[b], recipe.group.temperature,
-                learner.logit_rows, recipe.group.top_k, recipe.group.top_p,
-            )  # fmt: skip
+                model.logits, hidden_BTD, samples_BGT[b], targets_BT[b], distribution, learner.logit_rows
+            )
 
     num_groups = len(rewards_BG)
     totals = torch.zeros(6)
@@ -142,9 +144,7 @@ def learn(
         ce_prior=ce_mean,
         kl_prior=0.0 if reference is None else prior_mean,
         reward_mean=float(rewards_BG.mean()),
-        reward_mse=float(terms.mse_BG.mean()),
-        reward_lpips=float(terms.lpips_BG.mean()),
-        reward_l1=0.0 if terms.l1_BG is None else float(terms.l1_BG.mean()),
+        reward_terms={name: float(term_BG.mean()) for name, term_BG in terms.terms.items()},
         reward_std=float(rewards_BG.std(dim=1).mean()),
         clip_fraction=clip_fraction,
         kl=kl,

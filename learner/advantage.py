@@ -13,10 +13,10 @@ from common.reward_terms import RewardTerms
 def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor:
     """Advantages of samples [B, G], or of their tokens [B, G, T] if `advantage.credit` is token."""
     section, clip = recipe.advantage, recipe.learner.advantage_clip
-    sample_BG = group_advantages(terms.rewards(recipe.reward), clip, section.normalize_std)
+    sample_BG = group_advantages(terms.rewards(recipe.reward.weights), clip, section.normalize_std)
     if section.credit == "sample":
         return sample_BG
-    map_BGT = terms.reward_map(recipe.reward)
+    map_BGT = terms.reward_map(recipe.reward.weights)
     if map_BGT is None:
         raise RecipeError(
             "advantage.credit is token, and these groups were recorded without reward maps: record them with "

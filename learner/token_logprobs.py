@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from common.token_distribution import entropy, keep_likely, likely_log_probabilities
+from common.token_distribution import TokenDistribution, entropy, keep_likely
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, D] to float32 logits [N, V]
 
@@ -30,23 +30,18 @@ def token_logprobs(
     hidden_BTD: Tensor,
     samples_BGT: Tensor,
     targets_BT: Tensor,
-    temperature: float,
+    distribution: TokenDistribution,
     rows_at_once: int,
-    top_k: int = 0,
-    top_p: float = 1.0,
 ) -> TokenLogprobs:
-    """The policy's log-probs of the sampled and the target tokens (int64), with logits for `rows_at_once` rows.
-
-    With `top_k` or `top_p`, those of the samples are within the policy's own most likely tokens.
-    """
-    logprobs = partial(_likely_logprobs, top_k, top_p) if top_k or top_p < 1 else _logprobs
+    """What the policy gives the sampled and the target tokens, int64. Logits exist for `rows_at_once` rows."""
+    logprobs = partial(_logprobs if distribution.is_whole else _likely_logprobs, distribution, head)
     grid = targets_BT.shape
     rows = [hidden_BTD.flatten(0, 1), samples_BGT.transpose(1, 2).flatten(0, 1), targets_BT.flatten()[:, None]]
     chunks = list(zip(*(column.split(rows_at_once) for column in rows), strict=True))
-    if len(chunks) == 1:  # recomputing the logits would save nothing
-        parts = [logprobs(head, temperature, *chunks[0])]
+    if len(chunks) == 1:  # nothing would be saved by making the logits twice
+        parts = [logprobs(*chunks[0])]
     else:
-        parts = [checkpoint(logprobs, head, temperature, *chunk, use_reentrant=False) for chunk in chunks]
+        parts = [checkpoint(logprobs, *chunk, use_reentrant=False) for chunk in chunks]
     samples_NG, targets_N1, entropy_N = map(torch.cat, zip(*parts, strict=True))
     return TokenLogprobs(
         samples_NG.unflatten(0, grid).transpose(1, 2), targets_N1.view(grid), entropy_N.view(grid)
@@ -54,15 +49,15 @@ def token_logprobs(
 
 
 def _logprobs(
-    head: Head, temperature: float, hidden_ND: Tensor, samples_NG: Tensor, targets_N1: Tensor
+    distribution: TokenDistribution, head: Head, hidden_ND: Tensor, samples_NG: Tensor, targets_N1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probs of samples [N, G] and targets [N, 1], and the entropy [N].
 
     The entropy comes last, after everything that the backward pass needs, so that the recomputation skips it.
     """
     logits_NV = head(hidden_ND).float()
-    logprobs_NV = torch.log_softmax(logits_NV / temperature, dim=-1)
-    if temperature != 1:
+    logprobs_NV = torch.log_softmax(distribution.scaled(logits_NV), dim=-1)
+    if distribution.temperature != 1:
         samples, targets = logprobs_NV.gather(1, samples_NG), logits_NV.log_softmax(-1).gather(1, targets_N1)
     else:
         both = logprobs_NV.gather(1, torch.cat([samples_NG, targets_N1], dim=1))
@@ -71,17 +66,12 @@ def _logprobs(
 
 
 def _likely_logprobs(
-    top_k: int,
-    top_p: float,
-    head: Head,
-    temperature: float,
-    hidden_ND: Tensor,
-    samples_NG: Tensor,
-    targets_N1: Tensor,
+    distribution: TokenDistribution, head: Head, hidden_ND: Tensor, samples_NG: Tensor, targets_N1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_logprobs`, with samples and entropy within the most likely tokens."""
     logits_NV = head(hidden_ND).float()
-    samples = likely_log_probabilities(logits_NV, samples_NG, temperature, top_k, top_p)
+    samples = distribution.log_probabilities(logits_NV, samples_NG)
     targets = logits_NV.log_softmax(-1).gather(1, targets_N1)
-    kept_NV = keep_likely(logits_NV.detach() / temperature, top_k, top_p).log_softmax(dim=-1)
+    scaled_NV = distribution.scaled(logits_NV.detach())
+    kept_NV = keep_likely(scaled_NV, distribution.top_k, distribution.top_p).log_softmax(dim=-1)
     return samples, targets, entropy(kept_NV.clamp(min=torch.finfo(kept_NV.dtype).min))

@@ -5,9 +5,9 @@ the split nor the micro-batch size changes the gradient.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from common.finite import quarantine
 from common.machine import autocast
 from common.models.families import PolicyModule
 from common.reward_terms import RewardTerms
-from common.schema import GroupBatch, reward_columns
+from common.schema import GroupBatch
 from common.seeding import derive_seed
+from common.token_distribution import TokenDistribution
 from common.types import StepReport
 from learner.advantage import advantages
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
@@ -32,40 +33,49 @@ from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
 PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepSums:
     """Sums over a rank's groups; the ranks' sums are added up."""
 
     num_groups: int = 0  # learned from
-    num_quarantined: int = 0  # of weight 0, and not in the other sums
-    loss: float = 0.0
-    policy_loss: float = 0.0
-    ce_prior: float = 0.0
-    reward_mean: float = 0.0
-    reward_mse: float = 0.0
-    reward_lpips: float = 0.0
-    reward_std: float = 0.0
-    clip_fraction: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    kl_prior: float = 0.0
-    reward_l1: float = 0.0
+    num_quarantined: int = 0  # of weight 0, and in no other sum
+    num_flat: int = 0  # groups whose samples all have the same advantages, so that they teach nothing
+    sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
+    reward_terms: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: "StepSums") -> "StepSums":
-        return StepSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return StepSums(
+            self.num_groups + other.num_groups,
+            self.num_quarantined + other.num_quarantined,
+            self.num_flat + other.num_flat,
+            _added(self.sums, other.sums),
+            _added(self.reward_terms, other.reward_terms),
+        )
 
     def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        counts: dict[str, Any] = {"num_groups": self.num_groups, "num_quarantined": self.num_quarantined}
         num_groups = max(1, self.num_groups)
-        means = {f.name: getattr(self, f.name) / num_groups for f in fields(self) if f.name not in counts}
+        means: dict[str, Any] = {name: self.sums.get(name, 0.0) / num_groups for name in MEASURED}
         return StepReport(
             step=step,
+            num_groups=self.num_groups,
+            num_quarantined=self.num_quarantined,
+            num_flat=self.num_flat,
             grad_norm=grad_norm,
             is_bad=not math.isfinite(grad_norm),
             stage_seconds=stage_seconds,
-            **counts,
+            reward_terms={name: total / num_groups for name, total in self.reward_terms.items()},
             **means,
         )
+
+
+MEASURED = (
+    "loss", "policy_loss", "ce_prior", "kl_prior", "reward_mean", "reward_std", "clip_fraction", "kl", "entropy",
+)  # fmt: skip
+"""What a step report has the mean of over groups."""
+
+
+def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in dict.fromkeys((*one, *other))}
 
 
 class Trainer:
@@ -80,6 +90,7 @@ class Trainer:
         self.optimizer = build_optimizer(policy, recipe.learner)
         self.step = 0
         self._recipe = recipe
+        self._distribution = TokenDistribution.of(recipe.group)
         self._device = device
 
     def train(
@@ -126,15 +137,21 @@ class Trainer:
     ) -> tuple[Tensor, StepSums]:
         """The weighted loss summed over the groups in `micro`, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
-        terms = RewardTerms(**{name: self._tensor(term[micro]) for name, term in reward_columns(groups).items()})
-        rewards_BG = terms.rewards(recipe.reward)
+        terms = RewardTerms(
+            groups.behaviour_logprobs_BGT[micro].shape[:2],
+            self._tensors(groups.reward_terms, micro),
+            self._tensors(groups.reward_maps, micro),
+            groups.higher_is_better,
+        )
+        rewards_BG = terms.rewards(recipe.reward.weights).to(self._device)
+        advantages_BG = advantages(terms, recipe).to(self._device)
         rows = Rows(
-            condition={name: self._tensor(column[micro]) for name, column in groups.condition.items()},
+            condition=self._tensors(groups.condition, micro),
             context_NT=self._tensor(groups.context_tokens_BT[micro]).long(),
             targets_NT=self._tensor(groups.target_tokens_BT[micro]).long(),
             samples_NKT=self._tensor(groups.sampled_tokens_BGT[micro]).long(),
             behaviour_logprobs_NKT=self._tensor(groups.behaviour_logprobs_BGT[micro]),
-            advantages_NKT=advantages(terms, recipe),
+            advantages_NKT=advantages_BG,
         )
         if self._is_published:
             rows = rows.repeated()
@@ -151,37 +168,42 @@ class Trainer:
         loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
         kl_N = kl_to_behaviour(logprobs.samples_BGT, rows.behaviour_logprobs_NKT)
-        groups_a_row = len(rewards_BG) / len(rows)
+        groups_per_row = len(rewards_BG) / len(rows)
         num_sound = int(weights_B[micro].sum())
-        return loss_N.sum() * groups_a_row, StepSums(
+        is_sound_B = self._tensor(weights_B[micro]) > 0
+        is_flat_B = (advantages_BG == 0).flatten(1).all(dim=1)
+
+        def total(value_N: Tensor) -> float:
+            return float(value_N.detach().sum()) * groups_per_row
+
+        sums = {
+            "loss": total(loss_N),
+            "policy_loss": total(policy_N),
+            "ce_prior": total(ce_N),
+            "kl_prior": total(kl_prior_N),
+            "reward_mean": float(rewards_BG.mean(dim=1).sum()),
+            "reward_std": float(rewards_BG.std(dim=1).sum()),
+            "clip_fraction": total(clipped_NKT.float().mean(dim=(1, 2)) * weights_N),
+            "kl": total(kl_N * weights_N),
+            "entropy": total(logprobs.entropy_BT.mean(dim=1) * weights_N),
+        }
+        return loss_N.sum() * groups_per_row, StepSums(
             num_groups=num_sound,
             num_quarantined=len(rewards_BG) - num_sound,
-            loss=float(loss_N.detach().sum()) * groups_a_row,
-            policy_loss=float(policy_N.detach().sum()) * groups_a_row,
-            ce_prior=float(ce_N.detach().sum()) * groups_a_row,
-            kl_prior=float(kl_prior_N.detach().sum()) * groups_a_row,
-            reward_mean=float(rewards_BG.mean(dim=1).sum()),
-            reward_mse=float(terms.mse_BG.mean(dim=1).sum()),
-            reward_lpips=float(terms.lpips_BG.mean(dim=1).sum()),
-            reward_l1=0.0 if terms.l1_BG is None else float(terms.l1_BG.mean(dim=1).sum()),
-            reward_std=float(rewards_BG.std(dim=1).sum()),
-            clip_fraction=float((clipped_NKT.float().mean(dim=(1, 2)) * weights_N).sum()) * groups_a_row,
-            kl=float((kl_N * weights_N).sum()) * groups_a_row,
-            entropy=float((logprobs.entropy_BT.mean(dim=1) * weights_N).sum()) * groups_a_row,
+            num_flat=int((is_flat_B & is_sound_B).sum()) if recipe.reward.weights else 0,
+            sums=sums,
+            reward_terms={name: float(term_BG.mean(dim=1).sum()) for name, term_BG in terms.terms.items()},
         )
 
     def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:
-        group = self._recipe.group
         with autocast(self._recipe.compute, self._device):
             return token_logprobs(
                 head,
                 forward(rows.condition, rows.context_NT, head=False),
                 rows.samples_NKT,
                 rows.targets_NT,
-                group.temperature,
+                self._distribution,
                 self._recipe.learner.logit_rows,
-                group.top_k,
-                group.top_p,
             )
 
     def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -192,6 +214,9 @@ class Trainer:
         with torch.no_grad():
             reference = self._logprobs(self._reference.logits, self._reference, rows)
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
+
+    def _tensors(self, columns: Mapping[str, np.ndarray], micro: slice) -> dict[str, Tensor]:
+        return {name: self._tensor(column[micro]) for name, column in columns.items()}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only

@@ -6,7 +6,8 @@ Letters: N pictures or images shown, B held-out images, G samples per group, S s
 tokens, L valid caption tokens, D width of a caption feature or of hidden states.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,18 +19,21 @@ from actors.evaluation.conditions import caption_condition, class_labels, held_o
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
 from actors.image_batch import read_readable, to_uint8
-from actors.pixel_reward import PixelReward
+from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.pixel_errors import SquaredError
+from actors.rewards.table import build_terms
+from actors.rewards.term import Sources
 from actors.rollout_pipeline import RolloutPipeline
+from actors.rollouts.rollout import RolloutSettings
 from actors.sources.build import build_source
 from common.clock import StageClock
-from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.machine import autocast
 from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric, Policy
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
-from common.token_distribution import log_probabilities
+from common.token_distribution import TokenDistribution
 
 NO_CLASS = -1
 SAMPLES_SHOWN = 4
@@ -47,6 +51,12 @@ class EvaluationModels:
     @cached_property
     def held_out(self) -> ImageSource:
         return build_source(self.recipe, "held_out")
+
+    @cached_property
+    def held_out_reward(self) -> DecodedReward:
+        """The terms of the reward, and the squared error in any case; without maps."""
+        terms = {"mse": SquaredError()} | build_terms(self.recipe.reward, self.perceptual)
+        return DecodedReward(self.tokenizer, terms, self.recipe.reward)
 
 
 @dataclass(frozen=True)
@@ -93,15 +103,13 @@ class GenerateChunk:
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Measurements; the caller weights them. Errors as in the reward: images in [-1, 1], decoded unclamped."""
+    """Facts; the caller weighs them. The terms are those of the reward, and the squared error in any case."""
 
-    mse_BG: np.ndarray  # float32; samples against their source images
-    lpips_BG: np.ndarray  # float32; 0 without a perceptual metric
-    reconstruction_mse_B: np.ndarray  # float32; of the decoded target tokens, hard to beat for samples
-    reconstruction_lpips_B: np.ndarray  # float32
+    terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; samples against their source images
+    reconstruction: Mapping[str, np.ndarray]  # float32 [B]; of the target tokens: a ceiling for the samples
+    higher_is_better: frozenset[str]  # names of terms
     cross_entropy_B: np.ndarray  # float32, nats per token; of the target tokens given the noisy context
-    pictures: HeldOutPictures | None  # of the first images, if the chunk asks for them
-    l1_BG: np.ndarray | None = None  # float32; mean absolute error, if the reward has a weight for it
+    pictures: HeldOutPictures | None  # of the first images, where the chunk asks for them
 
 
 @dataclass(frozen=True)
@@ -117,38 +125,31 @@ class HeldOutChunk:
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult:
-        # The error is measured even if the reward omits it; the caller applies its own weights.
-        changes = {
-            "seed": self.seed,
-            "reward.mse_weight": models.recipe.reward.mse_weight or 1.0,
-            "context.condition_drop": 0.0,
-            "context.noise_schedule": "constant",  # otherwise a score would depend on the progress of the run
-            "advantage.credit": "sample",  # no maps
-        }
-        recipe = with_changes(models.recipe, changes)
-        order = SampleOrder(models.recipe.seed, len(models.held_out))
-        pipeline = RolloutPipeline(
-            recipe, models.held_out, models.tokenizer, models.perceptual, models.device, order
+        recipe, source = models.recipe, models.held_out
+        settings = replace(
+            RolloutSettings.of(recipe),
+            seed=self.seed,
+            condition_drop=0.0,
+            context_noise=lambda _: recipe.context.noise,  # whatever the place in the run
         )
+        order = SampleOrder(recipe.seed, len(source))
+        reward = models.held_out_reward
+        pipeline = RolloutPipeline(recipe, source, models.tokenizer, reward, models.device, order, settings)
         groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups
         if groups is None:
             raise DataError(f"none of the held-out samples {self.sample_indices} can be read")
-        # read again: a rollout does not keep pixels
-        images = read_readable(models.held_out, [order.image_index(index) for index in groups.sample_index_B])
-        pixels_BCHW, _ = images.tensors(models.device)
-        reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
+        # read again: a rollout keeps no pixels
+        images = read_readable(source, [order.image_index(index) for index in groups.sample_index_B])
+        pixels_BCHW, condition = images.tensors(models.device)
         target_B1T = _tokens(groups.target_tokens_BT, models)[:, None]
-        ceiling = reward.terms(target_B1T, pixels_BCHW, StageClock())
+        ceiling = reward.measure(target_B1T, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+        shows = self.num_pictures > 0
         return HeldOutResult(
-            mse_BG=groups.reward_mse_BG,
-            lpips_BG=groups.reward_lpips_BG,
-            l1_BG=groups.reward_l1_BG,
-            reconstruction_mse_B=ceiling.mse_BG[:, 0].cpu().numpy(),
-            reconstruction_lpips_B=ceiling.lpips_BG[:, 0].cpu().numpy(),
+            terms=groups.reward_terms,
+            reconstruction={name: term_B1[:, 0].cpu().numpy() for name, term_B1 in ceiling.terms.items()},
+            higher_is_better=groups.higher_is_better,
             cross_entropy_B=_cross_entropy(policy, groups, models).cpu().numpy(),
-            pictures=_pictures(groups, images.pixels_BHWC, models, self.num_pictures)
-            if self.num_pictures
-            else None,
+            pictures=_pictures(groups, images.pixels_BHWC, models, self.num_pictures) if shows else None,
         )
 
 
@@ -162,7 +163,7 @@ def _cross_entropy(policy: Policy, groups: GroupBatch, models: EvaluationModels)
     with autocast(models.recipe.compute, models.device):
         hidden_BTD = policy(condition, _tokens(groups.context_tokens_BT, models), head=False)
         means = [
-            log_probabilities(policy.logits(hidden_TD), target_T[:, None]).mean()
+            TokenDistribution().log_probabilities(policy.logits(hidden_TD), target_T[:, None]).mean()
             for hidden_TD, target_T in zip(hidden_BTD, target_BT, strict=True)
         ]
     return -torch.stack(means)

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.config.sampling import SamplingSection
 from common.protocols import Condition, Policy
 from common.seeding import generator
-from common.token_distribution import draw, keep_likely
+from common.token_distribution import TokenDistribution
 
 
 @torch.no_grad()
@@ -55,8 +55,7 @@ def sample_tokens(
 def _next_token(logits_NV: Tensor, uniforms_N: Tensor, sampling: SamplingSection) -> Tensor:
     if sampling.temperature == 0:
         return logits_NV.argmax(dim=-1)
-    likely_NV = keep_likely(logits_NV / sampling.temperature, sampling.top_k, sampling.top_p)
-    return draw(likely_NV, uniforms_N[:, None])[:, 0]
+    return TokenDistribution.of(sampling).draw(logits_NV, uniforms_N[:, None])[:, 0]
 
 
 def guidance_scales(sampling: SamplingSection, num_tokens: int) -> list[float]:

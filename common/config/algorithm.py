@@ -1,12 +1,14 @@
 """The algorithm's settings. Defaults are the paper's (arXiv 2512.19680)."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class ContextSection(Section):
@@ -21,6 +23,13 @@ class ContextSection(Section):
     """For noise_schedule linear: ξ in the last of learner.num_steps."""
     condition_drop: float = Field(default=0.0, ge=0, lt=1)
     """The probability that a group's condition is dropped, so that guidance keeps working."""
+
+
+class RolloutSection(Section):
+    """How groups are made."""
+
+    kind: Literal["teacher_forced"] = "teacher_forced"
+    """teacher_forced: all samples of a group share the image's own codes, noisy, as their context."""
 
 
 class GroupSection(Section):
@@ -39,20 +48,63 @@ class GroupSection(Section):
 
 
 class RewardSection(Section):
-    """r = -(mse_weight · MSE + lpips_weight · LPIPS + l1_weight · L1), images in [-1, 1].
+    """r = -(mse · MSE + lpips · LPIPS + l1 · L1 + …), images in [-1, 1]. A term of weight 0 is not measured."""
 
-    A term of weight 0 is not computed."""
-
-    mse_weight: float = Field(default=1.0, ge=0)
+    mse: float = Field(default=1.0, ge=0, validation_alias=AliasChoices("mse", "mse_weight"))
     """Weight of the mean squared error."""
-    lpips_weight: float = Field(default=1.0, ge=0)
+    lpips: float = Field(default=1.0, ge=0, validation_alias=AliasChoices("lpips", "lpips_weight"))
     """Weight of the perceptual distance."""
-    l1_weight: float = Field(default=0.0, ge=0)
-    """Weight of the mean absolute error, which is recorded in the groups if this is above 0."""
+    l1: float = Field(default=0.0, ge=0, validation_alias=AliasChoices("l1", "l1_weight"))
+    """Weight of the mean absolute error."""
+    python: dict[str, Weight] = Field(default={})
+    """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
+    address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
+    called by its attribute."""
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled token grids decoded and scored at once."""
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
     """The decoder's dtype. bfloat16 is faster and ranks a group's samples almost alike."""
+
+    @field_validator("python", mode="before")
+    @classmethod
+    def _one_address(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _own_terms_have_names(self) -> Self:
+        for address in self.python:
+            if not _ADDRESS.fullmatch(address):
+                raise ValueError(
+                    f"reward.python names {address!r}: write module:attribute, as in my_rewards:sharpness"
+                )
+        names = [_attribute(address) for address in self.python]
+        taken = {name for name in names if name in _TERMS or names.count(name) > 1}
+        if taken:
+            raise ValueError(
+                f"reward.python names more than one term {sorted(taken)[0]}, or one that is known by that name: "
+                "give the attribute another name"
+            )
+        return self
+
+    @property
+    def own_terms(self) -> dict[str, str]:
+        """Where the user's own terms are, by their names."""
+        return {_attribute(address): address for address in self.python}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the terms that are measured, by name."""
+        known = {name: getattr(self, name) for name in _TERMS}
+        own = {_attribute(address): weight for address, weight in self.python.items()}
+        return {name: weight for name, weight in (known | own).items() if weight}
+
+
+_TERMS = ("mse", "lpips", "l1")
+_ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _attribute(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 class AdvantageSection(Section):

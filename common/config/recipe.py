@@ -13,6 +13,7 @@ from common.config.algorithm import (
     GroupSection,
     LearnerSection,
     RewardSection,
+    RolloutSection,
 )
 from common.config.base import Section
 from common.config.data import ParquetSource, SourceSpec
@@ -59,6 +60,8 @@ class Recipe(Section):
     only in the learner."""
     context: ContextSection = ContextSection()
     """The teacher-forcing context."""
+    rollout: RolloutSection = RolloutSection()
+    """How groups are made."""
     group: GroupSection = GroupSection()
     """The samples of one source image."""
     reward: RewardSection = RewardSection()
@@ -139,7 +142,7 @@ class Recipe(Section):
         """
         policy = self.policy
         condition = policy.caption_length * (2 * policy.caption_dim + 1) if policy.conditioning == "text" else 8
-        num_terms = 3 if self.reward.l1_weight else 2
+        num_terms = len(self.reward.weights)
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = (2 + num_maps) * self.num_tokens + num_terms
         numbers = 2 * self.num_tokens + self.group.size * a_sample

@@ -44,7 +44,7 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
 
 
 def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMetric | None:
-    """The perceptual metric, or None if the reward does not use it."""
-    if not recipe.reward.lpips_weight:
+    """The perceptual metric, or None where the reward does not use it."""
+    if not recipe.reward.lpips:
         return None
     return build_perceptual_metric(recipe.perceptual).to(device)

@@ -6,9 +6,10 @@ from copy import deepcopy
 
 import torch
 
+from actors.rewards.decoded_reward import DecodedReward
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule
-from common.protocols import ImageSource, ImageTokenizer, PerceptualMetric
+from common.protocols import ImageSource, ImageTokenizer
 from common.types import StepReport
 from deploy.local import learn, roll_out
 from learner.optimizer import build_optimizer
@@ -17,7 +18,7 @@ from learner.optimizer import build_optimizer
 def post_train_delayed(
     policy: PolicyModule,
     tokenizer: ImageTokenizer,
-    perceptual: PerceptualMetric | None,
+    reward: DecodedReward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,
@@ -31,7 +32,7 @@ def post_train_delayed(
         first = step * learner.images_per_step
         starts = range(first, first + learner.images_per_step, per_ticket)
         groups = [
-            roll_out(versions[0], tokenizer, perceptual, source, recipe, device, range(start, start + per_ticket))
+            roll_out(versions[0], tokenizer, reward, source, recipe, device, range(start, start + per_ticket))
             for start in starts
         ]
         yield learn(policy, optimizer, groups, recipe, device, step)

@@ -9,9 +9,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.group_sampling import sample_groups
-from actors.pixel_reward import PixelReward
+from actors.rewards.decoded_reward import build_reward
+from actors.rewards.term import Sources
 from common.config.recipe import Recipe
 from common.machine import autocast
+from common.token_distribution import TokenDistribution
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
 from deploy.planning.work_meter import WorkMeter
 from learner.token_logprobs import token_logprobs
@@ -73,7 +75,7 @@ def count_work(recipe: Recipe) -> Work:
 
 
 def groups_scored_at_once(recipe: Recipe) -> int:
-    """Groups of a ticket whose samples `PixelReward` decodes together."""
+    """Groups of a ticket whose samples `DecodedReward` decodes together."""
     return min(recipe.actors.images_per_ticket, max(1, recipe.reward.decode_batch_size // recipe.group.size))
 
 
@@ -82,7 +84,7 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; for the reward, one chunk of the several that a ticket may take."""
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     num_scored = groups_scored_at_once(recipe)
-    reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward, recipe.has_reward_maps)
+    reward = build_reward(recipe.reward, models.tokenizer, models.perceptual, recipe.has_reward_maps)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
         with meter("encode"):
@@ -94,12 +96,11 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
                 models.policy.logits,
                 hidden_BTD[:1],
                 G,
-                recipe.group.temperature,
+                TokenDistribution.of(recipe.group),
                 [torch.Generator()],
-                recipe.group.top_k,
-                recipe.group.top_p,
             )
-        reward.terms(tokens(num_scored, G, T), pixels_BCHW[:num_scored], meter)
+        sources = Sources(pixels_BCHW[:num_scored], {}, ("",) * num_scored)
+        reward.measure(tokens(num_scored, G, T), sources, meter)
     flops = meter.flops
     return ActorWork(
         encode=flops["encode"] // B,
@@ -186,10 +187,8 @@ def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, chec
                     leaf_NTD,
                     tokens(N, num_samples, T),
                     tokens(N, T),
-                    recipe.group.temperature,
+                    TokenDistribution.of(recipe.group),
                     recipe.learner.logit_rows,
-                    recipe.group.top_k,
-                    recipe.group.top_p,
                 )
             (logprobs.samples_BGT.mean() + logprobs.targets_BT.mean()).backward()
         policy.zero_grad(set_to_none=True)

@@ -30,7 +30,7 @@ class UntrainedModels:
     def of(cls, recipe: Recipe) -> Self:
         size = {"codebook_size": recipe.tokenizer.codebook_size, "grid_size": recipe.grid_size}
         tokenizer = build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
-        uses_metric = recipe.reward.lpips_weight > 0
+        uses_metric = recipe.reward.lpips > 0
         return cls(
             policy=build_policy(recipe.policy, **size).eval(),
             tokenizer=tokenizer.eval().requires_grad_(False),

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from actors.rewards.decoded_reward import build_reward
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
@@ -44,10 +45,12 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
+    tokenizer = load_tokenizer(recipe, device)
+    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.has_reward_maps)
     reports = post_train(
         policy,
-        load_tokenizer(recipe, device),
-        load_perceptual_metric(recipe, device),
+        tokenizer,
+        reward,
         build_source(recipe, "train"),
         recipe,
         device,

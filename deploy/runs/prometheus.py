@@ -15,6 +15,7 @@ from common.facts import (
     Published,
     RankLost,
     ResultRefused,
+    RewardsFlat,
     StepLearned,
     TicketDelivered,
     TicketDropped,
@@ -44,6 +45,7 @@ class Prometheus:
             ImageSkipped: self._skipped,
             StepLearned: self._learned,
             GroupsQuarantined: self._quarantined,
+            RewardsFlat: self._flat,
             Published: self._published,
             CheckpointWritten: self._checkpointed,
             Ended: lambda _: metrics.set("vapi_driver_training", 0),
@@ -95,6 +97,9 @@ class Prometheus:
     def _quarantined(self, fact: GroupsQuarantined) -> None:
         self._metrics.add("vapi_actors_quarantined_groups_total", fact.num_groups)
 
+    def _flat(self, fact: RewardsFlat) -> None:
+        self._metrics.add("vapi_learner_flat_groups_total", fact.num_groups)
+
     def _learned(self, fact: StepLearned) -> None:
         metrics, report = self._metrics, fact.report
         metrics.add("vapi_learner_steps_total")
@@ -117,9 +122,8 @@ class Prometheus:
         metrics.set("vapi_learner_loss", report.ce_prior, term="ce")
         metrics.set("vapi_learner_loss", report.kl_prior, term="kl")
         metrics.set("vapi_learner_reward", report.reward_mean, term="total")
-        metrics.set("vapi_learner_reward", report.reward_mse, term="mse")
-        metrics.set("vapi_learner_reward", report.reward_lpips, term="lpips")
-        metrics.set("vapi_learner_reward", report.reward_l1, term="l1")
+        for name, mean in report.reward_terms.items():
+            metrics.set("vapi_learner_reward", mean, term=name)
         metrics.set("vapi_learner_clip_fraction_ratio", report.clip_fraction)
         metrics.set("vapi_learner_grad_norm", report.grad_norm)
         metrics.set("vapi_learner_kl", report.kl)

@@ -58,6 +58,12 @@ def _image_skipped(event: Event) -> str:
     return f"image {event['image_id']} {what}: {event['reason']}"
 
 
+def _rewards_flat(event: Event) -> str:
+    if event["is_whole_step"]:
+        return f"step {event['step']} learned nothing from the reward: all samples of each group have the same"
+    return f"all samples have the same reward in {event['num_groups']} groups of step {event['step']}"
+
+
 def _scored(event: Event) -> str:
     reward = event["scores"].get("held_out_reward")
     return f"step {event['step']} scored" + ("" if reward is None else f": held-out reward {reward:.4f}")
@@ -96,6 +102,7 @@ WORDINGS = {
     "groups_quarantined": Wording(
         "{num_groups} groups quarantined in step {step}", "warn", "groups quarantined in {count} steps"
     ),
+    "rewards_flat": Wording(_rewards_flat, "warn", "groups with equal rewards in {count} steps"),
     "published": Wording(
         "policy version {version} published", together="{count} policy versions published", is_routine=True
     ),

@@ -17,6 +17,7 @@ import numpy as np
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
 from actors.pool_events import PublishedPolicy
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pool import RolloutPool
 from actors.sources.build import build_source
 from common.atomic import write_json
@@ -101,13 +102,14 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
-        weights = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
-        changes = weights | {"advantage.credit": "sample", "learner.prior": "ce"}
-        recipe = with_changes(self._recipe, changes)
+        changes = {"learner.ce_weight": 1, "learner.prior": "ce", "advantage.credit": "sample"}
+        no_reward = {"reward": {"mse": 0, "lpips": 0}}
+        recipe = with_changes(self._recipe, changes | no_reward)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)
         tokenizer = load_tokenizer(recipe, device)
-        for report in post_train(policy, tokenizer, None, build_source(recipe, "train"), recipe, device):
+        reward = build_reward(recipe.reward, tokenizer, perceptual=None)
+        for report in post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device):
             self._beat(f"yardstick: the prior alone, step {report.step}")
         (evaluation,) = self._evaluate("the prior alone", in_process(self._recipe, policy, device))
         return evaluation

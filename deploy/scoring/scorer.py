@@ -93,22 +93,18 @@ class Scorer:
 
     def _held_out_scores(self, held_out: list[HeldOutResult]) -> Scores:
         """Means over images and samples. Perplexity is the exponential of the mean cross-entropy."""
-        mse_BG, lpips_BG = _joined(held_out, "mse_BG"), _joined(held_out, "lpips_BG")
-        l1_BG = _joined(held_out, "l1_BG") if self._recipe.reward.l1_weight else None
-        ceiling_B = _joined(held_out, "reconstruction_mse_B")
-        cross_entropy_B = _joined(held_out, "cross_entropy_B")
+        terms = RewardTerms.joined([_terms(result) for result in held_out])
+        ceilings = {name: np.concatenate([each.reconstruction[name] for each in held_out]) for name in terms.terms}
+        cross_entropy_B = torch.from_numpy(np.concatenate([result.cross_entropy_B for result in held_out]))
         scores = {
-            "held_out_reward": RewardTerms(mse_BG, lpips_BG, l1_BG).rewards(self._recipe.reward).mean(),
-            "held_out_mse": mse_BG.mean(),
-            "held_out_psnr": psnr(mse_BG).mean(),
+            "held_out_reward": terms.rewards(self._recipe.reward.weights).mean(),
+            "held_out_psnr": psnr(terms.terms["mse"]).mean(),
             "held_out_cross_entropy": cross_entropy_B.mean(),
             "held_out_perplexity": cross_entropy_B.mean().exp(),
-            "reconstruction_mse": ceiling_B.mean(),
-            "reconstruction_psnr": psnr(ceiling_B).mean(),
+            "reconstruction_psnr": psnr(torch.from_numpy(ceilings["mse"])).mean(),
         }
-        if self._recipe.reward.lpips_weight:  # otherwise no perceptual metric is loaded
-            scores["held_out_lpips"] = lpips_BG.mean()
-            scores["reconstruction_lpips"] = _joined(held_out, "reconstruction_lpips_B").mean()
+        scores |= {f"held_out_{name}": term_BG.mean() for name, term_BG in terms.terms.items()}
+        scores |= {f"reconstruction_{name}": ceiling_B.mean() for name, ceiling_B in ceilings.items()}
         return {name: float(score) for name, score in scores.items()}
 
     def _free_running_scores(self, pictures: Iterable[np.ndarray], label_N: np.ndarray | None) -> Scores:
@@ -138,8 +134,10 @@ def in_process(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Ru
     return lambda chunks: [chunk.run(policy, models) for chunk in chunks]
 
 
-def _joined(results: Sequence[HeldOutResult], column: str) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate([getattr(result, column) for result in results]))
+def _terms(result: HeldOutResult) -> RewardTerms:
+    terms = {name: torch.from_numpy(term_BG) for name, term_BG in result.terms.items()}
+    shape = next(iter(terms.values())).shape
+    return RewardTerms((shape[0], shape[1]), terms, higher_is_better=result.higher_is_better)
 
 
 def _shown(results: Sequence[HeldOutResult]) -> HeldOutPictures | None:

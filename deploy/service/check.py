@@ -7,7 +7,8 @@ import torch
 
 from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
 from actors.evaluation.reference import require_reference
-from actors.pixel_reward import require_maps
+from actors.rewards.own_term import own_term
+from actors.rewards.perceptual import require_maps
 from actors.sources.build import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
@@ -86,8 +87,8 @@ def _policy(recipe: Recipe) -> str:
 
 def _perceptual(recipe: Recipe) -> str:
     spec = recipe.perceptual
-    if not recipe.reward.lpips_weight:
-        return "not used (reward.lpips_weight is 0)"
+    if not recipe.reward.lpips:
+        return "not used (reward.lpips is 0)"
     if spec.family == "lpips":
         from common.models.perceptual.lpips_metric import obtain_trunk
 
@@ -100,6 +101,13 @@ def _perceptual(recipe: Recipe) -> str:
         with torch.device("meta"):
             require_maps(build_perceptual_metric(spec, trained=False))
     return f"{spec.family}, {spec.net}"
+
+
+def _reward(recipe: Recipe) -> str:
+    for address in recipe.reward.python:
+        own_term(address)
+    weights = recipe.reward.weights
+    return ", ".join(f"{name} x {weight:g}" for name, weight in weights.items()) or "none: the prior alone"
 
 
 def _features(recipe: Recipe) -> str:
@@ -150,6 +158,7 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "source": _source,
     "tokenizer": _tokenizer,
     "policy": _policy,
+    "reward": _reward,
     "perceptual": _perceptual,
     "features": _features,
     "buffer": _buffer,

@@ -17,6 +17,7 @@ from common.facts import (
     Fact,
     GroupsQuarantined,
     Published,
+    RewardsFlat,
     Scaled,
     StepLearned,
     StepSkipped,
@@ -223,6 +224,8 @@ class TrainingLoop:
             self.tell(StepSkipped(report.step, str(report.grad_norm)))
         if report.num_quarantined:
             self.tell(GroupsQuarantined(report.step, report.num_quarantined))
+        if report.num_flat:
+            self.tell(RewardsFlat(report.step, report.num_flat, report.num_flat == report.num_groups))
         self._autoscale(running.wait_seconds / max(step_seconds, 1e-9))
 
     def _autoscale(self, wait_share: float) -> None:

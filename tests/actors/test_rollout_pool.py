@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from common.fingerprint import code_fingerprint
 
 from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PoolEvent, PublishedPolicy
 from actors.rollout_actor import ActorDescription, WeightsLostError
@@ -14,7 +15,6 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DataError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending
-from common.fingerprint import code_fingerprint
 from common.types import GroupReceipt, WorkTicket
 from tests.fakes import NEVER, DiesError, FakeRay, Late, Told
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from actors.pixel_reward import PixelReward
 from torch import Tensor
 from torch.testing import assert_close
 
-from actors.pixel_reward import PixelReward
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
 from common.errors import RecipeError

@@ -1,0 +1,138 @@
+"""The reward: what the decoded samples are worth. Actors record its terms; the learner applies the weights.
+
+    r = -(mse · mean((Î - I)²) + lpips · LPIPS(Î, I) + l1 · mean |Î - I|) + …
+
+against the original image, not its reconstruction; images in [-1, 1], the decoder's output not clamped.
+
+Letters: B images, G samples per image, T image tokens, C, H, W of a picture.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actors.rewards.perceptual import require_maps
+from actors.rewards.table import build_terms
+from actors.rewards.term import RewardTerm, Sources
+from common.clock import StageClock
+from common.config.algorithm import RewardSection
+from common.errors import RewardError
+from common.protocols import ImageTokenizer, PerceptualMetric
+from common.reward_terms import RewardTerms
+
+
+class DecodedReward:
+    def __init__(
+        self,
+        tokenizer: ImageTokenizer,
+        terms: Mapping[str, RewardTerm],
+        section: RewardSection,
+        has_maps: bool = False,
+    ):
+        """With maps every term also says where in the picture it comes from, as far as it can."""
+        self._tokenizer = tokenizer
+        self._terms = terms
+        self._section = section  # of which the weights do not matter here
+        self._has_maps = has_maps
+        self._higher_is_better = frozenset(name for name, term in terms.items() if term.higher_is_better)
+
+    def measure(self, sampled_tokens_BGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
+        """The terms of each sample, and the maps where there are to be any.
+
+        An image that a term fails on is among the `failures`, by the name of the term.
+        """
+        B, G, T = sampled_tokens_BGT.shape
+        grid_size = isqrt(T) if self._has_maps else None
+        parts: list[RewardTerms] = []
+        images_per_chunk = max(1, self._section.decode_batch_size // G)
+        for start in range(0, B, images_per_chunk) if self._terms else ():
+            chunk = slice(start, start + images_per_chunk)
+            with clock("decode"), self._decode_dtype(sampled_tokens_BGT.device):
+                decoded_NCHW = self._tokenizer.decode(sampled_tokens_BGT[chunk].flatten(0, 1))
+                decoded_bGCHW = decoded_NCHW.float().unflatten(0, (-1, G))
+            parts.append(self._measured(decoded_bGCHW, sources[chunk], grid_size, clock))
+        return RewardTerms.joined(parts) if parts else RewardTerms((B, G))
+
+    def _measured(
+        self, decoded_bGCHW: Tensor, sources: Sources, grid_size: int | None, clock: StageClock
+    ) -> RewardTerms:
+        """Where a term fails on some images, they are measured one by one to find which."""
+        try:
+            return self._all_terms(decoded_bGCHW, sources, grid_size, clock)
+        except RewardError as error:
+            num_images, num_samples = decoded_bGCHW.shape[:2]
+            if num_images == 1:
+                return self._failed(num_samples, grid_size, str(error), decoded_bGCHW)
+        images = [slice(image, image + 1) for image in range(num_images)]
+        return RewardTerms.joined(
+            [self._measured(decoded_bGCHW[image], sources[image], grid_size, clock) for image in images]
+        )
+
+    def _all_terms(
+        self, decoded_bGCHW: Tensor, sources: Sources, grid_size: int | None, clock: StageClock
+    ) -> RewardTerms:
+        terms, maps = {}, {}
+        for name, term in self._terms.items():
+            with clock(term.stage):
+                if grid_size is None:
+                    terms[name] = _measured(name, term, decoded_bGCHW, sources)
+                else:
+                    maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
+                    terms[name] = maps[name].mean(dim=-1)
+        B, G = decoded_bGCHW.shape[:2]
+        return RewardTerms((B, G), terms, maps, self._higher_is_better)
+
+    def _failed(self, num_samples: int, grid_size: int | None, reason: str, like: Tensor) -> RewardTerms:
+        nothing_1G = like.new_full((1, num_samples), float("nan"))
+        terms = dict.fromkeys(self._terms, nothing_1G)
+        maps = (
+            {}
+            if grid_size is None
+            else {name: nothing_1G[:, :, None].expand(-1, -1, grid_size**2) for name in terms}
+        )
+        return RewardTerms((1, num_samples), terms, maps, self._higher_is_better, {0: reason})
+
+    def _decode_dtype(self, device: torch.device) -> AbstractContextManager:
+        in_bfloat16 = self._section.decode_dtype == "bfloat16"
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16)
+
+
+def build_reward(
+    section: RewardSection, tokenizer: ImageTokenizer, perceptual: PerceptualMetric | None, has_maps: bool = False
+) -> DecodedReward:
+    """The reward of a recipe. `perceptual` may be None where `section.lpips` is 0. Raises RecipeError."""
+    if has_maps and section.lpips and perceptual is not None:
+        require_maps(perceptual)
+    return DecodedReward(tokenizer, build_terms(section, perceptual), section, has_maps)
+
+
+def _measured(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources) -> Tensor:
+    value_bG = _called(name, term.measure, decoded_bGCHW, sources)
+    return _checked(name, value_bG, tuple(decoded_bGCHW.shape[:2]), "[B, G]").to(decoded_bGCHW)
+
+
+def _mapped(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources, grid_size: int) -> Tensor:
+    """A term that cannot say where gives each token of a sample the same."""
+    shape = (*decoded_bGCHW.shape[:2], grid_size**2)
+    if not hasattr(term, "measure_map"):
+        return _measured(name, term, decoded_bGCHW, sources)[:, :, None].expand(shape)
+    map_bGT = _called(name, term.measure_map, decoded_bGCHW, sources, grid_size)
+    return _checked(name, map_bGT, shape, "[B, G, T]").to(decoded_bGCHW)
+
+
+def _called(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return measure(*arguments)
+    except Exception as error:  # whatever it is, it is of one term and of these images
+        raise RewardError(f"reward.{name} failed: {type(error).__name__}: {error}") from error
+
+
+def _checked(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        seen = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise RewardError(f"reward.{name} gave {seen}: it must give a tensor of shape {list(shape)}, {letters}")
+    return value

@@ -1,0 +1,65 @@
+"""What a rollout is: from source images to samples with the log-probabilities that they were drawn with.
+
+Letters: B images, G samples per group, T image tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.config.service import ComputeSection
+from common.protocols import Condition, Policy
+from common.token_distribution import TokenDistribution
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """Everything random about a sample comes from `seed` and its index."""
+
+    seed: int
+    group_size: int
+    distribution: TokenDistribution
+    context_noise: Callable[[int], float]  # ξ of a sample, by its index
+    condition_drop: float
+    compute: ComputeSection
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Those of a training run."""
+        return cls(
+            seed=recipe.seed,
+            group_size=recipe.group.size,
+            distribution=TokenDistribution.of(recipe.group),
+            context_noise=recipe.context_noise,
+            condition_drop=recipe.actor_condition_drop,
+            compute=recipe.compute,
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The samples of B groups."""
+
+    condition: Condition  # as the policy was given it
+    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input
+    targets_BT: Tensor  # int64
+    samples_BGT: Tensor  # int64
+    logprobs_BGT: Tensor  # float32, of the policy that drew
+
+
+class Rollout(Protocol):
+    """One kind of making groups; its name is a `rollout.kind`."""
+
+    def draw(
+        self,
+        policy: Policy,
+        pixels_BCHW: Tensor,
+        condition: Condition,
+        sample_indices: Sequence[int],
+        clock: StageClock,
+    ) -> Draws:
+        """The samples of these images, which are the run's `sample_indices`."""
