@@ -28,6 +28,7 @@ from common.config.service import (
     MetricsSection,
     PretrainSection,
     RaySection,
+    RecordSection,
     RunSection,
 )
 from common.config.tracking import TrackingSection
@@ -81,6 +82,8 @@ class Recipe(Section):
     resume: str = "auto"
     """auto: go on from the newest checkpoint of the run's folder, if any; never: start anew in a folder of
     its own; or the path of a checkpoint to go on from."""
+    record: RecordSection = RecordSection()
+    """What is kept for `replay`."""
     metrics: MetricsSection = MetricsSection()
     """The Prometheus endpoint."""
     log: LogSection = LogSection()
