@@ -28,6 +28,7 @@ from common.config.service import (
     MetricsSection,
     PretrainSection,
     RaySection,
+    RecordSection,
     RunSection,
 )
 from common.config.tracking import TrackingSection
@@ -79,8 +80,10 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     """Resumable state."""
     resume: str = "auto"
-    """auto: resume from the newest checkpoint in the run's folder, if any; never: start a new run in its own
-    folder; otherwise the path of a checkpoint to resume from."""
+    """auto: go on from the newest checkpoint of the run's folder, if any; never: start anew in a folder of
+    its own; or the path of a checkpoint to go on from."""
+    record: RecordSection = RecordSection()
+    """What is kept for `replay`."""
     metrics: MetricsSection = MetricsSection()
     """The Prometheus endpoint."""
     log: LogSection = LogSection()

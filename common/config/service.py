@@ -90,6 +90,13 @@ class CheckpointSection(Section):
     folder has no checkpoint resumes from there."""
 
 
+class RecordSection(Section):
+    """What a run keeps beside its numbers."""
+
+    groups: bool = False
+    """Keep the groups that each step learned from, in groups/ of the run folder, for `replay`."""
+
+
 class MetricsSection(Section):
     """The Prometheus endpoint of the driver."""
 

@@ -32,6 +32,8 @@ def run_local(recipe: Recipe) -> RunFolder:
             "profile is published, which `train` alone can do: deploy/local.py is the corrected algorithm; set "
             "profile=corrected"
         )
+    if recipe.record.groups:
+        raise RecipeError("record.groups is true, which `train` alone can do: set record.groups=false")
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
     line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))

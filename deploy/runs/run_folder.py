@@ -15,6 +15,7 @@ from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, Resumed, Scored, StepLearned
 from common.paths import resolve
+from deploy.runs.group_records import FOLDER, forget_groups
 from learner.checkpoint import newest_checkpoint, step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
@@ -28,6 +29,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.groups = path / FOLDER
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -71,6 +73,7 @@ class RunFolder:
     def _go_back_to(self, step: int) -> None:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
         (self.path / SUMMARY).unlink(missing_ok=True)
+        forget_groups(self.groups, step)
         for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from actors.pool_events import PublishedPolicy
@@ -18,6 +19,7 @@ from common.metrics.exporter import Exporter, Metrics
 from common.ray_calls_group import RayCalls
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession, on_stop_signal
+from deploy.runs.group_records import keep_groups
 from deploy.runs.progress_line import StepLine, progress_stream, service_text
 from deploy.runs.prometheus import Prometheus
 from deploy.runs.recorder import LogLines, Recorder, Sink
@@ -141,6 +143,7 @@ class _Run:
             control=control,
             checkpoints=CheckpointWriter(recipe, self._folder, tell),
             evaluation=during,
+            keep_groups=partial(keep_groups, self._folder.groups) if recipe.record.groups else None,
             counts=counts,
         )
         cleanup.callback(on_stop_signal(loop.stop))

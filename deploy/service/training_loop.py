@@ -7,6 +7,7 @@ the recorder is told what happened.
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PublishedPolicy
 from actors.rollout_pool import RolloutPool
@@ -61,6 +62,7 @@ class TrainingLoop:
     control: ControlLink
     checkpoints: CheckpointWriter
     evaluation: BackgroundEvaluation | None = None
+    keep_groups: Callable[[int, list[Any]], None] | None = None  # given a step and its Arrow tables
     counts: Counts = field(default_factory=Counts)
     stop_signal: int | None = None
     _running: RunningStep | None = None
@@ -182,6 +184,9 @@ class TrainingLoop:
             return
         self.counts.images_skipped += sum(len(ticket.receipt.skipped) for ticket in taken)
         self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
+        tables = [ticket.table for ticket in taken if ticket.table is not None]
+        if self.keep_groups is not None and tables:
+            self.keep_groups(self.counts.step + 1, tables)
         self._running = RunningStep(taken, self.published.version, self.ray.clock() - self._idle_since)
 
     def _finish_step(self) -> bool:
