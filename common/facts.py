@@ -257,6 +257,12 @@ class CheckpointNotCopied(Fact):
 
 
 @dataclass(frozen=True)
+class ScoringStarted(Fact):
+    step: int  # of the policy that is scored
+    what: str  # such as "the base at temperature 0.8"
+
+
+@dataclass(frozen=True)
 class Scored(Fact):
     step: int
     scores: Mapping[str, float]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actors.evaluation.conditions import caption_condition, class_labels, held_out_condition
+from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
 from actors.image_batch import read_readable, to_uint8
@@ -47,6 +48,14 @@ class EvaluationModels:
     tokenizer: ImageTokenizer
     perceptual: PerceptualMetric | None
     device: torch.device
+
+    @cached_property
+    def features(self) -> Features:
+        return build_features(self.recipe, self.device)
+
+    @cached_property
+    def train(self) -> ImageSource:
+        return build_source(self.recipe, "train")
 
     @cached_property
     def held_out(self) -> ImageSource:
@@ -99,6 +108,41 @@ class GenerateChunk:
         if self.captions is None:
             return label_N, held_out_condition(models.held_out, self.sample_indices)
         return label_N, caption_condition(self.captions, recipe.policy.caption_length)
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """What scores are made of. Of the pictures themselves only the few that are shown."""
+
+    features_ND: np.ndarray  # float32
+    logits_NK: np.ndarray  # float32
+    label_N: np.ndarray  # int64, as in GeneratedPictures
+    shown_NHWC: np.ndarray  # uint8, the first
+
+
+@dataclass(frozen=True)
+class FeaturesChunk:
+    """The features of free-running pictures, which stay where they were drawn."""
+
+    generate: GenerateChunk
+    num_shown: int = 0
+
+    def run(self, policy: Policy, models: EvaluationModels) -> PictureFeatures:
+        drawn = self.generate.run(policy, models)
+        features_ND, logits_NK = extract_features(models.features, [drawn.pixels_NHWC])
+        shown_NHWC = np.array(drawn.pixels_NHWC[: self.num_shown])
+        return PictureFeatures(features_ND.numpy(), logits_NK.numpy(), drawn.label_N, shown_NHWC)
+
+
+@dataclass(frozen=True)
+class ReferenceChunk:
+    """The features of some training images, float32 [M, D]; without those that cannot be read."""
+
+    image_indices: tuple[int, ...]
+
+    def run(self, policy: Policy, models: EvaluationModels) -> np.ndarray:
+        pixels_MHWC = read_readable(models.train, self.image_indices).pixels_BHWC
+        return extract_features(models.features, [pixels_MHWC])[0].numpy()
 
 
 @dataclass(frozen=True)
@@ -191,4 +235,4 @@ def _tokens(tokens: np.ndarray, models: EvaluationModels) -> Tensor:
     return torch.from_numpy(tokens).long().to(models.device)
 
 
-EvaluationChunk = GenerateChunk | HeldOutChunk
+EvaluationChunk = GenerateChunk | FeaturesChunk | ReferenceChunk | HeldOutChunk

@@ -81,6 +81,13 @@ class InceptionFeatures:
         return features_ND.cpu(), logits_NK.cpu()
 
 
+FEATURES: dict[str, type[ClassifierFeatures] | type[InceptionFeatures]] = {
+    "classifier": ClassifierFeatures,
+    "inception": InceptionFeatures,
+}
+"""By `evaluation.features`."""
+
+
 def build_features(recipe: Recipe, device: torch.device) -> Features:
     """The features that the recipe names. Raises CheckpointError if their weights are missing or do not fit."""
     section = recipe.evaluation

@@ -92,7 +92,7 @@ def _served(
 def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Evaluation:
     run_chunks = in_process(recipe, policy, device)
     temperature = recipe.sampling.temperature
-    (evaluation,) = Scorer(recipe, device).evaluate(run_chunks, temperature=temperature, num_seeds=1)
+    (evaluation,) = Scorer(recipe).evaluate(run_chunks, temperature=temperature, num_seeds=1)
     return evaluation
 
 

@@ -136,6 +136,12 @@ def pictures_text(num_drawn: int, num_left: int, num_pictures: int, seconds: flo
     return f"picture {num_pictures - num_left}/{num_pictures}  {per_second:.1f} pictures/s  ETA {eta:.0f} s"
 
 
+def chunks_text(what: str, num_done: int, num_chunks: int, seconds: float) -> str:
+    """Of a scoring."""
+    eta = (num_chunks - num_done) * seconds / max(num_done, 1)
+    return f"scoring {what}: {num_done}/{num_chunks}  {seconds:.0f} s  ETA {eta:.0f} s"
+
+
 def stage_text(name: str, progress: "StageProgress", num_done: int, seconds: float) -> str:
     """Of a stage of `pretrain`; `num_done` of its steps are of this call."""
     eta = (progress.num_steps - progress.step) * seconds / num_done

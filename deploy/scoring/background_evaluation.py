@@ -11,7 +11,7 @@ from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import grid, save_panels
 from actors.pool_events import PublishedPolicy
-from common.facts import Fact, PictureSaved, Scored
+from common.facts import Fact, PictureSaved, Scored, ScoringStarted
 from deploy.scoring.scorer import Evaluation, Scorer
 
 log = logging.getLogger("vapi.evaluation")
@@ -58,6 +58,7 @@ class BackgroundEvaluation:
             self._waiting = published
         else:
             self._published = published
+            self._tell(ScoringStarted(published.version, "the policy"))
             self._future = self._thread.submit(
                 self._scorer.evaluate, self._run_chunks, temperature=self._temperature, num_seeds=1
             )

@@ -7,6 +7,7 @@ the cross-entropy prior alone needs no reward actor. The reward's contribution i
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +24,19 @@ from actors.sources.build import build_source
 from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.facts import Fact, PictureSaved
+from common.facts import Fact, PictureSaved, ScoringStarted
 from common.machine import prepare_device
 from common.models.loading import load_policy, load_tokenizer
 from deploy.local import post_train
+from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
 from deploy.runs.run_folder import RunFolder
 from deploy.scoring.background_evaluation import COLUMNS, tell_evaluation
-from deploy.scoring.scorer import Evaluation, RunChunks, Scorer, in_process, mean_scores, spread
+from deploy.scoring.scorer import Evaluation, OnChunk, Scorer, in_process, mean_scores, spread
 
 log = logging.getLogger("vapi.evaluation")
 
 NUM_SEEDS = 2
+RunCounted = Callable[..., list[Any]]  # given chunks, and on_chunk to call after each
 
 
 class BeforeAfter:
@@ -61,7 +64,7 @@ class BeforeAfter:
             self._results, self._base_pictures = json.loads(stored.read_text()), dict(np.load(stored_pictures))
             return
         on_actors = partial(_run_on, pool, base)
-        evaluations = self._evaluate("the base", on_actors, num_seeds=NUM_SEEDS)
+        evaluations = self._evaluate("the base", base.version, on_actors, num_seeds=NUM_SEEDS)
         tell_evaluation(self._tell, self._folder.samples, base.version, evaluations[0])
         self._base_pictures = {
             "free_running": evaluations[0].pictures_NHWC,
@@ -70,14 +73,18 @@ class BeforeAfter:
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
         cooler = self._recipe.evaluation.compare_temperature
         if cooler is not None:
-            (evaluation,) = self._evaluate(f"the base at temperature {cooler:g}", on_actors, temperature=cooler)
+            (evaluation,) = self._evaluate(
+                f"the base at temperature {cooler:g}", base.version, on_actors, temperature=cooler
+            )
             self._results["before_at_compare_temperature"] = evaluation.scores
         np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
         write_json(stored, self._results)
 
     def after(self, pool: RolloutPool, result: PublishedPolicy) -> dict[str, Any]:
-        """Score the result over the same seeds, and the prior alone; write the pictures. Returns all scores."""
-        evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
+        """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
+        evaluations = self._evaluate(
+            "the result", result.version, partial(_run_on, pool, result), num_seeds=NUM_SEEDS
+        )
         tell_evaluation(self._tell, self._folder.samples, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
@@ -111,17 +118,28 @@ class BeforeAfter:
         reward = build_reward(recipe.reward, tokenizer, perceptual=None)
         for report in post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device):
             self._beat(f"yardstick: the prior alone, step {report.step}")
-        (evaluation,) = self._evaluate("the prior alone", in_process(self._recipe, policy, device))
+        steps = recipe.learner.num_steps
+
+        def run_chunks(chunks: Sequence[EvaluationChunk], on_chunk: OnChunk) -> list[Any]:
+            return in_process(self._recipe, policy, device, on_chunk)(chunks)
+
+        (evaluation,) = self._evaluate("the prior alone", steps, run_chunks)
         return evaluation
 
     def _evaluate(
-        self, what: str, run_chunks: RunChunks, temperature: float | None = None, num_seeds: int = 1
+        self, what: str, step: int, run_chunks: RunCounted, temperature: float | None = None, num_seeds: int = 1
     ) -> list[Evaluation]:
-        log.info("scoring %s", what)
-        self._beat(f"scoring {what}")
+        self._tell(ScoringStarted(step, what))
         if temperature is None:
             temperature = self._recipe.sampling.temperature
-        return self._scorer.evaluate(run_chunks, temperature=temperature, num_seeds=num_seeds)
+        with closing(ProgressLine(progress_stream(self._recipe.log))) as line:
+
+            def on_chunk(num_done: int, num_chunks: int) -> None:
+                self._beat(f"scoring {what}, {num_done} of {num_chunks}")
+                line.show(chunks_text(what, num_done, num_chunks, line.seconds))
+
+            counted = partial(run_chunks, on_chunk=on_chunk)
+            return self._scorer.evaluate(counted, temperature=temperature, num_seeds=num_seeds)
 
 
 def _held_out(evaluation: Evaluation) -> HeldOutPictures:
@@ -129,6 +147,11 @@ def _held_out(evaluation: Evaluation) -> HeldOutPictures:
     return evaluation.held_out
 
 
-def _run_on(pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk]) -> list[Any]:
-    results = dict(pool.evaluate(chunks, published))
+def _run_on(
+    pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk
+) -> list[Any]:
+    results: dict[int, Any] = {}
+    for index, result in pool.evaluate(chunks, published):
+        results[index] = result
+        on_chunk(len(results), len(chunks))
     return [results[index] for index in range(len(chunks))]

@@ -10,6 +10,7 @@ from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.machine import prepare_device
 from common.models.loading import load_policy
+from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
 from deploy.scoring.scorer import Evaluation, Scorer, Scores, in_process
 
 
@@ -30,12 +31,18 @@ def evaluate(
         raise RecipeError(problem)
     files = find_pictures(Path(pictures)) if pictures else None
     device = prepare_device(recipe.compute)
-    run_chunks = in_process(recipe, load_policy(recipe, device, checkpoint), device)
-    scorer = Scorer(recipe, device)
+    line = ProgressLine(progress_stream(recipe.log))
+
+    def on_chunk(num_done: int, num_chunks: int) -> None:
+        line.show(chunks_text("the generator", num_done, num_chunks, line.seconds))
+
+    run_chunks = in_process(recipe, load_policy(recipe, device, checkpoint), device, on_chunk)
+    scorer = Scorer(recipe)
     if files is not None:
-        result = scorer.evaluate_files(run_chunks, files)
+        result = scorer.evaluate_files(run_chunks, files, device)
     else:
         (result,) = scorer.evaluate(run_chunks, temperature=recipe.sampling.temperature, num_seeds=1)
+    line.close()
     print(json.dumps(result.scores, indent=2))
     if out:
         write_json(Path(out), result.scores)

@@ -3,7 +3,7 @@
 The process with the models runs the chunks: the reward actors of a run, or this process.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,24 +13,29 @@ import torch
 from actors.evaluation.chunks import (
     EvaluationChunk,
     EvaluationModels,
+    FeaturesChunk,
     GenerateChunk,
-    GeneratedPictures,
     HeldOutChunk,
     HeldOutResult,
+    PictureFeatures,
+    ReferenceChunk,
 )
-from actors.evaluation.features import build_features, extract_features
+from actors.evaluation.features import FEATURES, build_features, extract_features
 from actors.evaluation.picture_files import PictureFiles
 from actors.evaluation.pictures import HeldOutPictures, joined
-from actors.evaluation.reference import build_reference
-from actors.evaluation.scores import psnr, score_generated
+from actors.evaluation.reference import read_reference, reference_indices, reference_of
+from actors.evaluation.scores import Reference, psnr, score_generated
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
+from common.paths import resolve
 from common.reward_terms import RewardTerms
 
 CPU = torch.device("cpu")
 RunChunks = Callable[[Sequence[EvaluationChunk]], list[Any]]
+OnChunk = Callable[[int, int], None]  # told how many chunks of how many are done
 Scores = dict[str, float]
 
 NUM_SHOWN = 100  # free-running pictures
@@ -46,50 +51,82 @@ class Evaluation:
 
 
 class Scorer:
-    """Holds the features and their statistics of the real images."""
+    """Adds up what others have looked at: whoever draws pictures sends their features, and keeps the pixels."""
 
-    def __init__(self, recipe: Recipe, device: torch.device = CPU):
-        """`device` computes the features of pictures."""
+    def __init__(self, recipe: Recipe):
         self._recipe = recipe
-        self._features = build_features(recipe, device)
-        self._reference = build_reference(recipe, self._features)
+        self._kind = FEATURES[recipe.evaluation.features]
+        self._reference: Reference | None = None  # once it was needed
 
     def evaluate(self, run_chunks: RunChunks, *, temperature: float, num_seeds: int) -> list[Evaluation]:
         """The scores for each of `num_seeds` sampling seeds, starting at `evaluation.seed`."""
         section = self._recipe.evaluation
         seeds = range(section.seed, section.seed + num_seeds)
-        generate = [
-            GenerateChunk(indices, seed, temperature)
-            for seed in seeds
-            for indices in _chunks(section.num_samples, self._recipe.sampling.batch_size)
-        ]
+        reference = self._reference_chunks()
         held_out = [chunk for seed in seeds for chunk in self._held_out_chunks(seed)]
-        results = run_chunks([*held_out, *generate])
+        generate = [chunk for seed in seeds for chunk in self._features_chunks(seed, temperature)]
+        results = run_chunks([*reference, *held_out, *generate])
+        self._learn_reference(results[: len(reference)])
+        results = results[len(reference) :]
         parts = np.split(np.arange(len(held_out)), num_seeds), np.split(np.arange(len(generate)), num_seeds)
         return [
             self._score([results[i] for i in own_held_out], [results[len(held_out) + i] for i in own_generate])
             for own_held_out, own_generate in zip(*parts, strict=True)
         ]
 
-    def evaluate_files(self, run_chunks: RunChunks, files: PictureFiles) -> Evaluation:
-        """The scores of existing pictures, together with those under teacher forcing. Raises DataError."""
+    def evaluate_files(self, run_chunks: RunChunks, files: PictureFiles, device: torch.device) -> Evaluation:
+        """The scores of pictures that were drawn before, beside those under teacher forcing. Raises DataError.
+
+        Their features are computed in this process, on `device`.
+        """
         if files.num_pictures < LEAST_PICTURES:
             raise DataError(f"{files.path} holds {files.num_pictures} pictures: the scores need {LEAST_PICTURES}")
-        held_out = run_chunks(self._held_out_chunks(self._recipe.evaluation.seed))
-        scores = self._held_out_scores(held_out) | self._free_running_scores(files.batches(), files.label_N)
+        reference = self._reference_chunks()
+        results = run_chunks([*reference, *self._held_out_chunks(self._recipe.evaluation.seed)])
+        self._learn_reference(results[: len(reference)])
+        held_out = results[len(reference) :]
+        features_ND, logits_NK = extract_features(build_features(self._recipe, device), files.batches())
+        scores = self._held_out_scores(held_out)
+        scores |= self._free_running_scores(features_ND, logits_NK, files.label_N)
         return Evaluation(scores, files.first(NUM_SHOWN), _shown(held_out))
+
+    def _reference_chunks(self) -> list[ReferenceChunk]:
+        """The training images to compare with; none where they are known, or a file has the reference."""
+        section = self._recipe.evaluation
+        if self._reference is not None or section.reference:
+            return []
+        indices = reference_indices(len(build_source(self._recipe, "train")), section.num_reference)
+        size = self._kind.batch_size
+        return [ReferenceChunk(tuple(indices[start : start + size])) for start in range(0, len(indices), size)]
+
+    def _learn_reference(self, parts: Sequence[np.ndarray]) -> None:
+        if parts:
+            self._reference = reference_of(torch.from_numpy(np.concatenate(parts)))
+        elif self._reference is None:
+            path = resolve(self._recipe.evaluation.reference)
+            self._reference = read_reference(path, self._kind.dim, lambda: build_features(self._recipe, CPU))
+
+    def _features_chunks(self, seed: int, temperature: float) -> list[FeaturesChunk]:
+        chunks = _chunks(self._recipe.evaluation.num_samples, self._recipe.sampling.batch_size)
+        return [
+            FeaturesChunk(
+                GenerateChunk(indices, seed, temperature), min(max(NUM_SHOWN - indices[0], 0), len(indices))
+            )
+            for indices in chunks
+        ]
 
     def _held_out_chunks(self, seed: int) -> list[HeldOutChunk]:
         return [
-            HeldOutChunk(indices, seed, num_pictures=min(max(NUM_HELD_OUT_SHOWN - indices[0], 0), len(indices)))
+            HeldOutChunk(indices, seed, num_pictures=_num_of(indices, NUM_HELD_OUT_SHOWN))
             for indices in _chunks(self._recipe.evaluation.num_held_out, self._recipe.actors.images_per_ticket)
         ]
 
-    def _score(self, held_out: list[HeldOutResult], generated: list[GeneratedPictures]) -> Evaluation:
+    def _score(self, held_out: list[HeldOutResult], generated: list[PictureFeatures]) -> Evaluation:
+        features_ND = torch.from_numpy(np.concatenate([part.features_ND for part in generated]))
+        logits_NK = torch.from_numpy(np.concatenate([part.logits_NK for part in generated]))
         label_N = np.concatenate([part.label_N for part in generated])
-        pictures = [part.pixels_NHWC for part in generated]
-        scores = self._held_out_scores(held_out) | self._free_running_scores(pictures, label_N)
-        return Evaluation(scores, np.concatenate(pictures)[:NUM_SHOWN], _shown(held_out))
+        scores = self._held_out_scores(held_out) | self._free_running_scores(features_ND, logits_NK, label_N)
+        return Evaluation(scores, np.concatenate([part.shown_NHWC for part in generated]), _shown(held_out))
 
     def _held_out_scores(self, held_out: list[HeldOutResult]) -> Scores:
         """Means over images and samples. Perplexity is the exponential of the mean cross-entropy."""
@@ -107,13 +144,15 @@ class Scorer:
         scores |= {f"reconstruction_{name}": ceiling_B.mean() for name, ceiling_B in ceilings.items()}
         return {name: float(score) for name, score in scores.items()}
 
-    def _free_running_scores(self, pictures: Iterable[np.ndarray], label_N: np.ndarray | None) -> Scores:
-        """Without accuracy if the pictures have no classes or the features know other classes."""
-        features_ND, logits_NK = extract_features(self._features, pictures)
-        has_labels = label_N is not None and self._features.knows_labels
+    def _free_running_scores(
+        self, features_ND: torch.Tensor, logits_NK: torch.Tensor, label_N: np.ndarray | None
+    ) -> Scores:
+        """Without accuracy where the pictures have no classes, or the features know others."""
+        assert self._reference is not None, "learned with the results"
+        has_labels = label_N is not None and self._kind.knows_labels
         labels = torch.from_numpy(label_N) if has_labels else None
         scores = asdict(score_generated(features_ND, logits_NK, labels, self._reference))
-        scores = {self._features.distance_name: scores.pop("frechet_distance"), **scores}
+        scores = {self._kind.distance_name: scores.pop("frechet_distance"), **scores}
         return {name: score for name, score in scores.items() if score is not None}
 
 
@@ -126,16 +165,26 @@ def spread(evaluations: Sequence[Evaluation]) -> Scores:
     return {key: float(np.ptp([e.scores[key] for e in evaluations])) for key in evaluations[0].scores}
 
 
-def in_process(recipe: Recipe, policy: PolicyModule, device: torch.device) -> RunChunks:
-    """A function that runs chunks with a policy in this process."""
+def in_process(
+    recipe: Recipe, policy: PolicyModule, device: torch.device, on_chunk: OnChunk = lambda _done, _all: None
+) -> RunChunks:
+    """Runs chunks on a policy in this process."""
     models = EvaluationModels(
         recipe, load_tokenizer(recipe, device), load_perceptual_metric(recipe, device), device
     )
-    return lambda chunks: [chunk.run(policy, models) for chunk in chunks]
+
+    def run(chunks: Sequence[EvaluationChunk]) -> list[Any]:
+        results = []
+        for chunk in chunks:
+            results.append(chunk.run(policy, models))
+            on_chunk(len(results), len(chunks))
+        return results
+
+    return run
 
 
 def _terms(result: HeldOutResult) -> RewardTerms:
-    terms = {name: torch.from_numpy(term_BG) for name, term_BG in result.terms.items()}
+    terms = {name: torch.from_numpy(np.array(term_BG)) for name, term_BG in result.terms.items()}
     shape = next(iter(terms.values())).shape
     return RewardTerms((shape[0], shape[1]), terms, higher_is_better=result.higher_is_better)
 
@@ -143,6 +192,11 @@ def _terms(result: HeldOutResult) -> RewardTerms:
 def _shown(results: Sequence[HeldOutResult]) -> HeldOutPictures | None:
     parts = [result.pictures for result in results if result.pictures is not None]
     return joined(parts) if parts else None
+
+
+def _num_of(indices: tuple[int, ...], most: int) -> int:
+    """How many of a chunk's are among the first `most` of all."""
+    return min(max(most - indices[0], 0), len(indices))
 
 
 def _chunks(total: int, size: int) -> list[tuple[int, ...]]:
