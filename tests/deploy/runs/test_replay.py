@@ -66,9 +66,7 @@ def test_a_recording_that_begins_after_a_checkpoint_begins_with_its_state(small_
     assert list(recorded_steps(run / "groups")) == [3, 4]
     assert digest(replay(str(run), []).folder.path) == digest(run)
     (run / "checkpoints" / "step-000002").rename(run / "checkpoints" / "elsewhere")
-    with pytest.raises(
-        DataError, match=r"begins with step 3, and .*step-000002 is not there: record a run"
-    ):
+    with pytest.raises(DataError, match=r"begins with step 3, and .*step-000002 is not there: record a run"):
         replay(str(run), [])
 
 
