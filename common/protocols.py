@@ -4,17 +4,50 @@ Shape letters: B images (groups), G samples per group, T image tokens, V codeboo
 pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; stored pixels are uint8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# The generator's condition, by column name. Class-conditional: `label` int64 [B].
-# Text-conditional: `caption_features` float [B, L, D] and `caption_mask` [B, L], 1 where valid.
+from common.image_shards import Manifest
+
+# The generator's condition, by column name: each family says which, such as `label` int64 [B].
 Condition = Mapping[str, Tensor]
+ConditionRow = Mapping[str, np.ndarray | np.generic]  # that of one image, without the batch axis
+
+
+class ConditionFormat(Protocol):
+    """What a policy is conditioned on, from where it comes to the columns that the policy takes.
+
+    A class-conditional family has `of_class`, a text-conditional one the three methods after it.
+    """
+
+    columns: Mapping[str, tuple[str, tuple[int, ...]]]  # numpy dtype and shape of one row, by name
+
+    def of_shard_row(self, values: Mapping[str, Any]) -> ConditionRow:
+        """From a row of a Parquet shard, with the columns of common/image_shards.py."""
+
+    def shard_misfits(self, folder: Path, manifest: Manifest) -> Iterator[str]:
+        """Why shards are not for this policy, in a sentence each."""
+
+
+class ClassFormat(ConditionFormat, Protocol):
+    def of_class(self, label: int) -> ConditionRow:
+        """From a class id below `num_classes`."""
+
+
+class CaptionFormat(ConditionFormat, Protocol):
+    def require_encoder(self, text_encoder: str) -> None:
+        """Raise DataError if the text encoder does not fit the policy; loads no weights."""
+
+    def encode(self, captions: Sequence[str], text_encoder: str) -> list[np.ndarray]:
+        """What `of_caption` takes, for each caption."""
+
+    def of_caption(self, encoded: np.ndarray) -> ConditionRow: ...
 
 
 class ImageTokenizer(Protocol):
@@ -42,6 +75,7 @@ class Policy(Protocol):
 
     num_tokens: int
     codebook_size: int
+    activation_checkpointing: bool  # whether the backward pass recomputes each block; may be set
 
     def __call__(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
         """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1].
@@ -56,6 +90,13 @@ class Policy(Protocol):
         """The unconditional twin of `condition`, for classifier-free guidance and condition drop."""
 
     def start_decoding(self, condition: Condition) -> CachedDecoder: ...
+
+    @property
+    def num_blocks(self) -> int:
+        """Equal blocks that the policy is a stack of: what is compiled and recomputed."""
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks in place, at their first forward; decoding and state dict stay as they are."""
 
 
 class PerceptualMetric(Protocol):
@@ -82,7 +123,7 @@ class SourceImage:
 
     image_id: str  # a readable name that leads to the file
     pixels: np.ndarray  # uint8 [H, W, 3]
-    condition: Mapping[str, np.ndarray | np.generic]  # one value (no batch axis) per condition column
+    condition: ConditionRow
 
 
 class ImageSource(Protocol):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.evaluation.conditions import caption_condition, class_labels, held_out_condition
+from actors.evaluation.conditions import class_labels, held_out_condition, stacked
 from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
@@ -31,6 +31,7 @@ from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.machine import autocast
+from common.models.families import caption_format, class_format
 from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric, Policy
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
@@ -103,11 +104,13 @@ class GenerateChunk:
             label_N = class_labels(
                 recipe.sampling.classes, recipe.policy.num_classes, self.seed, self.sample_indices
             )
-            return label_N, {"label": torch.from_numpy(label_N)}
+            rows = class_format(recipe.policy)
+            return label_N, stacked([rows.of_class(label) for label in label_N])
         label_N = np.full(len(self.sample_indices), NO_CLASS)
         if self.captions is None:
             return label_N, held_out_condition(models.held_out, self.sample_indices)
-        return label_N, caption_condition(self.captions, recipe.policy.caption_length)
+        captions = caption_format(recipe.policy)
+        return label_N, stacked([captions.of_caption(each) for each in self.captions])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The conditions of free-running pictures: classes, prompts, or the captions of held-out images.
 
-Letters: N pictures, L valid caption tokens, P caption tokens including padding, D width of a caption feature.
+Letter: N pictures.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from actors.sources.parquet import padded_left
 from common.errors import BrokenImageError, DataError
-from common.protocols import Condition, ImageSource
+from common.protocols import Condition, ConditionRow, ImageSource
 from common.seeding import generator
 
 
@@ -28,19 +27,17 @@ def class_labels(
     return torch.stack(draws).numpy()
 
 
-def caption_condition(captions: Sequence[np.ndarray], length: int) -> Condition:
-    """Condition columns for float16 features [L, D] of N captions: padded [N, P, D], and their mask [N, P]."""
-    columns = [padded_left(features_LD, length) for features_LD in captions]
-    return {name: torch.from_numpy(np.stack([each[name] for each in columns])) for name in columns[0]}
+def stacked(rows: Sequence[ConditionRow]) -> Condition:
+    """The condition columns of N images, each of its own row."""
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
 def held_out_condition(source: ImageSource, sample_indices: Sequence[int]) -> Condition:
     """Condition columns of the source's images in turn: sample i takes image i modulo the number of images."""
-    conditions = [_readable_condition(source, index) for index in sample_indices]
-    return {name: torch.from_numpy(np.stack([each[name] for each in conditions])) for name in conditions[0]}
+    return stacked([_readable_condition(source, index) for index in sample_indices])
 
 
-def _readable_condition(source: ImageSource, index: int):
+def _readable_condition(source: ImageSource, index: int) -> ConditionRow:
     """The condition of image `index` or, if it is broken, of the next readable image."""
     for ahead in range(len(source)):
         try:

@@ -7,6 +7,7 @@ from actors.sources.split import Split
 from common.config.data import ImageFolderSource, MnistSource, ParquetSource
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
+from common.models.families import class_format, condition_format
 from common.protocols import ImageSource
 
 NUM_TRIES = 16
@@ -16,13 +17,13 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
     """The recipe's images of one split. DataError where there is nothing to read."""
     match recipe.source:
         case MnistSource() as spec:
-            return Mnist(spec, recipe.image_size, split)
+            return Mnist(spec, class_format(recipe.policy), recipe.image_size, split)
         case ImageFolderSource() as spec:
             source = ImageFolder(spec, recipe.image_size, split)
             _require_classes(source.num_classes, recipe)
             return source
         case ParquetSource() as spec:
-            return Parquet(spec, recipe.policy, recipe.image_size, split)
+            return Parquet(spec, condition_format(recipe.policy), recipe.image_size, split)
 
 
 def _require_classes(num_classes: int, recipe: Recipe) -> None:

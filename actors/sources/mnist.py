@@ -7,13 +7,14 @@ import numpy as np
 from actors.sources.split import Split, split_indices
 from common.config.data import MnistSource
 from common.errors import DataError
-from common.protocols import SourceImage
+from common.protocols import ClassFormat, SourceImage
 
 SIDE = 32
 
 
 class Mnist:
-    def __init__(self, spec: MnistSource, image_size: int, split: Split):
+    def __init__(self, spec: MnistSource, conditions: ClassFormat, image_size: int, split: Split):
+        self._conditions = conditions
         if image_size != SIDE:
             raise DataError(
                 f"image_size is {image_size}, but the mnist source gives {SIDE}: set image_size={SIDE}"
@@ -33,7 +34,7 @@ class Mnist:
         return SourceImage(
             image_id=f"mnist/{self._indices[index]:04d}",
             pixels=np.repeat(padded[:, :, None], 3, axis=2),
-            condition={"label": self._labels[index]},
+            condition=self._conditions.of_class(self._labels[index]),
         )
 
 

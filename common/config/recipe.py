@@ -3,7 +3,8 @@
 Imports neither torch nor ray, so that a bad recipe is refused in milliseconds, before a cluster is paid for.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,7 +17,7 @@ from common.config.algorithm import (
     RolloutSection,
 )
 from common.config.base import Section
-from common.config.data import ParquetSource, SourceSpec
+from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.sampling import SamplingSection
 from common.config.service import (
@@ -32,12 +33,8 @@ from common.config.service import (
     RunSection,
 )
 from common.config.tracking import TrackingSection
-from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec
-from common.models.perceptual.spec import LpipsSpec, ShiftTolerantLpipsSpec
-
-PolicySpec = LlamaGenPolicySpec
-TokenizerSpec = LlamaGenTokenizerSpec
-PerceptualSpec = Annotated[LpipsSpec | ShiftTolerantLpipsSpec, Field(discriminator="family")]
+from common.models.perceptual.spec import LpipsSpec
+from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
 
 
 class Recipe(Section):
@@ -143,40 +140,22 @@ class Recipe(Section):
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
         of 256 bytes, such as a path in a folder of pictures.
         """
-        policy = self.policy
-        condition = policy.caption_length * (2 * policy.caption_dim + 1) if policy.conditioning == "text" else 8
+        condition = self.policy.condition_bytes
         num_terms = len(self.reward.weights)
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = (2 + num_maps) * self.num_tokens + num_terms
         numbers = 2 * self.num_tokens + self.group.size * a_sample
         return 4 * numbers + condition + 280
 
+    def _model_problems(self) -> Iterator[str]:
+        yield from self.policy.problems(self.source.kind)
+        yield from self.tokenizer.problems(self.image_size)
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (*_shape_problems(self), *_service_problems(self)):
+        for problem in (*self._model_problems(), *_service_problems(self)):
             raise ValueError(problem)
         return self
-
-
-def _shape_problems(recipe: Recipe):
-    tokenizer, transformer = recipe.tokenizer, recipe.policy.transformer
-    if recipe.policy.conditioning == "text" and not isinstance(recipe.source, ParquetSource):
-        yield (
-            f"policy.conditioning is text, but source.kind {recipe.source.kind} has no captions: set "
-            "source.kind=parquet, with shards that `prepare --text-encoder` made"
-        )
-    if recipe.image_size % tokenizer.downsampling:
-        yield (
-            f"image_size is {recipe.image_size}, but the tokenizer halves images "
-            f"{len(tokenizer.network.channel_multipliers) - 1} times: use a multiple of {tokenizer.downsampling}"
-        )
-    if tokenizer.network.channels % 32:
-        yield f"tokenizer.size.channels is {tokenizer.network.channels}: use a multiple of 32"
-    if transformer.dim % (4 * transformer.num_heads):
-        yield (
-            f"policy.size.dim is {transformer.dim} with {transformer.num_heads} heads: "
-            "dim / num_heads must be a multiple of 4"
-        )
 
 
 def _service_problems(recipe: Recipe):

@@ -16,6 +16,7 @@ from common.models.families import (
     build_perceptual_metric,
     build_policy,
     build_tokenizer,
+    condition_format,
 )
 from common.protocols import Condition, PerceptualMetric
 
@@ -56,11 +57,8 @@ def pixels(recipe: Recipe, num_images: int) -> Tensor:
 
 def condition(recipe: Recipe, num_rows: int) -> Condition:
     """The policy's condition, as it arrives in a group."""
-    spec = recipe.policy
-    if spec.conditioning == "class":
-        return {"label": tokens(num_rows)}
-    features = torch.zeros(num_rows, spec.caption_length, spec.caption_dim, dtype=torch.float16)
+    columns = condition_format(recipe.policy).columns
     return {
-        "caption_features": features,
-        "caption_mask": torch.ones(num_rows, spec.caption_length, dtype=torch.bool),
+        name: torch.zeros((num_rows, *shape), dtype=getattr(torch, dtype))
+        for name, (dtype, shape) in columns.items()
     }

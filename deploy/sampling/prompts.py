@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from common.errors import DataError
-from common.models.llamagen.spec import LlamaGenPolicySpec
-from common.models.t5.text_encoder import TextEncoder, feature_width
-
-BATCH = 32  # prompts encoded together, in the file's order; affects the last bits of the features
 
 
 @dataclass(frozen=True)
@@ -58,25 +51,3 @@ def _text_of(line: str, where: str) -> str:
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     return sha256("\n".join(prompt.line for prompt in prompts).encode()).hexdigest()
-
-
-def require_width(text_encoder: str, policy: LlamaGenPolicySpec) -> None:
-    """Raise DataError if the encoder's features do not fit the policy; loads no weights."""
-    width = feature_width(text_encoder)
-    if width != policy.caption_dim:
-        raise DataError(
-            f"--text-encoder {text_encoder} gives features {width} wide and policy.caption_dim is "
-            f"{policy.caption_dim}: name the encoder that the generator was trained with"
-        )
-
-
-def encode_prompts(prompts: Sequence[Prompt], text_encoder: str, policy: LlamaGenPolicySpec) -> list[np.ndarray]:
-    """float16 [L, D] of each prompt. The encoder is freed afterwards, so that actors can use its memory."""
-    encoder = TextEncoder(text_encoder, policy.caption_length)
-    texts = [prompt.text for prompt in prompts]
-    features: list[np.ndarray] = []
-    for start in range(0, len(texts), BATCH):
-        features += encoder.features(texts[start : start + BATCH])
-    del encoder
-    torch.cuda.empty_cache()
-    return features

@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.facts import Fact
+from common.models.families import caption_format
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.runs.claimed_folder import claim
@@ -28,7 +30,7 @@ from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
-from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
+from deploy.sampling.prompts import Prompt, prompts_sha256, read_prompts
 
 SETTINGS = "sampling.json"
 # The weights' location does not matter; their content does, and is in the digests.
@@ -49,7 +51,7 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     layout.begin()
     num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
     if num_missing:
-        captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
+        captions = _encoded(prompts, options.text_encoder or "", recipe) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
         recorder = Recorder((RunFolder(options.out), LogLines()))
@@ -95,8 +97,12 @@ def _read(options: SampleOptions, recipe: Recipe) -> list[Prompt]:
     if options.prompts is None:
         return []
     prompts = read_prompts(options.prompts)
-    require_width(options.text_encoder or "", recipe.policy)
+    caption_format(recipe.policy).require_encoder(options.text_encoder or "")
     return prompts
+
+
+def _encoded(prompts: list[Prompt], text_encoder: str, recipe: Recipe) -> list[np.ndarray]:
+    return caption_format(recipe.policy).encode([prompt.text for prompt in prompts], text_encoder)
 
 
 def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_pictures: int) -> Layout:

@@ -12,7 +12,7 @@ from actors.rewards.perceptual import require_maps
 from actors.sources.build import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
-from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
+from common.models.families import build_perceptual_metric, build_policy, build_tokenizer, check_perceptual_metric
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import check_weights
 from common.paths import resolve
@@ -89,14 +89,7 @@ def _perceptual(recipe: Recipe) -> str:
     spec = recipe.perceptual
     if not recipe.reward.lpips:
         return "not used (reward.lpips is 0)"
-    if spec.family == "lpips":
-        from common.models.perceptual.lpips_metric import obtain_trunk
-
-        obtain_trunk(spec)
-    else:
-        from common.models.perceptual.shift_tolerant_lpips import weights_file
-
-        weights_file(spec)
+    check_perceptual_metric(spec)
     if recipe.has_reward_maps:
         with torch.device("meta"):
             require_maps(build_perceptual_metric(spec, trained=False))

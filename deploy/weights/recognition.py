@@ -11,13 +11,8 @@ from torch import nn
 
 from common.config.recipe import Recipe
 from common.errors import CheckpointError
-from common.models.families import build_policy, build_tokenizer
-from common.models.llamagen.spec import (
-    TOKENIZER_SIZES,
-    TRANSFORMER_SIZES,
-    LlamaGenPolicySpec,
-    LlamaGenTokenizerSpec,
-)
+from common.models.families import POLICIES, build_policy, build_tokenizer
+from common.models.specs import PUBLISHED
 from common.models.weights_files import Misfit, misfit
 
 What = Literal["policy", "tokenizer"]
@@ -66,20 +61,13 @@ def recognise(
 
 
 def _published() -> Iterator[Candidate]:
-    for size in TRANSFORMER_SIZES:
-        for conditioning in ("class", "text"):
-            policy = LlamaGenPolicySpec.model_validate(
-                {"size": size, "conditioning": conditioning, "checkpoint": ""}
-            )
-            build = partial(build_policy, policy, codebook_size=_CODEBOOK_SIZE, grid_size=_GRID_SIZE)
-            yield Candidate(f"LlamaGen-{size}, {conditioning}-conditional", "policy", build)
-    for size in TOKENIZER_SIZES:
-        tokenizer = LlamaGenTokenizerSpec.model_validate({"size": size, "checkpoint": ""})
-        yield Candidate(
-            f"LlamaGen's tokenizer {size}",
-            "tokenizer",
-            partial(build_tokenizer, tokenizer, image_size=_IMAGE_SIZE),
-        )
+    for models in PUBLISHED:
+        for name, spec in models():
+            if spec.family in POLICIES:
+                build = partial(build_policy, spec, codebook_size=_CODEBOOK_SIZE, grid_size=_GRID_SIZE)
+                yield Candidate(name, "policy", build)
+            else:
+                yield Candidate(name, "tokenizer", partial(build_tokenizer, spec, image_size=_IMAGE_SIZE))
 
 
 def _of_recipe(recipe: Recipe) -> Iterator[Candidate]:

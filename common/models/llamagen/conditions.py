@@ -1,82 +1,117 @@
-"""LlamaGen's condition, as the tokens before the image: a class, or the features of a caption.
+"""What LlamaGen is conditioned on, outside the network: a class id, or the T5 features of a caption.
 
-Shape letters: B images, L caption tokens, D width of a caption feature, S positions of the sequence
-[condition | image tokens].
+Letters: N rows, L caption tokens, P caption tokens including padding, D width of a caption feature.
 """
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from common.errors import DataError
+from common.image_shards import FEATURE_TYPE, Manifest
 from common.models.llamagen.spec import LlamaGenPolicySpec
-from common.protocols import Condition
+from common.protocols import ConditionRow
+
+Columns = Mapping[str, tuple[str, tuple[int, ...]]]
+BATCH = 32  # captions encoded together, in their order: part of the arithmetic
 
 
-def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
-    """Attention mask, bool [B, 1, S, S]: each position sees the past, without the caption's padding.
+class ClassConditions:
+    """One column, `label`."""
 
-    Padding still sees itself; otherwise its softmax would be empty.
-    """
-    device = caption_mask_BL.device
-    visible_BS = F.pad(caption_mask_BL.bool(), (0, length - caption_mask_BL.shape[1]), value=True)
-    causal_SS = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    itself_SS = torch.eye(length, dtype=torch.bool, device=device)
-    return ((causal_SS & visible_BS[:, None]) | itself_SS)[:, None]
+    def __init__(self, spec: LlamaGenPolicySpec):
+        self._spec = spec
+        self.columns: Columns = {"label": ("int64", ())}
 
+    def of_class(self, label: int) -> ConditionRow:
+        return {"label": np.int64(label)}
 
-class ClassEmbedder(nn.Module):
-    """Embeds the condition column `label`, int64 [B]; id `num_classes` means no class."""
+    def of_shard_row(self, values: Mapping[str, Any]) -> ConditionRow:
+        return self.of_class(values["label"])
 
-    num_tokens = 1
-
-    def __init__(self, spec: LlamaGenPolicySpec) -> None:
-        super().__init__()
-        self.num_classes = spec.num_classes
-        self.embedding_table = nn.Embedding(spec.num_classes + 1, spec.transformer.dim)
-
-    def forward(self, condition: Condition) -> Tensor:
-        return self.embedding_table(condition["label"])[:, None]
-
-    def null_condition(self, condition: Condition) -> Condition:
-        return {"label": torch.full_like(condition["label"], self.num_classes)}
-
-    def attention_mask(self, condition: Condition, length: int) -> None:
-        return None  # plainly causal
+    def shard_misfits(self, folder: Path, manifest: Manifest) -> Iterator[str]:
+        if manifest.conditioning != "label":
+            yield (
+                f"policy.conditioning is class, but the shards at {folder} hold captions: name shards with labels"
+            )
+        if manifest.max_label >= self._spec.num_classes:
+            yield (
+                f"the shards at {folder} hold class id {manifest.max_label} and policy.num_classes is "
+                f"{self._spec.num_classes}: class ids must be below it"
+            )
 
 
-class CaptionProjection(nn.Module):
-    def __init__(self, caption_dim: int, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(caption_dim, dim, bias=False)
-        self.fc2 = nn.Linear(dim, dim, bias=False)
+class CaptionConditions:
+    """Two columns, `caption_features` and `caption_mask`, padded on the left."""
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(features.to(self.fc1.weight.dtype)), approximate="tanh"))
+    def __init__(self, spec: LlamaGenPolicySpec):
+        self._spec = spec
+        length, dim = spec.caption_length, spec.caption_dim
+        self.columns: Columns = {
+            "caption_features": ("float16", (length, dim)),
+            "caption_mask": ("uint8", (length,)),
+        }
+
+    def of_caption(self, features_LD: np.ndarray) -> ConditionRow:
+        """`caption_features` [P, D], zeros first, and `caption_mask` uint8 [P], 1 where valid."""
+        length = self._spec.caption_length
+        missing = length - len(features_LD)
+        return {
+            "caption_features": np.pad(features_LD, ((missing, 0), (0, 0))),
+            "caption_mask": (np.arange(length) >= missing).astype(np.uint8),
+        }
+
+    def of_shard_row(self, values: Mapping[str, Any]) -> ConditionRow:
+        stored_LD = np.frombuffer(values["caption_features"], FEATURE_TYPE)
+        return self.of_caption(stored_LD.reshape(values["caption_tokens"], -1))
+
+    def shard_misfits(self, folder: Path, manifest: Manifest) -> Iterator[str]:
+        captions, spec = manifest.captions, self._spec
+        if captions is None:
+            yield (
+                f"policy.conditioning is text, but the shards at {folder} hold no text features: prepare "
+                "captioned pictures with --text-encoder"
+            )
+            return
+        if captions.dim != spec.caption_dim:
+            yield (
+                f"the text features at {folder} are {captions.dim} wide ({captions.encoder}) and "
+                f"policy.caption_dim is {spec.caption_dim}: prepare them with the encoder that the policy was "
+                "trained with"
+            )
+        if captions.length > spec.caption_length:
+            yield (
+                f"the captions at {folder} have up to {captions.length} tokens and policy.caption_length is "
+                f"{spec.caption_length}: prepare them with --caption-length {spec.caption_length}"
+            )
+
+    def require_encoder(self, text_encoder: str) -> None:
+        """DataError if the encoder's features do not fit the policy; loads no weights."""
+        from common.models.t5.text_encoder import feature_width
+
+        width = feature_width(text_encoder)
+        if width != self._spec.caption_dim:
+            raise DataError(
+                f"--text-encoder {text_encoder} gives features {width} wide and policy.caption_dim is "
+                f"{self._spec.caption_dim}: name the encoder that the generator was trained with"
+            )
+
+    def encode(self, captions: Sequence[str], text_encoder: str) -> list[np.ndarray]:
+        """What `of_caption` takes, for each caption: float16 [L, D]. The encoder is freed afterwards."""
+        import torch
+
+        from common.models.t5.text_encoder import TextEncoder
+
+        encoder = TextEncoder(text_encoder, self._spec.caption_length)
+        features: list[np.ndarray] = []
+        for start in range(0, len(captions), BATCH):
+            features += encoder.features(list(captions[start : start + BATCH]))
+        del encoder
+        torch.cuda.empty_cache()
+        return features
 
 
-class CaptionEmbedder(nn.Module):
-    """Embeds the condition columns `caption_features` [B, L, D] and `caption_mask` [B, L].
-
-    Captions are padded on the left, with zeros, because the last position predicts the first image token.
-    """
-
-    uncond_embedding: Tensor
-
-    def __init__(self, spec: LlamaGenPolicySpec) -> None:
-        super().__init__()
-        self.num_tokens = spec.caption_length
-        self.cap_proj = CaptionProjection(spec.caption_dim, spec.transformer.dim)
-        # Drawn once and never trained, but part of the published state dict.
-        unconditional = torch.randn(spec.caption_length, spec.caption_dim) / spec.caption_dim**0.5
-        self.register_buffer("uncond_embedding", unconditional)
-
-    def forward(self, condition: Condition) -> Tensor:
-        return self.cap_proj(condition["caption_features"])
-
-    def null_condition(self, condition: Condition) -> Condition:
-        features = condition["caption_features"]
-        unconditional = self.uncond_embedding.to(features).expand_as(features)
-        return {"caption_features": unconditional, "caption_mask": condition["caption_mask"]}
-
-    def attention_mask(self, condition: Condition, length: int) -> Tensor:
-        return caption_attention(condition["caption_mask"], length)
+def conditions_of(spec: LlamaGenPolicySpec) -> ClassConditions | CaptionConditions:
+    return ClassConditions(spec) if spec.conditioning == "class" else CaptionConditions(spec)

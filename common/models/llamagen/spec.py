@@ -1,5 +1,6 @@
 """LlamaGen in a recipe: its generator, its tokenizer and their sizes."""
 
+from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Literal
 
@@ -57,6 +58,25 @@ class LlamaGenPolicySpec(Section):
     def transformer(self) -> TransformerSize:
         return self.size if isinstance(self.size, TransformerSize) else TRANSFORMER_SIZES[self.size]
 
+    @property
+    def condition_bytes(self) -> int:
+        """Bytes of one group's condition: a class id, or a caption's float16 features and mask."""
+        return self.caption_length * (2 * self.caption_dim + 1) if self.conditioning == "text" else 8
+
+    def problems(self, source_kind: str) -> Iterator[str]:
+        """Why this policy cannot be, or cannot be trained on a source of that kind."""
+        if self.conditioning == "text" and source_kind != "parquet":
+            yield (
+                f"policy.conditioning is text, but source.kind {source_kind} has no captions: set "
+                "source.kind=parquet, with shards that `prepare --text-encoder` made"
+            )
+        size = self.transformer
+        if size.dim % (4 * size.num_heads):
+            yield (
+                f"policy.size.dim is {size.dim} with {size.num_heads} heads: "
+                "dim / num_heads must be a multiple of 4"
+            )
+
 
 class TokenizerSize(Section):
     """A VQGAN tokenizer's size, as built by LlamaGen."""
@@ -105,3 +125,24 @@ class LlamaGenTokenizerSpec(Section):
     @property
     def codebook_size(self) -> int:
         return self.network.codebook_size
+
+    def problems(self, image_size: int) -> Iterator[str]:
+        """Why this tokenizer cannot be, or cannot cut images of that size into tokens."""
+        if image_size % self.downsampling:
+            yield (
+                f"image_size is {image_size}, but the tokenizer halves images "
+                f"{len(self.network.channel_multipliers) - 1} times: use a multiple of {self.downsampling}"
+            )
+        if self.network.channels % 32:
+            yield f"tokenizer.size.channels is {self.network.channels}: use a multiple of 32"
+
+
+def published() -> Iterator[tuple[str, LlamaGenPolicySpec | LlamaGenTokenizerSpec]]:
+    """Name and section of every model whose weights are published."""
+    for size in TRANSFORMER_SIZES:
+        for conditioning in ("class", "text"):
+            section = {"size": size, "conditioning": conditioning, "checkpoint": ""}
+            yield f"LlamaGen-{size}, {conditioning}-conditional", LlamaGenPolicySpec.model_validate(section)
+    for size in TOKENIZER_SIZES:
+        section = {"size": size, "checkpoint": ""}
+        yield f"LlamaGen's tokenizer {size}", LlamaGenTokenizerSpec.model_validate(section)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import RecipeError
-from common.models.llamagen.conditions import CaptionEmbedder, ClassEmbedder
+from common.models.llamagen.embedders import CaptionEmbedder, ClassEmbedder
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.protocols import Condition
 
@@ -207,6 +207,10 @@ class LlamaGenTransformer(nn.Module):
             else:
                 x_BQD = layer(x_BQD, rope_2Qr, mask, None)
         return x_BQD
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.layers)
 
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
         """Compile the blocks with torch.compile, in place, at their first forward; decoding stays uncompiled.
