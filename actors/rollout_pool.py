@@ -17,8 +17,8 @@ from actors.rollout_actor import READING, ActorDescription, RolloutActor, Weight
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
-from common.fingerprint import code_fingerprint
 from common.machine import needs_text
+from common.paths import code_fingerprint
 from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls, ValueLostError
 from common.types import WorkTicket
 
@@ -169,7 +169,7 @@ class RolloutPool:
         events = self._late_results()
         for name, member in list(self._members.items()):
             try:
-                if member.ready is not None and self._is_ready(member.ready):
+                if member.ready is not None and self._ray.ready([member.ready]):
                     self._welcome(name)
                 for reference in self._ray.ready(list(member.calls)):
                     events.append(self._result(name, reference, member.calls.pop(reference)))
@@ -296,6 +296,3 @@ class RolloutPool:
             return Delivery(actor, receipt, reference, self._ray.get(reference))
         except ValueLostError:
             return LostTicket(actor, call.ticket_id, call.version, "groups")
-
-    def _is_ready(self, reference: Any) -> bool:
-        return bool(self._ray.ready([reference]))

@@ -88,6 +88,11 @@ class LearnerGroup:
             "none was lost, look at the network between their nodes"
         )
 
+    @property
+    def newcomers(self) -> list[Any]:
+        """References that become ready when a replacement for a lost rank can join."""
+        return self._ranks.newcomers
+
     def snapshot(self, version: int) -> Any:
         """Reference to the weights as policy `version`, which are there and outlive every rank."""
         return self._ranks.ask_first("snapshot", version, step=self._step)

@@ -1,6 +1,6 @@
 """What tests of several rooms share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,16 @@ def run_recipe(weights: Path, folder: Path, name: str, changes: dict[str, Any] |
 def small_run(tiny_weights: Path, tmp_path: Path) -> Callable[..., Recipe]:
     """Makes recipes for runs of the tiny models in a folder of the test's own: small_run(name, changes)."""
     return partial(run_recipe, tiny_weights, tmp_path)
+
+
+@pytest.fixture
+def no_ray() -> Iterator[None]:
+    """For a test that starts a Ray of its own in this process, or joins one."""
+    import ray
+
+    ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The real images that free-running pictures are compared with: the training split's, or a file's.
+"""The real images that free-running pictures are compared with: from the training split or from a file.
 
 Shape letters: M reference images, D features.
 """
@@ -8,41 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.evaluation.features import Features, look
+from actors.evaluation.features import Features, extract_features
 from actors.evaluation.picture_files import PICTURES, find_pictures, has_array, open_npz, read_array
 from actors.evaluation.scores import NEIGHBORS, Reference, Statistics, statistics
 from actors.image_batch import read_readable
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.paths import resolve
 from common.protocols import ImageSource
 
 BATCH = 250
-LEAST = NEIGHBORS + 1  # images that a reference needs
+LEAST = NEIGHBORS + 1  # fewest images in a reference
 STATISTICS = ("mu", "sigma")
 
 
 def build_reference(recipe: Recipe, features: Features) -> Reference:
-    """From `evaluation.reference`, or from the training split's images. Raises DataError."""
+    """The reference in `evaluation.reference`, else from the training split's images. Raises DataError."""
     section = recipe.evaluation
     if section.reference:
         return read_reference(resolve(section.reference), features)
-    features_MD, _ = look(features, _spread(build_source(recipe, "train"), section.num_reference))
+    features_MD, _ = extract_features(features, _spread(build_source(recipe, "train"), section.num_reference))
     if len(features_MD) < LEAST:
         raise DataError(f"the training split has {len(features_MD)} readable images: the scores need {LEAST}")
     return Reference(statistics(features_MD), features_MD)
 
 
 def read_reference(path: Path, features: Features) -> Reference:
-    """An `.npz` file. The distance is taken to its `mu` and `sigma` where it has them, precision and recall to its
-    pictures where it has them: so does ADM's evaluator. Raises DataError.
+    """Read an `.npz` file. As in ADM's evaluator, its `mu` and `sigma`, if present, serve the distance, and its
+    pictures, if present, precision and recall. Raises DataError.
     """
     require_reference(path, features.dim)
     with open_npz(path) as archive:
         arrays = [read_array(archive, name).astype(np.float64) for name in STATISTICS if has_array(archive, name)]
         has_pictures = has_array(archive, PICTURES)
-    features_MD = look(features, find_pictures(path).batches())[0] if has_pictures else None
+    features_MD = extract_features(features, find_pictures(path).batches())[0] if has_pictures else None
     if arrays:
         return Reference(Statistics(*arrays), features_MD)
     assert features_MD is not None, "required above"
@@ -50,7 +50,7 @@ def read_reference(path: Path, features: Features) -> Reference:
 
 
 def require_reference(path: Path, dim: int) -> str:
-    """What the file holds for features of `dim` numbers, in words; DataError where that is of no use."""
+    """Describe in words what the file holds for features of `dim` numbers. Raises DataError if it is unusable."""
     held = []
     with open_npz(path) as archive:
         if has_array(archive, PICTURES):

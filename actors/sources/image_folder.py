@@ -1,8 +1,9 @@
 """Pictures in one sub-folder a class."""
 
+from pathlib import Path
+
 import numpy as np
 
-from actors.sources.class_folders import class_names, pictures_below
 from actors.sources.picture import SUFFIXES, read_picture
 from actors.sources.split import Split, chosen_indices
 from common.config.data import ImageFolderSource
@@ -37,3 +38,13 @@ class ImageFolder:
         path, label = self._files[index]
         name = str(path.relative_to(self._root))
         return SourceImage(name, read_picture(name, path, self._image_size), {"label": np.int64(label)})
+
+
+def class_names(root: Path) -> list[str]:
+    """The names of the class folders; a name's place in the list is its class id."""
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """The picture files in `folder` and below, sorted."""
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]

@@ -1,4 +1,4 @@
-"""The driver's HTTP endpoint: /metrics for Prometheus and /healthz for a prober. A registry of its own."""
+"""The driver's HTTP endpoint: /metrics for Prometheus and /healthz for probes. It has its own registry."""
 
 import json
 import threading
@@ -13,11 +13,11 @@ from common.errors import ClusterError
 from common.metrics.catalogue import CATALOGUE
 
 HEALTHY_SECONDS = 120.0
-"""The driver's loop beats several times a second; silence this long means that it hangs."""
+"""The driver's loop beats several times per second; a silence this long means that it hangs."""
 
 
 class Metrics:
-    """The catalogue's metrics, by name."""
+    """The catalogue's metrics, addressed by name."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,7 +37,7 @@ class Metrics:
                 self._metrics[metric.name].labels(value)
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Count up a counter."""
+        """Increment a counter."""
         self._labelled(name, labels).inc(amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
@@ -45,7 +45,7 @@ class Metrics:
         self._labelled(name, labels).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Put a value into a histogram."""
+        """Add a value to a histogram."""
         self._labelled(name, labels).observe(value)
 
     def _labelled(self, name: str, labels: dict[str, str]):
@@ -54,10 +54,10 @@ class Metrics:
 
 
 class Exporter:
-    """Serves the metrics from a thread until closed."""
+    """Serves the metrics from a thread until it is closed."""
 
     def __init__(self, metrics: Metrics, section: MetricsSection):
-        """Listen at once. Raises ClusterError where the port is taken."""
+        """Listen at once. Raises ClusterError if the port is taken."""
         self._metrics_app = make_wsgi_app(metrics.registry)
         self._last_beat = time.monotonic()
         self.status = "starting"
@@ -75,7 +75,7 @@ class Exporter:
         self._thread.start()
 
     def beat(self, status: str | None = None) -> None:
-        """Say that the driver is alive, and what it is doing (None: still the same)."""
+        """Report that the driver is alive, and its status (None: unchanged)."""
         self._last_beat = time.monotonic()
         self.status = status or self.status
 
@@ -100,14 +100,14 @@ class Exporter:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection, so that a client that stays silent holds up nobody else."""
+    """One thread per connection, so that a silent client does not block others."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Scrapes are no news."""
+        """Do not log scrapes."""
 
     def address_string(self) -> str:
         return str(self.client_address[0])  # no reverse look-up of the scraper's name

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from deploy.ablation.table import Row, Table
+from deploy.ablation.score_table import Row, ScoreTable
 from deploy.reporting.numbers import finite
 from deploy.reporting.svg_chart import Chart, Series, thinned
 
@@ -17,10 +17,10 @@ CHARTS = {
 WINDOW = 5
 
 
-def training_charts(table: Table) -> list[Chart]:
-    """Means of up to WINDOW recent steps.
+def training_charts(table: ScoreTable) -> list[Chart]:
+    """Charts of the means of up to WINDOW recent steps.
 
-    A variant that does not measure a quantity has no line but keeps its place, so that colours mean the same.
+    A variant that does not measure a quantity has no line but keeps its place, so that colours stay the same.
     """
     rows = [row for row in table.rows if row.num_seeds]
     length = max((len(steps) for row in rows for steps in row.steps), default=0)
@@ -34,7 +34,7 @@ def training_charts(table: Table) -> list[Chart]:
 
 
 def _is_measured(series: Series) -> bool:
-    """What is not computed is 0 at every step."""
+    """Whether the quantity is computed: otherwise it is 0 at every step."""
     return any(finite(series.values))
 
 

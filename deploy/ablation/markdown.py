@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.atomic import replacing
+from deploy.ablation.score_table import LAST_STEP, ScoreTable, title
 from deploy.ablation.study import BASE, Study
-from deploy.ablation.table import LAST_STEP, Table, title
 from deploy.ablation.wording import MARKS, NOISE, changes, command, last_step_reading, progress, reading, setting
 
 
-def put_section(path: Path, study: Study, table: Table, figures: Mapping[str, str]) -> None:
+def put_section(path: Path, study: Study, table: ScoreTable, figures: Mapping[str, str]) -> None:
     """Write the study's section into `path`; other text and other studies' sections stay."""
     start, end = f"<!-- study {study.section.name} -->", f"<!-- end of study {study.section.name} -->"
     section = f"{start}\n{markdown(study, table, figures)}\n{end}\n"
@@ -23,8 +23,8 @@ def put_section(path: Path, study: Study, table: Table, figures: Mapping[str, st
         temporary.write_text(text)
 
 
-def markdown(study: Study, table: Table, figures: Mapping[str, str]) -> str:
-    """`figures` are paths by what they show."""
+def markdown(study: Study, table: ScoreTable, figures: Mapping[str, str]) -> str:
+    """The section's text. `figures` are paths by caption."""
     section = study.section
     parts = [
         f"## Study: {section.name}",
@@ -40,7 +40,7 @@ def markdown(study: Study, table: Table, figures: Mapping[str, str]) -> str:
     return "\n\n".join(parts)
 
 
-def _scores(table: Table) -> str:
+def _scores(table: ScoreTable) -> str:
     titles = [title(key) for key in table.columns]
     header = ["variant", "seeds", *(f"{name} ({good})" if good else name for name, good in titles)]
     base = [table.base[key].text if table.base else "–" for key in table.columns]
@@ -54,7 +54,7 @@ def _scores(table: Table) -> str:
     return _rows(header, lines)
 
 
-def _training(study: Study, table: Table) -> str:
+def _training(study: Study, table: ScoreTable) -> str:
     header = ["variant", "sets", *LAST_STEP.values(), "seconds"]
     lines = [
         [row.name, f"`{changes(study, row.name)}`", *(each.text for each in row.last_step.values())]

@@ -1,4 +1,4 @@
-"""The pages of a study: a Markdown section with its figures, and one HTML file that needs nothing else."""
+"""The pages of a study: a Markdown section with its figures, and one self-contained HTML file."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,8 @@ from deploy.ablation.figures import write_pictures, write_plots
 from deploy.ablation.markdown import put_section
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.score_plot import WIDTH, Plot, score_plots
+from deploy.ablation.score_table import LAST_STEP, ScoreTable, build_score_table, title
 from deploy.ablation.study import Study
-from deploy.ablation.table import LAST_STEP, Table, build_table, title
 from deploy.reporting.pictures import picture
 from deploy.reporting.template import fill_in
 
@@ -25,7 +25,7 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
 
     The section's figures go to `images` beside its file.
     """
-    table, name = build_table(study, folder), study.section.name
+    table, name = build_score_table(study, folder), study.section.name
     plots, pictures = score_plots(table), _pictures(study, folder)
     page, section = folder.path / f"{name}.html", markdown or folder.path / f"{name}.md"
     put_section(section, study, table, _write_figures(name, plots, pictures, section.parent))
@@ -35,7 +35,7 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
 
 
 def _write_figures(name: str, plots: list[Plot], pictures: Pictures, folder: Path) -> dict[str, str]:
-    """What each shows, and its path from `folder`; none before a cell is finished."""
+    """Captions, and paths relative to `folder`; empty before the first finished cell."""
     figures = {}
     if plots:
         figures["Each score of each variant, a dot a seed"] = path = f"images/study_{name}.svg"
@@ -46,7 +46,7 @@ def _write_figures(name: str, plots: list[Plot], pictures: Pictures, folder: Pat
     return figures
 
 
-def _render(study: Study, table: Table, plots: list[Plot], named: Pictures) -> str:
+def _render(study: Study, table: ScoreTable, plots: list[Plot], named: Pictures) -> str:
     pictures = [picture(path, f"Free-running samples in a grid: {name}", name) for name, path in named]
     return fill_in(
         PAGE / "study.html",
@@ -65,6 +65,6 @@ def _render(study: Study, table: Table, plots: list[Plot], named: Pictures) -> s
 
 
 def _pictures(study: Study, folder: StudyFolder) -> Pictures:
-    """The base's, and each variant's with the study's first seed: the same conditions and draws in all."""
+    """Pictures of the base and of each variant with the first seed: the same conditions and draws in all."""
     first = [cell for cell in (*study.base, *study.cells) if cell.index == 0]
     return [(cell.name, folder.picture(cell)) for cell in first if folder.picture(cell).is_file()]

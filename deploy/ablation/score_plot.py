@@ -1,10 +1,10 @@
-"""One score of all variants as inline SVG: a dot a seed, a stroke at the mean, and the base's noise as a band."""
+"""One score of all variants as inline SVG: one dot per seed, a line at the mean, the base's noise as a band."""
 
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from deploy.ablation.table import Table, title
+from deploy.ablation.score_table import ScoreTable, title
 from deploy.reporting.numbers import fixed
 
 WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 140, 14, 6, 22, 20
@@ -16,20 +16,20 @@ class Plot:
     title: str
     good: str  # whether higher or lower is better
     height: int
-    drawing: Markup  # what is inside an <svg> WIDTH wide
+    drawing: Markup  # the content of an <svg> of width WIDTH
 
     @property
     def label(self) -> str:
         return f"{self.title} of each variant, a dot a seed"
 
 
-def score_plots(table: Table) -> list[Plot]:
-    """Without the scores that no variant has."""
+def score_plots(table: ScoreTable) -> list[Plot]:
+    """One plot per score, without scores that no variant has."""
     plots = [_plot(table, key) for key in table.columns]
     return [plot for plot in plots if plot]
 
 
-def _plot(table: Table, key: str) -> Plot | None:
+def _plot(table: ScoreTable, key: str) -> Plot | None:
     variants = [(row.name, row.scores[key].statistic.values) for row in table.rows]
     band = table.base[key].values if table.base else ()
     values = [value for _, each in variants for value in each] + list(band)

@@ -2,9 +2,9 @@
 
 import argparse
 
-from deploy.commands.recipe_argument import add_checkpoint, add_recipe, recipe_of
+from deploy.commands.arguments import add_checkpoint, add_recipe, recipe_of
 
-HELP = "score a generator, under teacher forcing and free-running"
+HELP = "score a generator, teacher-forced and free-running"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from deploy.commands.recipe_argument import add_recipe, recipe_of
+from deploy.commands.arguments import add_recipe, recipe_of
 
 HELP = "post-train in this process: the same algorithm, no Ray"
 

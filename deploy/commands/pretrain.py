@@ -2,14 +2,14 @@
 
 import argparse
 
-from deploy.commands.recipe_argument import add_recipe, recipe_of
+from deploy.commands.arguments import add_recipe, recipe_of
 
 HELP = "train tokenizer, generator and classifier from scratch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--overwrite", action="store_true", help="train anew what the recipe's paths hold already")
+    parser.add_argument("--overwrite", action="store_true", help="retrain models whose weights already exist")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from deploy.commands.recipe_argument import add_recipe, recipe_for_ray
+from deploy.commands.arguments import add_recipe, recipe_for_ray
 
 HELP = "post-train through the Ray service: reward actors and a learner"
 

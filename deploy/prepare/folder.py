@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.sources.class_folders import class_names, pictures_below
+from actors.sources.image_folder import class_names, pictures_below
 from actors.sources.picture import SUFFIXES
 from common.errors import DataError
 from deploy.prepare.items import Found, Item, Skipped, listing_digest

@@ -1,8 +1,13 @@
-"""From an input to a folder of shards: list, make the shards that are not there yet, sum up."""
+"""`prepare`: pictures of one's own, as Parquet shards that reward actors read by index.
+
+It lists the input, makes the shards that are not there yet, and sums up.
+"""
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from common.atomic import replacing
 from common.errors import DataError
@@ -17,11 +22,12 @@ from common.image_shards import (
 )
 from deploy.prepare.listing import Listing, list_input
 from deploy.prepare.options import PrepareOptions
-from deploy.prepare.progress import Progress
-from deploy.prepare.settings import claim, settings_of
 from deploy.prepare.shard import ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
+from deploy.runs.claimed_folder import claim
+from deploy.runs.progress_line import ProgressLine, shards_text
 
+SETTINGS = "settings.json"
 SKIPPED = "skipped.jsonl"
 
 
@@ -36,17 +42,20 @@ def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = m
         listing = list_input(options, workers)
         if captions and listing.found.conditioning != "caption":
             raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
-        claim(options.output, settings_of(options, listing))
+        settings = _settings(options, listing)
+        claim(options.output, settings, file=SETTINGS, argument="OUTPUT", things="shards", command="prepare")
         for left_over in options.output.glob(".*.tmp"):  # of a call that was killed
             left_over.unlink()
         works = _works(options, listing)
         names = [work.path.name for work in works]
         facts = [read_facts(work.path) for work in works]
         missing = [index for index, fact in enumerate(facts) if fact is None]
-        progress = Progress(len(works), len(works) - len(missing))
-        for place, made in workers.run(make, [works[index] for index in missing]):
-            facts[missing[place]] = made
-            progress.add(made.num_rows, len(made.skipped))
+        made: list[ShardFacts] = []
+        with closing(ProgressLine()) as line:
+            for place, shard in workers.run(make, [works[index] for index in missing]):
+                facts[missing[place]] = shard
+                made.append(shard)
+                line.show(shards_text(made, len(missing) - len(made), len(works), line.seconds))
     return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
 
 
@@ -57,6 +66,28 @@ def _captions(options: PrepareOptions) -> Captions | None:
     from common.models.t5.text_encoder import feature_width
 
     return Captions(options.text_encoder, feature_width(options.text_encoder), options.caption_length)
+
+
+def _settings(options: PrepareOptions, listing: Listing) -> dict[str, Any]:
+    """What the bytes of the shards depend on, by name: the option where it is one."""
+    text = {
+        "--text-encoder": options.text_encoder,
+        "--text-batch-size": options.text_batch_size,
+        "--caption-length": options.caption_length,
+    }
+    return {
+        "format": FORMAT,
+        "rows per group": ROWS_PER_GROUP,
+        "--kind": listing.kind,
+        "conditioning": listing.found.conditioning,
+        "columns": listing.found.columns,
+        "--image-size": options.image_size,
+        "--min-side": options.min_side,
+        "--shard-size": options.shard_size,
+        **(text if options.text_encoder else {"--text-encoder": None}),
+        "items of the input": len(listing),
+        "sha256 of the input's listing": listing.found.sha256,
+    }
 
 
 def _works(options: PrepareOptions, listing: Listing) -> list[ShardWork]:

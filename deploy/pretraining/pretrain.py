@@ -1,19 +1,20 @@
 """`pretrain`: trains a small tokenizer, generator and classifier from scratch on the recipe's own images.
 
-In one process, resumable, stage after stage. Each stage writes its weights where the recipe expects them and
-is skipped where they are already there, so a lost tokenizer is retrained without its generator only if you
-say so: a generator speaks the language of one tokenizer.
+In one process, resumable, stage after stage. Each stage writes its weights to the recipe's path and is skipped if
+they already exist. So retraining a lost tokenizer does not retrain the generator unless you ask for it, although a
+generator fits only the tokenizer it was trained with.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from itertools import count
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from actors.image_batch import read_readable
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.config.service import PretrainSection, PretrainStage
 from common.errors import RecipeError
@@ -25,10 +26,9 @@ from common.paths import resolve
 from common.protocols import Condition
 from common.sample_order import SampleOrder
 from common.seeding import derive_seed, generator
-from learner.pretraining.classifier import classifier_loss
-from learner.pretraining.loop import LossFunction, Progress, train_stage
-from learner.pretraining.policy import next_token_loss
-from learner.pretraining.tokenizer import revive_dead_codes, tokenizer_loss
+from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
+from learner.pretraining.loop import LossFunction, train_stage
+from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, tokenizer_loss
 
 REVIVE_EVERY = 50
 
@@ -110,42 +110,26 @@ class Pretraining:
         if stage.initial_weights:
             load_weights(model, resolve(stage.initial_weights), what=name)
         state_path = Path(self._recipe.run.dir) / f"pretrain-{self._recipe.run.name}" / f"{name}.pt"
-        train_stage(
-            model.to(self._device),
-            loss,
-            stage,
-            state_path=state_path,
-            save_every=self._section.checkpoint_every,
-            on_step=self._reporter(name),
-        )
+        num_done = count(1)  # steps of this call; a resumed stage has done more
+        with closing(ProgressLine(progress_stream(self._recipe.log))) as line:
+            train_stage(
+                model.to(self._device),
+                loss,
+                stage,
+                state_path=state_path,
+                save_every=self._section.checkpoint_every,
+                on_step=lambda progress: line.show(stage_text(name, progress, next(num_done), line.seconds)),
+            )
         save_weights(model.state_dict(), target, dtype=torch.float16)
         state_path.unlink(missing_ok=True)
         self._say(f"{name}: wrote {target} ({target.stat().st_size / 1e6:.2f} MB)")
-
-    def _reporter(self, name: str) -> Callable[[Progress], None]:
-        start = perf_counter()
-        last_said = start
-
-        def report(progress: Progress) -> None:
-            nonlocal last_said
-            now = perf_counter()
-            if now - last_said < 10 and progress.step < progress.num_steps:
-                return
-            last_said = now
-            shown = "  ".join(f"{key} {value:.4g}" for key, value in progress.shown.items())
-            self._say(
-                f"{name}: step {progress.step}/{progress.num_steps}  loss {progress.loss:.4f}  {shown}"
-                f"  {now - start:.0f} s"
-            )
-
-        return report
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
         indices = [self._order.image_index(index) for index in range(step * size, (step + 1) * size)]
         return read_readable(self._source, indices).tensors(self._device)
 
     def _seed_initial_weights(self) -> None:
-        """Before each model, so that it does not depend on which stages ran before it in this process."""
+        """Called before each model, so that it does not depend on the stages run before it in this process."""
         torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, StepLearned
@@ -13,7 +13,7 @@ from common.models.loading import load_perceptual_metric, load_policy, load_toke
 from common.models.weights_files import save_weights
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.local import post_train
-from deploy.runs.live_line import LiveLine, progress_stream
+from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.tracking.following import tracking
@@ -33,8 +33,8 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
-    live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
-    recorder = Recorder((folder, live_line, LogLines()))
+    line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
+    recorder = Recorder((folder, line, LogLines()))
     with tracking(recipe, folder.path, recorder):
         _train(recipe, folder, recorder.tell)
     return folder

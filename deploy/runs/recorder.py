@@ -6,7 +6,7 @@ fails stops nothing: its failure is a fact itself, told once until the sink can 
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from common.errors import first_line
@@ -54,10 +54,16 @@ class Recorder:
 class LogLines:
     """A sink: each fact as a line of the log, at its level."""
 
+    def __init__(self, make_room: Callable[[], None] = lambda: None):
+        """`make_room` is called before a line is written, to end what stands unfinished on the terminal."""
+        self._make_room = make_room
+
     def record(self, fact: Fact) -> None:
         if isinstance(fact, StepLearned):
             log_context(step=fact.report.step)
         elif isinstance(fact, Resumed):
             log_context(step=fact.step)
         wording = wording_of(fact.event)
-        log.log(wording.level, "%s", wording.of(fact.told()))
+        if log.isEnabledFor(wording.level):
+            self._make_room()
+            log.log(wording.level, "%s", wording.of(fact.told()))

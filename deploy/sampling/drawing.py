@@ -1,4 +1,4 @@
-"""Cuts the pictures into chunks, and keeps what comes back."""
+"""Divides the pictures into chunks and saves the results."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -6,23 +6,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
 from common.config.recipe import Recipe
 from deploy.sampling.layout import Layout, save_png
-from deploy.sampling.progress import Progress
 
 NUM_WRITERS = 4
 
 RunChunks = Callable[[Sequence[GenerateChunk]], Iterator[tuple[int, GeneratedPictures]]]
-"""Index and result of each chunk, as they are done."""
+"""Index and result of each chunk, in the order of completion."""
 
 
 def missing_chunks(
     recipe: Recipe, seed: int, num_pictures: int, layout: Layout, captions: Sequence[np.ndarray] | None
 ) -> list[GenerateChunk]:
-    """The chunks that lack a picture, whole: who is drawn together is part of the arithmetic.
+    """The chunks with missing pictures, as whole chunks: the batch affects the last bits of each picture.
 
-    `captions` are the features of the prompts, float16 [L, D]; each has an equal share of the pictures.
+    `captions` are the prompts' features, float16 [L, D]; each prompt gets an equal share of the pictures.
     """
     sampling = recipe.sampling
     chunks = []
@@ -38,21 +37,23 @@ def missing_chunks(
     return chunks
 
 
-def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout, progress: Progress) -> None:
-    """Write the pictures that are not there yet, as they arrive. Threads write: compressing takes its time, and
-    an actor that has delivered a chunk waits for its next one."""
+def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout) -> Iterator[int]:
+    """Write the missing pictures as they arrive; yields for each chunk how many of them it had.
+
+    Threads write, because compression takes time and an actor that has delivered a chunk waits for its next one.
+    """
     with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="pictures") as writers:
         writing: deque[Future[int]] = deque()
         for _, drawn in run_chunks(chunks):
             writing.append(writers.submit(_write, drawn, layout))
-            while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # what waits is bounded
-                progress.add(writing.popleft().result())
+            while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # bounds the waiting chunks
+                yield writing.popleft().result()
         for written in writing:
-            progress.add(written.result())
+            yield written.result()
 
 
 def _write(drawn: GeneratedPictures, layout: Layout) -> int:
-    """The number of pictures that were missing."""
+    """Write the missing pictures of a chunk; returns their number."""
     pictures = zip(drawn.sample_index_N.tolist(), drawn.pixels_NHWC, strict=True)
     missing = [(path, pixels) for index, pixels in pictures if not (path := layout.picture(index)).is_file()]
     for path, pixels_HWC in missing:

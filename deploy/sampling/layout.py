@@ -1,10 +1,11 @@
-"""How pictures lie in the folder of `sample`."""
+"""The layout of pictures in the folder of `sample`. Letters: N pictures, H, W, C pixels and channels."""
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,6 @@ from PIL import Image
 from actors.evaluation.pictures import grid, save_panels
 from common.atomic import replacing
 from common.errors import DataError
-from deploy.sampling.archive import write_npz
 from deploy.sampling.prompts import Prompt
 
 GRID = "grid.png"
@@ -21,13 +21,13 @@ COLUMNS, NUM_SHOWN = 10, 100
 
 class Layout(Protocol):
     def picture(self, index: int) -> Path:
-        """Where the picture of a sample index lies."""
+        """The path of a sample index's picture."""
 
     def begin(self) -> None:
-        """Write what does not need the pictures."""
+        """Write what does not depend on the pictures."""
 
     def finish(self) -> Path:
-        """Write what is made of all pictures, and return what a person would look at first."""
+        """Write what is made from all pictures, and return the path to look at first."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,14 @@ class Flat:
     def finish(self) -> Path:
         pictures = [self.picture(index) for index in range(self.num_pictures)]
         write_npz(self.folder / "samples.npz", pictures, self.label_N)
-        save_panels(self.folder / GRID, [(self.title, grid(_read(pictures[:NUM_SHOWN]), COLUMNS))])
+        save_panels(self.folder / GRID, [(self.title, grid(_read_all(pictures[:NUM_SHOWN]), COLUMNS))])
         return self.folder / GRID
 
 
 class GenEval:
-    """As GenEval's evaluate_images.py reads it: a folder a prompt, 00000/ …, with metadata.jsonl (the prompt's
-    own line), samples/00000.png … and grid.png."""
+    """The folders that GenEval's evaluate_images.py reads: one per prompt, 00000/ …, with metadata.jsonl (the
+    prompt's own line), samples/00000.png … and grid.png.
+    """
 
     def __init__(self, folder: Path, prompts: Sequence[Prompt], per_prompt: int):
         if not all(prompt.is_json for prompt in prompts):
@@ -78,7 +79,7 @@ class GenEval:
     def finish(self) -> Path:
         for prompt in range(len(self._prompts)):
             first = prompt * self._per_prompt
-            pixels_NHWC = _read([self.picture(first + number) for number in range(self._per_prompt)])
+            pixels_NHWC = _read_all([self.picture(first + number) for number in range(self._per_prompt)])
             save_png(self._of(prompt) / GRID, grid(pixels_NHWC, ceil(sqrt(self._per_prompt))))
         return self._folder
 
@@ -87,10 +88,39 @@ class GenEval:
 
 
 def save_png(path: Path, pixels_HWC: np.ndarray) -> None:
-    """Complete or not at all."""
+    """Write a PNG, complete or not at all."""
     with replacing(path) as temporary:
         Image.fromarray(pixels_HWC).save(temporary, format="png")
 
 
-def _read(paths: Sequence[Path]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path)) for path in paths])
+def write_npz(path: Path, pictures: Sequence[Path], label_N: np.ndarray | None) -> None:
+    """Write all pictures to one file, in the ADM evaluators' format, with one picture in memory at a time.
+
+    It contains `arr_0`, uint8 [N, H, W, 3], from the PNG files, and `labels`, int64 [N], if given.
+    """
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with _member(archive, "arr_0") as file:
+            H, W, C = _read(pictures[0]).shape
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), H, W, C)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for picture in pictures:
+                pixels_HWC = _read(picture)
+                assert pixels_HWC.shape == (H, W, C), f"{picture} is of another size than {pictures[0]}"
+                file.write(pixels_HWC.tobytes())
+        if label_N is not None:
+            with _member(archive, "labels") as file:
+                np.lib.format.write_array(file, label_N)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """A new member; a plain ZipInfo has no time, so equal pictures give equal archives. It may exceed 4 GB."""
+    return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+
+
+def _read_all(paths: Sequence[Path]) -> np.ndarray:
+    return np.stack([_read(path) for path in paths])
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)

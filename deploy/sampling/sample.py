@@ -1,57 +1,90 @@
 """`sample`: free-running pictures of a generator, drawn by actors.
 
-A picture depends on the seed, its index and the recipe, never on the number of actors or on interruptions:
-started again, a call draws only what is missing.
+A picture depends on the seed, its index and the recipe, never on the number of actors or on interruptions: when
+restarted, a call draws only the missing pictures.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from actors.evaluation.conditions import class_labels
+from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.facts import Fact
 from common.models.loading import load_policy, load_tokenizer
 from common.weights.snapshot import take_snapshot, weights_sha256
+from deploy.runs.claimed_folder import claim
+from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
 from deploy.sampling.options import DEFAULT_NUM, SampleOptions
-from deploy.sampling.progress import Progress
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
-from deploy.sampling.settings import claim, settings_of
+
+SETTINGS = "sampling.json"
+# The weights' location does not matter; their content does, and is in the digests.
+_MODEL_PLACES = {"checkpoint", "source"}
 
 StartRunner = Callable[[Recipe, Callable[[Fact], None]], AbstractContextManager[RunChunks]]
 
 
 def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = on_actors) -> Path:
-    """Draw the pictures; returns what to look at first. Raises UserError before Ray starts where it can."""
+    """Draw the pictures; returns the path to look at first. Raises UserError, before Ray starts if possible."""
     options.require_fit(recipe.policy.conditioning)
     recipe = _for_drawing(recipe, options)
     prompts = _read(options, recipe)
     num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
     layout = _layout(recipe, options, prompts, num_pictures)
-    claim(options.out, settings_of(recipe, options, num_pictures, _digests(recipe, prompts)))
+    settings = settings_of(recipe, options, num_pictures, _digests(recipe, prompts))
+    claim(options.out, settings, file=SETTINGS, argument="--out", things="pictures", command="sample")
     layout.begin()
-    num_done = sum(layout.picture(index).is_file() for index in range(num_pictures))
-    if num_done < num_pictures:
+    num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
+    if num_missing:
         captions = encode_prompts(prompts, options.text_encoder or "", recipe.policy) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
         recorder = Recorder((RunFolder(options.out), LogLines()))
-        with start_runner(busy, recorder.tell) as run_chunks:
-            draw(run_chunks, chunks, layout, Progress(num_pictures, num_done))
+        runner = start_runner(busy, recorder.tell)
+        with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:
+            for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
+                line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
     return layout.finish()
 
 
+def settings_of(
+    recipe: Recipe, options: SampleOptions, num_pictures: int, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that the pictures' bytes depend on, under the recipe's key or the option's name if there is one.
+
+    `digests` are those of weights and prompts.
+    """
+    return {
+        **digests,
+        "--seed": options.seed,
+        "number of pictures": num_pictures,
+        "--layout": options.layout,
+        "--per-prompt": options.per_prompt or 1,
+        "--text-encoder": options.text_encoder,
+        "image_size": recipe.image_size,
+        **dict(flat(recipe.policy.model_dump(mode="json", exclude=_MODEL_PLACES), "policy")),
+        **dict(flat(recipe.tokenizer.model_dump(mode="json", exclude=_MODEL_PLACES), "tokenizer")),
+        **dict(flat(recipe.sampling.model_dump(mode="json"), "sampling")),
+        "compute.device": recipe.compute.device,
+        "compute.num_threads": recipe.compute.num_threads,
+    }
+
+
 def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:
-    """The recipe of the actors: the weights to draw with, and nothing that drawing does not need."""
+    """The actors' recipe: the weights to draw with, and without what drawing does not need."""
     changes = {"reward.lpips_weight": 0, "compute.compile": False}
     return with_changes(
         recipe, changes | ({"policy.checkpoint": options.checkpoint} if options.checkpoint else {})
@@ -77,7 +110,7 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
 
 
 def _digests(recipe: Recipe, prompts: list[Prompt]) -> dict[str, str]:
-    """Of the weights, by the rule of a run's summary.json, and of the prompts. Raises CheckpointError."""
+    """Digests of the weights, computed as in a run's summary.json, and of the prompts. Raises CheckpointError."""
     cpu = torch.device("cpu")
     digests = {
         "weights_sha256": _sha256(load_policy(recipe, cpu)),

@@ -8,7 +8,7 @@ import torch
 from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
 from actors.evaluation.reference import require_reference
 from actors.pixel_reward import require_maps
-from actors.sources.table import build_source, require_readable
+from actors.sources.build import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer

@@ -52,6 +52,9 @@ class ControlLink:
         self._pending: Any = None  # reference to requests
         self._last = 0.0
 
+    def close(self) -> None:
+        self._ray.kill(self._actor)
+
     def exchange(self, status: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
         """Requests that have come; sends `status()` about once a second. Never waits."""
         requests: list[dict[str, Any]] = []

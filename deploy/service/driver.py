@@ -18,7 +18,7 @@ from common.metrics.exporter import Exporter, Metrics
 from common.ray_calls_group import RayCalls
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession, on_stop_signal
-from deploy.runs.live_line import LiveLine, progress_stream
+from deploy.runs.progress_line import StepLine, progress_stream, service_text
 from deploy.runs.prometheus import Prometheus
 from deploy.runs.recorder import LogLines, Recorder, Sink
 from deploy.runs.run_folder import RunFolder, open_run_folder
@@ -93,8 +93,8 @@ class _Run:
         self._recipe, self._folder, self._exporter, self._parts = recipe, folder, exporter, parts
         self._prometheus = prometheus
         self._status = Status(recipe, folder.checkpoints)
-        self._live_line = LiveLine(recipe.learner.num_steps, progress_stream(recipe.log))
-        own = (folder, prometheus, self._live_line, self._status, LogLines())
+        self._line = StepLine(recipe.learner.num_steps, service_text, progress_stream(recipe.log))
+        own = (LogLines(self._line.close), folder, prometheus, self._line, self._status)
         self.recorder = Recorder((*own, *parts.sinks))
 
     def until_done(self, checkpoint: Checkpoint | None, goes_on: bool) -> Outcome:
@@ -117,6 +117,7 @@ class _Run:
         recipe, tell = self._recipe, self.recorder.tell
         cleanup.enter_context(self._cluster())
         control = ControlLink(recipe.run.name, self._parts.ray)
+        cleanup.callback(control.close)
         learner, pool = self._start_processes(cleanup)
         counts, ledger = self._take_up(checkpoint, learner)
         if goes_on:
@@ -126,7 +127,7 @@ class _Run:
         before_after, during = self._evaluations(cleanup)
         if before_after is not None:
             before_after.before(pool, published)
-        cleanup.callback(self._live_line.close)
+        cleanup.callback(self._line.close)
         loop = TrainingLoop(
             recipe=recipe,
             tell=tell,
@@ -144,7 +145,7 @@ class _Run:
         )
         cleanup.callback(on_stop_signal(loop.stop))
         loop.run()
-        self._live_line.close()
+        self._line.close()
         is_whole = loop.stop_signal is None
         scores = before_after.after(pool, loop.published) if before_after and is_whole else None
         summary = {

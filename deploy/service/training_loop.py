@@ -140,7 +140,7 @@ class TrainingLoop:
             if chunk is not None:
                 self.pool.submit_chunk(actor, *chunk)
                 continue
-            ticket = self.ledger.admit(actor, self.published.version)
+            ticket = self.ledger.admit(actor)
             if ticket is None:
                 return
             self.pool.submit(actor, ticket, self.published)

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import spearmanr
 
 from actors.rollout_pipeline import RolloutPipeline
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer

@@ -9,11 +9,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor, to_uint8
+from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
 from actors.sources.picture import center_crop
 from actors.sources.split import Split, chosen_indices, split_indices
-from actors.sources.table import build_source, require_readable
 from common.atomic import write_json
 from common.config.data import ImageFolderSource, MnistSource, SubsetKeys
 from common.config.load import load_recipe, with_changes

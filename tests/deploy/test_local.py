@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actors.rollout_pipeline import RolloutPipeline
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe

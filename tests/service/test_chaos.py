@@ -45,7 +45,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(small_run):
+def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(small_run, no_ray):
     recipe = small_run(
         "chaos",
         {

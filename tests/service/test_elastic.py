@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors import rollout_pool
-from actors.rollout_actor import READING, RolloutActor
+from actors.rollout_actor import RolloutActor
 from deploy.runs.local_run import run_local
-from deploy.service.driver import train
-from learner import rank_group
+from deploy.service.control_actor import NAMESPACE, control_name
 from learner.learner_actor import LearnerActor
+from tests.service.conftest import Acts
 from tests.service.reading import digest, events, learned_tickets, lines
 
 pytestmark = pytest.mark.ray
@@ -24,58 +22,63 @@ pytestmark = pytest.mark.ray
 STEPS = {"learner.num_steps": 12}
 
 
-def kill(actor: str) -> Callable:
-    def act(loop) -> None:
-        (pid,) = (event["pid"] for event in events(loop.folder.path, "actor_joined") if event["actor"] == actor)
+def folder_of(recipe) -> Path:
+    return Path(recipe.run.dir) / recipe.run.name
+
+
+def kill(recipe, actor: str) -> Callable:
+    def act(_fact) -> None:
+        (pid,) = (event["pid"] for event in events(folder_of(recipe), "actor_joined") if event["actor"] == actor)
         os.kill(pid, signal.SIGKILL)
 
     return act
 
 
-def scale(count: int) -> Callable:
-    return lambda loop: loop._scale(count, "the test wants it")
+def scale(recipe, count: int) -> Callable:
+    """As `python -m deploy scale` asks."""
+    return lambda _fact: ray.get_actor(control_name(recipe.run.name), NAMESPACE).ask.remote({"scale": count})
 
 
-def test_kills_and_scaling_leave_the_weights_of_an_undisturbed_run(small_run, at_steps):
-    expected = digest(run_local(small_run("local", STEPS)).path)
-
-    at_steps({3: kill("actor-0"), 7: kill("actor-1")})
-    killed = train(small_run("killed", {"actors.count": 2} | STEPS)).folder.path
-    assert digest(killed) == expected
-    assert len(events(killed, "actor_lost")) == 2
-    assert learned_tickets(killed) == list(range(12 * 4))
-
-    at_steps({3: scale(3), 7: scale(2)})
-    scaled = train(small_run("scaled", {"actors.num_cpus": 0.25} | STEPS)).folder.path
-    assert digest(scaled) == expected
-    assert [event["after"] for event in events(scaled, "scaled")] == [3, 2]
-    assert learned_tickets(scaled) == list(range(12 * 4))
+def test_killed_actors_are_replaced_and_leave_the_weights_of_an_undisturbed_run(small_run, serve):
+    recipe = small_run("killed", {"actors.count": 2} | STEPS)
+    run = serve(recipe, Acts({3: kill(recipe, "actor-0"), 7: kill(recipe, "actor-1")})).folder.path
+    assert digest(run) == digest(run_local(small_run("local", STEPS)).path)
+    assert len(events(run, "actor_lost")) == 2
+    assert learned_tickets(run) == list(range(12 * 4))
 
 
-def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run, at_steps):
-    expected = digest(run_local(small_run("local", STEPS)).path)
-    killed = []
+@pytest.mark.chaos
+def test_scaling_leaves_the_weights_of_an_undisturbed_run(small_run, serve):
+    steps = {"learner.num_steps": 60}
+    recipe = small_run("scaled", {"actors.num_cpus": 0.25} | steps)
+    run = serve(recipe, Acts({3: scale(recipe, 3), 30: scale(recipe, 2)})).folder.path
+    assert digest(run) == digest(run_local(small_run("local", steps)).path)
+    assert [event["after"] for event in events(run, "scaled")] == [3, 2]
+    assert learned_tickets(run) == list(range(60 * 4))
 
-    def kill_the_rank(loop) -> None:
-        if not killed:
-            killed.append(events(loop.folder.path, "rank_joined")[-1]["pid"])
-            os.kill(killed[0], signal.SIGKILL)
 
-    at_steps({7: kill_the_rank})
-    run = train(small_run("lost", {"checkpoint.every": 5} | STEPS)).folder.path
+@pytest.mark.chaos
+def test_a_run_whose_only_rank_dies_goes_on_from_its_newest_checkpoint(small_run, serve):
+    recipe = small_run("lost", {"checkpoint.every": 5} | STEPS)
+
+    def kill_the_rank(_fact) -> None:
+        os.kill(events(folder_of(recipe), "rank_joined")[-1]["pid"], signal.SIGKILL)
+
+    run = serve(recipe, Acts({7: kill_the_rank})).folder.path
     (lost,) = events(run, "learner_lost")
     assert lost["resumed_from"].endswith("step-000005")
-    assert digest(run) == expected
+    assert digest(run) == digest(run_local(small_run("local", STEPS)).path)
     assert [line["step"] for line in lines(run / "metrics.jsonl")] == list(range(1, 13))
     assert learned_tickets(run) == list(range(12 * 4))
 
 
-def test_slow_actors_get_another_and_fast_ones_that_fill_the_buffer_lose_it_again(
-    small_run, at_steps, monkeypatch, tmp_path
-):
+@pytest.mark.chaos
+def test_slow_actors_get_another_and_fast_ones_that_fill_the_buffer_lose_it_again(small_run, serve, tmp_path):
     """First the actors are slow; once there is a second, the learner is."""
     actors_are_slow, steps = tmp_path / "actors_are_slow", range(1, 400)
     actors_are_slow.touch()
+    changes = {"learner.num_steps": len(steps), "buffer.max_staleness": 1, "actors.autoscale": {"max": 2}}
+    recipe = small_run("auto", changes)
 
     class DelayedActor(RolloutActor):
         def roll_out(self, *arguments):
@@ -87,61 +90,17 @@ def test_slow_actors_get_another_and_fast_ones_that_fill_the_buffer_lose_it_agai
             time.sleep(0 if actors_are_slow.exists() else 1.5)
             return super().train(*arguments)
 
-    remote_actor = ray.remote(concurrency_groups={READING: 1})(DelayedActor)
-    monkeypatch.setattr(rollout_pool, "_RemoteActor", remote_actor)
-    monkeypatch.setattr(rank_group, "_RemoteLearner", ray.remote(DelayedLearner))
-
-    def see(loop) -> None:
-        scaled = events(loop.folder.path, "scaled")
-        if len(loop.pool) == 2:
+    def see(fact) -> None:
+        if fact.num_actors == 2:
             actors_are_slow.unlink(missing_ok=True)
-        if len(scaled) == 2:
-            loop.stop_signal = signal.SIGTERM
+        if len(events(folder_of(recipe), "scaled")) == 2:
+            signal.raise_signal(signal.SIGTERM)
 
-    at_steps(dict.fromkeys(steps, see))
-    changes = {"learner.num_steps": len(steps), "buffer.max_staleness": 1, "actors.autoscale": {"max": 2}}
-    run = train(small_run("auto", changes)).folder.path
+    acts = Acts(dict.fromkeys(steps, see))
+    run = serve(recipe, acts, rollout_actor=DelayedActor, learner_actor=DelayedLearner).folder.path
     up, down = events(run, "scaled")
     assert (up["before"], up["after"], down["before"], down["after"]) == (1, 2, 2, 1)
     assert re.fullmatch(r"the learner waited \d+% of each of 3 steps", up["reason"])
     assert re.fullmatch(
         r"the learner waited [01]% of each of 3 steps, and the buffer was \d+% full", down["reason"]
     )
-
-
-def test_a_run_is_scaled_from_another_process(small_run, tmp_path):
-    """Up, then down to one, through the command line."""
-    import subprocess
-    import sys
-
-    def command(*words: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-        words = (sys.executable, "-m", "deploy", *words)
-        return subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
-
-    said: list[str] = []
-    recipe = small_run("scaled", {"learner.num_steps": 400})
-    folder = Path(recipe.run.dir) / "scaled"
-
-    def scale() -> None:
-        while not (folder / "metrics.jsonl").exists():
-            time.sleep(0.2)
-        said.append(command("scale", str(folder), "actors=2"))
-        while not any(line["actor"] == "actor-1" for line in events(folder, "actor_joined")):
-            time.sleep(0.2)
-        said.append(command("scale", str(folder), "actors=1"))
-        while not events(folder, "actor_left"):
-            time.sleep(0.2)
-        said.append(command("status", str(folder)))
-        said.append(command("stop", str(folder)))
-
-    thread = threading.Thread(target=scale)
-    thread.start()
-    outcome = train(recipe)
-    thread.join(timeout=60)
-    assert [(event["before"], event["after"]) for event in events(folder, "scaled")] == [(1, 2), (2, 1)]
-    assert "1 ready, 1 wanted, 0 restarts" in said[2]
-    assert outcome.summary["status"] == "stopped"
-    steps = outcome.summary["steps"]
-    assert digest(folder) == digest(run_local(small_run("local", {"learner.num_steps": steps})).path)
-    assert learned_tickets(folder) == list(range(steps * 4))

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DivergedError, LearnerLostError
+from common.facts import RankJoined, RankLost
+from common.ray_calls_group import RayCalls
 from common.schema import GroupBatch, to_table
 from common.types import StepReport
-from learner import rank_group
 from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
 from tests.conftest import TINY_RECIPE
+from tests.fakes import FakeRay, Told
 
 pytestmark = pytest.mark.ray
 
@@ -34,38 +35,38 @@ Start = Callable[..., "Learner"]
 
 
 class Learner:
-    """A group of two ranks on the tiny models, its events, and what tests do to it."""
+    """A group of two ranks on the tiny models, what it tells, and what tests do to it."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.pids: list[int] = []  # by rank
-        self.group = LearnerGroup(recipe, on_event=self.note)
+    def __init__(self, recipe: Recipe, calls: RayCalls, actor_class: type = LearnerActor) -> None:
+        self.told = Told()
+        self._ray = calls
+        self.group = LearnerGroup(recipe, self.told, calls, actor_class)
         self.group.wait_ready(PATIENCE_SECONDS, lambda: None)
 
-    def note(self, kind: str, **facts: Any) -> None:
-        self.events.append({"kind": kind} | facts)
-        if kind == "rank_joined":
-            self.pids.insert(facts["rank"], facts["pid"])
-        elif kind == "rank_lost":
-            self.pids.remove(facts["pid"])
-
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["kind"] == kind]
+    def pids(self) -> list[int]:
+        """By rank."""
+        pids: list[int] = []
+        for fact in self.told.facts:
+            if isinstance(fact, RankJoined):
+                pids.insert(fact.rank, fact.pid)
+            elif isinstance(fact, RankLost):
+                pids.remove(fact.pid)
+        return pids
 
     def kill(self, rank: int) -> None:
-        os.kill(self.pids[rank], signal.SIGKILL)
+        os.kill(self.pids()[rank], signal.SIGKILL)
 
     def start(self, step: int, spoil: Callable[[GroupBatch], None] = lambda groups: None) -> None:
         groups = groups_of(step)
         spoil(groups)
-        self.group.start_step([(ray.put(to_table(groups)), B)])
+        self.group.start_step([(self._ray.put(to_table(groups)), B)])
 
     def step(self, step: int, spoil: Callable[[GroupBatch], None] = lambda groups: None) -> StepReport:
         self.start(step, spoil)
         return self.group.finish_step()
 
     def weights(self) -> Weights:
-        return dict(ray.get(self.group.snapshot(0)).arrays)
+        return dict(self._ray.get(self.group.snapshot(0)).arrays)
 
 
 def groups_of(step: int) -> GroupBatch:
@@ -93,15 +94,6 @@ def spoil_the_first_ranks_loss(groups: GroupBatch) -> None:
     groups.behaviour_logprobs_BGT[0] = -1e30  # finite, but its ratio is not
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(
-        address="local", num_cpus=4, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
-
-
 def recipe_of(weights: Path, changes: dict[str, Any]) -> Recipe:
     own = {
         "tokenizer.checkpoint": str(weights / "tokenizer.safetensors"),
@@ -111,12 +103,13 @@ def recipe_of(weights: Path, changes: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture
-def start(tiny_weights: Path) -> Iterator[Start]:
+def start(tiny_weights: Path, shared_ray: None) -> Iterator[Start]:
     """Starts a learner of two ranks, with changes to the recipe."""
     started: list[Learner] = []
 
-    def make(changes: dict[str, Any] | None = None) -> Learner:
-        started.append(Learner(recipe_of(tiny_weights, {"learner.num_ranks": 2} | (changes or {}))))
+    def make(changes: dict[str, Any] | None = None, actor_class: type = LearnerActor) -> Learner:
+        recipe = recipe_of(tiny_weights, {"learner.num_ranks": 2} | (changes or {}))
+        started.append(Learner(recipe, RayCalls(), actor_class))
         return started[-1]
 
     yield make
@@ -127,7 +120,7 @@ def start(tiny_weights: Path) -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def undisturbed(tiny_weights: Path) -> list[Weights]:
     """Weights after 0, 1, … 5 steps on the groups of those steps, of one rank that nothing happens to."""
-    learner = Learner(recipe_of(tiny_weights, {}))
+    learner = Learner(recipe_of(tiny_weights, {}), FakeRay())
     weights = [learner.weights()]
     for step in range(5):
         learner.step(step)
@@ -147,23 +140,23 @@ def test_a_rank_killed_in_a_step_is_outlived_at_once_and_replaced_later(
 ) -> None:
     learner = start()
     learner.step(0)
-    os.kill(learner.pids[rank], signal.SIGSTOP)  # so that the other waits for it inside the collective
+    os.kill(learner.pids()[rank], signal.SIGSTOP)  # so that the other waits for it inside the collective
     learner.start(1)
     time.sleep(0.5)
     learner.kill(rank)
     report = learner.group.finish_step()
-    assert len(learner.told("rank_joined")) == 2  # the survivor did not wait for a third
+    assert len(learner.told.of(RankJoined)) == 2  # the survivor did not wait for a third
     assert (report.step, report.num_groups, report.is_partial) == (2, B, False)
-    (lost,) = learner.told("rank_lost")
-    assert (lost["rank"], lost["step"]) == (rank, 1)
-    assert "died" in lost["reason"]
+    (lost,) = learner.told.of(RankLost)
+    assert (lost.rank, lost.step) == (rank, 1)
+    assert "died" in lost.reason
     assert largest_difference(learner.weights(), undisturbed[2]) < 1e-5
     assert largest_difference(undisturbed[1], undisturbed[2]) > 1e-4
 
     await_replacement(learner)
     for step in (2, 3):
         learner.step(step)
-    assert [(event["rank"], event["step"]) for event in learner.told("rank_joined")] == [(0, 0), (1, 0), (1, 2)]
+    assert [(fact.rank, fact.step) for fact in learner.told.of(RankJoined)] == [(0, 0), (1, 0), (1, 2)]
     assert largest_difference(learner.weights(), undisturbed[4]) < 1e-5
     learner.kill(0)  # the newcomer has all that the survivor had
     assert largest_difference(learner.weights(), undisturbed[4]) < 1e-5
@@ -172,11 +165,12 @@ def test_a_rank_killed_in_a_step_is_outlived_at_once_and_replaced_later(
 
 
 def await_replacement(learner: Learner) -> None:
-    newcomers = [rank.description for rank in learner.group._ranks._newcomers]
+    newcomers = learner.group.newcomers
     assert newcomers
-    assert learner.group._ranks.wait(newcomers, PATIENCE_SECONDS) == []
+    assert len(RayCalls().ready(newcomers, PATIENCE_SECONDS, len(newcomers))) == len(newcomers)
 
 
+@pytest.mark.chaos
 def test_a_rank_killed_between_two_steps_is_noticed_in_the_next(start: Start, undisturbed: list[Weights]) -> None:
     learner = start()
     learner.step(0)
@@ -187,9 +181,8 @@ def test_a_rank_killed_between_two_steps_is_noticed_in_the_next(start: Start, un
     assert largest_difference(learner.weights(), undisturbed[2]) < 1e-5
 
 
-def test_an_update_that_a_survivor_completed_is_not_made_again(
-    start: Start, undisturbed: list[Weights], monkeypatch
-) -> None:
+@pytest.mark.chaos
+def test_an_update_that_a_survivor_completed_is_not_made_again(start: Start, undisturbed: list[Weights]) -> None:
     class DiesAfterItsUpdate(LearnerActor):
         def train(self, pieces, num_groups):
             result = super().train(pieces, num_groups)
@@ -198,8 +191,7 @@ def test_an_update_that_a_survivor_completed_is_not_made_again(
                 os._exit(1)
             return result
 
-    monkeypatch.setattr(rank_group, "_RemoteLearner", ray.remote(DiesAfterItsUpdate))
-    learner = start()
+    learner = start(actor_class=DiesAfterItsUpdate)
     assert learner.step(0).is_partial is False
     report = learner.step(1)
     assert (report.step, report.num_groups, report.is_partial) == (2, B, True)
@@ -209,6 +201,7 @@ def test_an_update_that_a_survivor_completed_is_not_made_again(
     assert largest_difference(learner.weights(), undisturbed[3]) < 1e-5
 
 
+@pytest.mark.chaos
 def test_a_loss_in_one_rank_that_is_no_number_is_skipped_by_both_and_ends_the_run_where_it_stays(
     start: Start, undisturbed: list[Weights]
 ) -> None:
@@ -226,6 +219,7 @@ def test_a_loss_in_one_rank_that_is_no_number_is_skipped_by_both_and_ends_the_ru
     assert largest_difference(learner.weights(), undisturbed[2]) < 1e-5  # those of the other rank
 
 
+@pytest.mark.chaos
 def test_the_loss_of_every_rank_and_too_many_losses_end_the_run(start: Start) -> None:
     learner = start()
     for rank in (0, 1):

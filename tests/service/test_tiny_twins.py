@@ -10,8 +10,6 @@ from PIL import Image
 from common.config.load import load_recipe
 from deploy.__main__ import main
 
-pytestmark = pytest.mark.ray
-
 RECIPES = Path(__file__).parents[2] / "deploy" / "recipes"
 
 
@@ -29,8 +27,12 @@ def summary_of(run: Path) -> dict:
     return json.loads((run / "summary.json").read_text())
 
 
-@pytest.mark.parametrize("name", [pytest.param("llamagen_xl_c2i", marks=pytest.mark.chaos), "llamagen_xxl_c2i"])
-def test_a_class_conditional_twin_trains_and_samples(name: str, two_classes: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", ["llamagen_xl_c2i", "llamagen_xxl_c2i"])
+def test_a_class_conditional_twin_trains_and_samples(
+    name: str, two_classes: Path, tmp_path: Path, no_ray: None
+) -> None:
     recipe = str(RECIPES / f"{name}_tiny.yaml")
     changes = [f"source.path={two_classes}", f"run.dir={tmp_path}", "ray.object_store_bytes=80000000"]
     assert main(["train", recipe, *changes]) == 0

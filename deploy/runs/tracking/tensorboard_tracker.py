@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from deploy.runs.tracking.scalars import scalars
+from deploy.runs.tracking.tracker import scalars
 
 
 class TensorBoardTracker:
@@ -28,7 +28,7 @@ class TensorBoardTracker:
         self._writer.add_image(f"samples/{name}", pixels, step, dataformats="HWC")
 
     def rewind(self, step: int) -> None:
-        """TensorBoard then hides what an earlier file says of later steps."""
+        """TensorBoard then hides the later steps of earlier files."""
         self._writer.close()
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
 

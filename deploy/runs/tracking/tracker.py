@@ -1,16 +1,19 @@
-"""What a tracker is, and which ones a recipe asks for."""
+"""The tracker interface, the choice of trackers by recipe, and their shared code."""
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.atomic import write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 
 
 class Tracker(Protocol):
-    """Sees what is written to the run folder. Each may raise; the run goes on without it then."""
+    """Receives what is written to the run folder. Methods may raise; the run then goes on without the tracker."""
 
     def metrics(self, line: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
@@ -22,14 +25,14 @@ class Tracker(Protocol):
         """A PNG file in samples/."""
 
     def rewind(self, step: int) -> None:
-        """The run goes on from `step`: what came after it comes again."""
+        """The run continues from `step`; later steps are repeated."""
 
     def close(self, status: str) -> None:
         """The end: succeeded, stopped or failed."""
 
 
 def require_packages(recipe: Recipe) -> str:
-    """The names of the recipe's trackers; RecipeError where the package of one is not installed."""
+    """The names of the recipe's trackers. Raises RecipeError if a tracker's package is not installed."""
     names = [name for name in _TRACKERS if getattr(recipe.tracking, name)]
     for name in names:
         if find_spec(name) is None:
@@ -41,8 +44,32 @@ def require_packages(recipe: Recipe) -> str:
 
 
 def open_trackers(recipe: Recipe, folder: Path) -> dict[str, Tracker]:
-    """The recipe's trackers, by name. RecipeError where one cannot be reached."""
+    """The recipe's trackers, by name. Raises RecipeError if one cannot be reached."""
     return {name: make(recipe, folder) for name, make in _TRACKERS.items() if getattr(recipe.tracking, name)}
+
+
+def kept_identity(folder: Path, service: str, make: Callable[[], str]) -> str:
+    """The run's identity at `service`: made once, and kept in tracking.json for a resumed run."""
+    path = folder / "tracking.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if service not in known:
+        known[service] = make()
+        write_json(path, known)
+    return known[service]
+
+
+def scalars(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """`prefix`/key of every finite number in a log line except the step; nested mappings add their keys."""
+    return {name: value for name, value in _numbers(line, prefix) if name != f"{prefix}/step"}
+
+
+def _numbers(line: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in line.items():
+        name = f"{prefix}/{key}"
+        if isinstance(value, Mapping):
+            yield from _numbers(value, name)
+        elif isinstance(value, int | float) and math.isfinite(value):
+            yield name, float(value)
 
 
 def _tensorboard(recipe: Recipe, folder: Path) -> Tracker:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.evaluation.chunk_queue import ChunkQueue
-from actors.evaluation.generate_chunk import GenerateChunk
+from actors.evaluation.chunks import GenerateChunk
 
 CHUNKS = [GenerateChunk((index,), seed=0, temperature=1.0) for index in range(6)]
 

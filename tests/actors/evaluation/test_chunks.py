@@ -8,11 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk
 from actors.evaluation.conditions import caption_condition, class_labels
 from actors.evaluation.free_running import sample_tokens
-from actors.evaluation.generate_chunk import GenerateChunk
-from actors.evaluation.held_out_chunk import HeldOutChunk
-from actors.evaluation.models import EvaluationModels
 from actors.image_batch import to_uint8
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock

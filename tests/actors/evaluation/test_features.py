@@ -13,7 +13,7 @@ from actors.evaluation.features import (
     Features,
     InceptionFeatures,
     build_features,
-    look,
+    extract_features,
 )
 from actors.image_batch import to_tensor
 from common.config.load import with_changes
@@ -129,11 +129,11 @@ class Shades:
         return torch.stack([shade_N, shade_N], dim=1), shade_N[:, None]
 
 
-def test_pictures_are_looked_at_in_order_and_a_few_at_a_time() -> None:
+def test_features_are_in_the_order_of_the_pictures_of_which_a_few_go_together() -> None:
     features: Features = Shades()
     pictures = np.zeros((8, 4, 4, 3), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None, None]
     pictures.setflags(write=False)  # as Ray hands them over
-    features_ND, logits_NK = look(features, iter([pictures[:3], pictures[3:]]))
+    features_ND, logits_NK = extract_features(features, iter([pictures[:3], pictures[3:]]))
     assert features_ND.tolist() == [[shade, shade] for shade in range(8)]
     assert logits_NK.tolist() == [[shade] for shade in range(8)]
     assert features.seen == [2, 1, 2, 2, 1]  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actors.evaluation.guidance import guidance_scales, guided
+from actors.evaluation.free_running import guidance_scales, guided
 from common.config.sampling import SamplingSection
 
 

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from actors.evaluation.held_out_chunk import SAMPLES_SHOWN, HeldOutChunk
-from actors.evaluation.models import EvaluationModels
+from actors.evaluation.chunks import SAMPLES_SHOWN, EvaluationModels, HeldOutChunk
 from actors.image_batch import to_tensor, to_uint8
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock

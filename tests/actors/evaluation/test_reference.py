@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.reference import build_reference, read_reference, require_reference
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError

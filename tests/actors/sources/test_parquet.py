@@ -17,9 +17,9 @@ from PIL import Image
 
 from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rollout_pipeline import RolloutPipeline
+from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder
 from actors.sources.parquet import Parquet
-from actors.sources.table import build_source, require_readable
 from common.clock import StageClock
 from common.config.data import ImageFolderSource, ParquetSource
 from common.config.load import with_changes

@@ -56,9 +56,8 @@ class Run(RuleBasedStateMachine):
     def work(self, actors: list[str], data: st.DataObject) -> None:
         """Some actors ask for tickets; some tickets that are out are delivered, in any order."""
         for actor in actors:
-            ticket = self.ledger.admit(self.name(actor), self.version)
+            ticket = self.ledger.admit(self.name(actor))
             if ticket is not None:
-                assert ticket.admitted_at_version == self.version
                 assert ticket.ticket_id not in [held for _, held, _ in self.held]
                 self.held.append((self.name(actor), ticket.ticket_id, self.version))
         order = data.draw(st.permutations(self.held))
@@ -155,23 +154,23 @@ class Run(RuleBasedStateMachine):
         while len(self.steps) < self.ledger.num_steps:
             done = len(self.steps)
             self.ledger.discard(self.ledger.stale(self.version))
-            while (ticket := self.ledger.admit("last", self.version)) is not None:
+            while (ticket := self.ledger.admit("last")) is not None:
                 self.ledger.deliver(ticket.ticket_id, "last", self.version)
             self.learn(is_quick=True)
             assert len(self.steps) > done, "the run has come to a stop"
         learned = sorted(ticket for step in self.steps for ticket in step)
         assert learned == list(range(self.ledger.num_tickets))
-        assert self.ledger.admit("last", self.version) is None
+        assert self.ledger.admit("last") is None
 
 
 TestRun = Run.TestCase
 TestRun.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-def admitted(ledger: Ledger, version: int) -> list[int]:
+def admitted(ledger: Ledger) -> list[int]:
     """Every ticket that `ledger` now has a slot for."""
     tickets = []
-    while (ticket := ledger.admit("actor", version)) is not None:
+    while (ticket := ledger.admit("actor")) is not None:
         tickets.append(ticket.ticket_id)
     return tickets
 
@@ -183,7 +182,7 @@ def test_a_ticket_that_none_overtakes_is_never_stale(per_step: int, staleness: i
     ledger = Ledger(num_steps=8, tickets_per_step=per_step, samples_per_ticket=1, max_staleness=staleness)
     oldest = 0
     for version in range(8):
-        for ticket in admitted(ledger, version):
+        for ticket in admitted(ledger):
             ledger.deliver(ticket, "actor", version)
         oldest = max(oldest, version - min(ledger.buffered.values()))
         assert ledger.stale(version) == []
@@ -195,14 +194,14 @@ def test_a_ticket_that_none_overtakes_is_never_stale(per_step: int, staleness: i
 
 def test_tickets_hold_consecutive_samples() -> None:
     ledger = Ledger(num_steps=1, tickets_per_step=2, samples_per_ticket=3, max_staleness=0)
-    assert ledger.admit("red", 7) == WorkTicket(0, (0, 1, 2), 7)
-    assert ledger.admit("red", 7) == WorkTicket(1, (3, 4, 5), 7)
-    assert ledger.admit("red", 7) is None
+    assert ledger.admit("red") == WorkTicket(0, (0, 1, 2))
+    assert ledger.admit("red") == WorkTicket(1, (3, 4, 5))
+    assert ledger.admit("red") is None
 
 
 def test_strictly_on_policy_steps_are_in_order_whatever_the_order_of_deliveries() -> None:
     ledger = Ledger(num_steps=1, tickets_per_step=3, samples_per_ticket=1, max_staleness=0)
-    admitted(ledger, 0)
+    admitted(ledger)
     for ticket in (2, 0):
         ledger.deliver(ticket, "actor", 0)
     assert ledger.take(0) is None
@@ -212,29 +211,29 @@ def test_strictly_on_policy_steps_are_in_order_whatever_the_order_of_deliveries(
 
 def test_slots_reopen_when_the_step_is_published_and_not_before() -> None:
     ledger = Ledger(num_steps=3, tickets_per_step=2, samples_per_ticket=1, max_staleness=0)
-    for ticket in admitted(ledger, 0):
+    for ticket in admitted(ledger):
         ledger.deliver(ticket, "actor", 0)
     taken = ledger.take(0)
     assert taken == [0, 1]
-    assert admitted(ledger, 0) == []
+    assert admitted(ledger) == []
     ledger.release(taken)
-    assert admitted(ledger, 1) == [2, 3]
+    assert admitted(ledger) == [2, 3]
 
 
 def test_a_revoked_ticket_goes_to_the_next_actor_before_new_ones() -> None:
     ledger = Ledger(num_steps=4, tickets_per_step=2, samples_per_ticket=1, max_staleness=1)
     for actor in ("red", "blue", "red"):
-        ledger.admit(actor, 0)
+        ledger.admit(actor)
     assert ledger.revoke("red") == [0, 2]
-    assert admitted(ledger, 0) == [0, 2, 3]
+    assert admitted(ledger) == [0, 2, 3]
 
 
 def test_a_result_of_a_revoked_actor_is_refused_even_if_the_ticket_is_out_again() -> None:
     ledger = Ledger(num_steps=1, tickets_per_step=1, samples_per_ticket=1, max_staleness=0)
-    ledger.admit("red", 0)
+    ledger.admit("red")
     ledger.revoke("red")
     assert not ledger.deliver(0, "red", 0)
-    ledger.admit("blue", 0)
+    ledger.admit("blue")
     assert not ledger.deliver(0, "red", 0)
     assert ledger.deliver(0, "blue", 0)
     assert not ledger.deliver(0, "blue", 0), "the same result came twice"
@@ -242,9 +241,9 @@ def test_a_result_of_a_revoked_actor_is_refused_even_if_the_ticket_is_out_again(
 
 def test_groups_that_a_straggler_delivers_too_late_are_stale_and_rolled_again() -> None:
     ledger = Ledger(num_steps=5, tickets_per_step=1, samples_per_ticket=1, max_staleness=1)
-    ledger.admit("slow", 0)
+    ledger.admit("slow")
     for version in (0, 1):  # two tickets overtake the first
-        ticket = ledger.admit("quick", version)
+        ticket = ledger.admit("quick")
         assert ticket is not None
         ledger.deliver(ticket.ticket_id, "quick", version)
         ledger.release(ledger.take(version) or [])
@@ -252,14 +251,14 @@ def test_groups_that_a_straggler_delivers_too_late_are_stale_and_rolled_again() 
     assert ledger.stale(1) == []
     assert ledger.stale(2) == [0]
     ledger.discard([0])
-    ticket = ledger.admit("quick", 2)
+    ticket = ledger.admit("quick")
     assert ticket is not None
-    assert (ticket.ticket_id, ticket.admitted_at_version) == (0, 2)
+    assert ticket.ticket_id == 0
 
 
 def test_taking_a_stale_ticket_is_an_error_of_ours() -> None:
     ledger = Ledger(num_steps=2, tickets_per_step=1, samples_per_ticket=1, max_staleness=0)
-    ledger.admit("red", 0)
+    ledger.admit("red")
     ledger.deliver(0, "red", 0)
     with pytest.raises(AssertionError):
         ledger.take(1)
@@ -268,7 +267,7 @@ def test_taking_a_stale_ticket_is_an_error_of_ours() -> None:
 def test_a_resume_rolls_out_again_what_was_not_learned() -> None:
     ledger = Ledger(num_steps=4, tickets_per_step=1, samples_per_ticket=1, max_staleness=2)
     for actor in ("red", "blue", "blue"):
-        ledger.admit(actor, 0)
+        ledger.admit(actor)
     ledger.deliver(1, "blue", 0)
     ledger.release(ledger.take(0) or [])  # ticket 1, before ticket 0
     ledger.deliver(2, "blue", 0)
@@ -277,4 +276,4 @@ def test_a_resume_rolls_out_again_what_was_not_learned() -> None:
     resumed = Ledger(num_steps=4, tickets_per_step=1, samples_per_ticket=1, max_staleness=2)
     resumed.restore(ledger.state())
     assert resumed.num_learned == 1
-    assert admitted(resumed, 1) == [0, 2, 3]
+    assert admitted(resumed) == [0, 2, 3]

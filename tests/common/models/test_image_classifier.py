@@ -10,8 +10,8 @@ from torch import Tensor
 from common.config.service import PretrainStage
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.seeding import generator
-from learner.pretraining.classifier import classifier_loss
-from learner.pretraining.loop import Progress, train_stage
+from learner.pretraining.loop import StageProgress, train_stage
+from learner.pretraining.losses import classifier_loss
 
 
 def classifier(num_classes: int = 10) -> ImageClassifier:
@@ -58,7 +58,7 @@ def test_training_with_its_loss_learns_labels(tmp_path: Path) -> None:
         rows_B = torch.randint(64, (16,), generator=draws)
         return classifier_loss(model, pixels_NCHW[rows_B], labels_N[rows_B], draws)
 
-    seen: list[Progress] = []
+    seen: list[StageProgress] = []
     stage = PretrainStage(num_steps=30, lr=1e-2)
     train_stage(model, loss, stage, state_path=tmp_path / "state.pt", save_every=99, on_step=seen.append)
     assert seen[-1].loss < seen[0].loss

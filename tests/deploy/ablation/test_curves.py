@@ -1,7 +1,7 @@
 """Training curves over seeds."""
 
 from deploy.ablation.curves import training_charts
-from deploy.ablation.table import Row, Table
+from deploy.ablation.score_table import Row, ScoreTable
 
 
 def steps(*errors: float) -> list[dict]:
@@ -14,7 +14,7 @@ def test_a_curve_is_the_mean_over_seeds_and_recent_steps_and_every_variant_keeps
         Row("all", 2, {}, {}, [steps(1.0, 3.0), steps(2.0, 6.0)]),
         Row("unfinished", 0, {}, {}),
     )
-    mse, cross_entropy = training_charts(Table((), {}, 0, rows))
+    mse, cross_entropy = training_charts(ScoreTable((), {}, 0, rows))
     assert (mse.title, cross_entropy.title) == ("MSE", "Cross-entropy")
     assert [(series.name, series.values) for series in mse.series] == [
         ("prior alone", [None, None]),
@@ -24,4 +24,4 @@ def test_a_curve_is_the_mean_over_seeds_and_recent_steps_and_every_variant_keeps
 
 
 def test_without_a_finished_cell_there_is_no_curve() -> None:
-    assert training_charts(Table((), {}, 0, (Row("all", 0, {}, {}),))) == []
+    assert training_charts(ScoreTable((), {}, 0, (Row("all", 0, {}, {}),))) == []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actors.sources.table import build_source
+from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer

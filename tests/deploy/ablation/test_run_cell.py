@@ -59,6 +59,7 @@ def test_the_base_is_scored_under_several_sampling_seeds_and_a_cell_of_no_effect
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("no_ray")
 def test_the_service_trains_a_cell_too(study_file: StudyFile, tmp_path: Path) -> None:
     study, folder = load_study(study_file(runner="train")), StudyFolder(tmp_path / "out")
     cell = study.cells[0]

@@ -9,8 +9,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.paths import CHECKOUT
-from deploy.planning.counting import ActorWork, LearnerWork, Work, actor_work, count_work, learner_work
-from deploy.planning.published import published_work
+from deploy.planning.counting import (
+    ActorWork,
+    LearnerWork,
+    Work,
+    actor_work,
+    count_work,
+    learner_work,
+    published_work,
+)
 from deploy.planning.untrained_models import UntrainedModels, condition, tokens
 from deploy.planning.work_meter import WorkMeter
 

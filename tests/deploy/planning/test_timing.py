@@ -7,9 +7,8 @@ import pytest
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from deploy.planning.counting import Work
+from deploy.planning.counting import Work, published_work
 from deploy.planning.gpus import GPUS, Utilisation
-from deploy.planning.published import published_work
 from deploy.planning.timing import Rates, Timing, estimate, rates
 
 TERA = 1e12

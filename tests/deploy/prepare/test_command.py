@@ -50,6 +50,7 @@ def test_class_ids_and_captions_together_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("no_ray")
 def test_ray_tasks_make_the_same_bytes_as_this_process(as_tars: Path, options: Make, tmp_path: Path) -> None:
     alone = options(as_tars, output=tmp_path / "alone")
     together = options(as_tars, output=tmp_path / "together", workers=2)

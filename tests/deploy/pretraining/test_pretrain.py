@@ -1,12 +1,15 @@
 """`pretrain`: its stages in order, what it keeps, and that it can be interrupted."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from deploy.pretraining import pretrain as module
 from deploy.pretraining.pretrain import pretrain
+from deploy.runs.progress_line import stage_text
 
 STAGE = {"num_steps": 3, "batch_size": 2, "lr": 1e-3}
 FILES = ("tokenizer.safetensors", "policy.safetensors", "classifier.safetensors")
@@ -32,12 +35,20 @@ def weights(tmp_path: Path) -> dict[str, bytes]:
 
 
 def test_every_stage_writes_its_weights_and_clears_its_state_away(from_scratch: Recipe, tmp_path: Path) -> None:
-    said: list[str] = []
-    pretrain(from_scratch, overwrite=False, say=said.append)
+    pretrain(from_scratch, overwrite=False, say=lambda line: None)
     assert weights(tmp_path).keys() == set(FILES)
     assert list((tmp_path / "runs" / "pretrain-try").iterdir()) == []
-    steps = [line for line in said if "step 3/3" in line]
-    assert [line.partition(":")[0] for line in steps] == ["classifier", "tokenizer", "policy"]
+
+
+def test_every_stage_says_how_far_it_is_between_its_begin_and_its_end(
+    from_scratch: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(from_scratch, overwrite=False, say=lambda line: sys.stderr.write(f"{line}\n"))
+    heads = [" ".join(line.split()[:3]) for line in capsys.readouterr().err.splitlines()]
+    of_classifier = [head for head in heads if head.startswith("classifier: ")]
+    assert of_classifier[1:3] == ["classifier: step 1/3", "classifier: step 3/3"]
+    assert of_classifier[3].startswith("classifier: wrote ")
+    assert [head.partition(":")[0] for head in heads] == ["classifier"] * 4 + ["tokenizer"] * 4 + ["policy"] * 4
 
 
 def test_weights_that_are_there_are_kept_unless_they_are_to_be_overwritten(
@@ -59,19 +70,22 @@ def test_weights_that_are_there_are_kept_unless_they_are_to_be_overwritten(
 
 @pytest.mark.parametrize("last_words", ["classifier: wrote", "tokenizer: step 3/3", "tokenizer: wrote"])
 def test_an_interrupted_pretraining_ends_with_the_weights_of_an_undisturbed_one(
-    last_words: str, from_scratch: Recipe, tmp_path: Path
+    last_words: str, from_scratch: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretrain(from_scratch, overwrite=False, say=lambda line: None)
     undisturbed = weights(tmp_path)
     for path in (tmp_path / "weights").iterdir():
         path.unlink()
 
-    def interrupt(line: str) -> None:
+    def interrupt(line: str) -> str:
         if line.startswith(last_words):
             raise InterruptedError
+        return line
 
-    with pytest.raises(InterruptedError):
-        pretrain(from_scratch, overwrite=False, say=interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "stage_text", lambda *facts: interrupt(stage_text(*facts)))
+        with pytest.raises(InterruptedError):
+            pretrain(from_scratch, overwrite=False, say=interrupt)
     assert weights(tmp_path).keys() < undisturbed.keys()
     pretrain(from_scratch, overwrite=False, say=lambda line: None)
     assert weights(tmp_path) == undisturbed

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
-from actors.evaluation.models import EvaluationModels
+from actors.evaluation.chunks import EvaluationModels, GenerateChunk, GeneratedPictures
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy

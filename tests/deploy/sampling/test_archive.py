@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.sampling.archive import write_npz
+from deploy.sampling.layout import write_npz
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
 """What becomes of the pictures that come back."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from deploy.sampling import drawing
 from deploy.sampling.drawing import draw, missing_chunks
 from deploy.sampling.layout import Flat
-from deploy.sampling.progress import Progress
 
 CHUNKS = [GenerateChunk((start, start + 1), seed=0, temperature=1.0) for start in range(0, 40, 2)]
 
@@ -29,12 +27,11 @@ def black(chunks: Sequence[GenerateChunk]) -> Iterator[tuple[int, GeneratedPictu
 
 
 def test_every_picture_is_written_and_counted_once(tmp_path: Path) -> None:
-    layout, stream = layout_in(tmp_path), io.StringIO()
+    layout = layout_in(tmp_path)
     layout.picture(3).write_bytes(b"there already")
-    draw(black, CHUNKS, layout, Progress(40, num_done=1, stream=stream))
+    assert list(draw(black, CHUNKS, layout)) == [2, 1, *[2] * 18]
     assert len(list(tmp_path.iterdir())) == 40
     assert layout.picture(3).read_bytes() == b"there already"
-    assert stream.getvalue().startswith("picture 40/40 ")
 
 
 def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +45,7 @@ def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest
             ahead.append(index - len(written) // 2)
             yield index, result
 
-    draw(watched, CHUNKS, layout_in(tmp_path), Progress(40, 0, io.StringIO()))
+    assert sum(draw(watched, CHUNKS, layout_in(tmp_path))) == 40
     assert len(written) == 40
     assert max(ahead) <= drawing.NUM_WRITERS + 1
 
@@ -57,7 +54,7 @@ def test_a_picture_that_cannot_be_written_ends_the_call(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     layout.picture(5).mkdir()
     with pytest.raises(IsADirectoryError):
-        draw(black, CHUNKS, layout, Progress(40, 0, io.StringIO()))
+        list(draw(black, CHUNKS, layout))
 
 
 def test_a_caption_goes_with_each_sample_of_its_prompt(recipe: Recipe, tmp_path: Path) -> None:

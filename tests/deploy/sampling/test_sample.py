@@ -93,7 +93,7 @@ def test_other_settings_and_missing_weights_leave_a_folder_as_it_is(fives: Recip
     assert not out.exists()
     sample(fives, SampleOptions(out, num=3), InProcess())
     before = pngs(out)
-    with pytest.raises(DataError, match=r"of sampling\.temperature 1\.0, and this call has 0\.5"):
+    with pytest.raises(DataError, match=r"made with sampling\.temperature 1\.0, and this call has 0\.5"):
         sample(with_changes(fives, {"sampling.temperature": 0.5}), SampleOptions(out, num=3), InProcess())
     assert pngs(out) == before
 
@@ -136,7 +136,7 @@ def test_other_prompts_are_refused(text_recipe: Recipe, tiny_t5: Path, prompt_fi
     options = SampleOptions(tmp_path / "out", prompts=prompt_file, text_encoder=str(tiny_t5))
     sample(text_recipe, options, InProcess())
     prompt_file.write_text(prompt_file.read_text().replace("red", "blue"))
-    with pytest.raises(DataError, match="of prompts_sha256"):
+    with pytest.raises(DataError, match="made with prompts_sha256"):
         sample(text_recipe, options, InProcess())
 
 

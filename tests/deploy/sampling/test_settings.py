@@ -9,11 +9,18 @@ import pytest
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
+from deploy.runs import claimed_folder
 from deploy.sampling.options import SampleOptions
-from deploy.sampling.settings import claim, settings_of
+from deploy.sampling.sample import settings_of
 
 OPTIONS = SampleOptions(Path("out"))
 DIGESTS = {"weights_sha256": "abc"}
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    claimed_folder.claim(
+        folder, settings, file="sampling.json", argument="--out", things="pictures", command="sample"
+    )
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -42,27 +49,18 @@ def test_a_call_with_the_same_settings_goes_on(recipe: Recipe, tmp_path: Path) -
 def test_other_settings_are_refused_by_name(key: str, value: Any, recipe: Recipe, tmp_path: Path) -> None:
     claim(tmp_path / "out", settings(recipe))
     with pytest.raises(
-        DataError, match=rf"holds pictures of {key} \S+, and this call has {value}: repeat the call"
+        DataError, match=rf"holds pictures made with {key} \S+, and this call has {value}: repeat the call"
     ):
         claim(tmp_path / "out", settings(with_changes(recipe, {key: value})))
 
 
 def test_other_weights_seeds_and_numbers_are_refused(recipe: Recipe, tmp_path: Path) -> None:
     claim(tmp_path / "out", settings(recipe))
-    with pytest.raises(DataError, match="of weights_sha256 abc, and this call has def"):
+    with pytest.raises(DataError, match="made with weights_sha256 abc, and this call has def"):
         claim(tmp_path / "out", settings_of(recipe, OPTIONS, 10, {"weights_sha256": "def"}))
-    with pytest.raises(DataError, match="of --seed 0, and this call has 3"):
+    with pytest.raises(DataError, match="made with --seed 0, and this call has 3"):
         claim(tmp_path / "out", settings_of(recipe, replace(OPTIONS, seed=3), 10, DIGESTS))
-    with pytest.raises(DataError, match="of number of pictures 10, and this call has 11"):
+    with pytest.raises(DataError, match="made with number of pictures 10, and this call has 11"):
         claim(tmp_path / "out", settings_of(recipe, OPTIONS, 11, DIGESTS))
-    with pytest.raises(DataError, match="of prompts_sha256 none, and this call has ghi"):
+    with pytest.raises(DataError, match="made with prompts_sha256 none, and this call has ghi"):
         claim(tmp_path / "out", settings_of(recipe, OPTIONS, 10, DIGESTS | {"prompts_sha256": "ghi"}))
-
-
-def test_a_folder_of_something_else_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    for path in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(DataError, match="is not empty and holds no pictures of `sample`"):
-            claim(path, settings(recipe))
-    (tmp_path / "empty").mkdir()
-    claim(tmp_path / "empty", settings(recipe))

@@ -79,7 +79,7 @@ def test_given_pictures_are_scored_instead_of_drawn_ones(
     def no_drawing(*_: object, **__: object) -> None:
         raise AssertionError("pictures were drawn")
 
-    monkeypatch.setattr("actors.evaluation.generate_chunk.sample_tokens", no_drawing)
+    monkeypatch.setattr("actors.evaluation.chunks.sample_tokens", no_drawing)
     found = scores(tmp_path / "noise.json", recipe_file, "--pictures", str(folder))
     assert {name: found[name] for name in TEACHER_FORCED} == {name: drawn[name] for name in TEACHER_FORCED}
     assert found["fd"] != drawn["fd"]

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.generate_chunk import GenerateChunk, GeneratedPictures
-from actors.evaluation.held_out_chunk import HeldOutChunk, HeldOutResult
+from actors.evaluation.chunks import EvaluationChunk, GenerateChunk, GeneratedPictures, HeldOutChunk, HeldOutResult
 from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import HeldOutPictures
 from common.config.load import with_changes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.pretraining.classifier import MAX_SHIFT, classifier_loss, shifted
+from learner.pretraining.losses import MAX_SHIFT, classifier_loss, shifted
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.service import PretrainStage
-from learner.pretraining.loop import Progress, schedule, train_stage
+from learner.pretraining.loop import StageProgress, schedule, train_stage
 
 STAGE = PretrainStage(num_steps=12, lr=0.1)
 
@@ -24,7 +24,7 @@ def model() -> nn.Module:
 
 def train(
     path: Path, stop_after: int | None = None, save_every: int = 4, stage: PretrainStage = STAGE
-) -> tuple[nn.Module, list[Progress]]:
+) -> tuple[nn.Module, list[StageProgress]]:
     """Train a fresh model; `stop_after` interrupts it after so many steps."""
     own, seen = model(), []
 
@@ -32,7 +32,7 @@ def train(
         batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
         return (own(batch)[:, 0] - batch.sum(dim=1)).square().mean(), {"twice": 2.0 * step}
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: StageProgress) -> None:
         seen.append(progress)
         if progress.step == stop_after:
             raise InterruptionError

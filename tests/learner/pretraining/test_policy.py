@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.config.recipe import Recipe
 from common.models.families import build_policy
 from common.protocols import Condition
-from learner.pretraining.policy import next_token_loss
+from learner.pretraining.losses import next_token_loss
 
 T, V = 4, 5
 NULL = 10

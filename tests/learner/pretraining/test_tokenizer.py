@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 from common.models.llamagen.vq_tokenizer import VQTokenizer
-from learner.pretraining.tokenizer import COMMITMENT_WEIGHT, revive_dead_codes, tokenizer_loss
+from learner.pretraining.losses import COMMITMENT_WEIGHT, revive_dead_codes, tokenizer_loss
 
 V = 50
 SIZE = TokenizerSize(
@@ -86,7 +86,7 @@ def test_the_gradient_passes_straight_through_the_choice_of_codes_to_the_encoder
     latents_BDhw = F.normalize(model.encode_latents(pixels_BCHW), dim=1).detach().requires_grad_()
     along_B1hw = (at_codes_BDhw * latents_BDhw.detach()).sum(dim=1, keepdim=True)
     expected_BDhw = at_codes_BDhw - along_B1hw * latents_BDhw.detach()
-    monkeypatch.setattr("learner.pretraining.tokenizer.COMMITMENT_WEIGHT", 0.0)
+    monkeypatch.setattr("learner.pretraining.losses.COMMITMENT_WEIGHT", 0.0)
     monkeypatch.setattr(model, "encode_latents", lambda pixels_BCHW: latents_BDhw)
     tokenizer_loss(model, None, pixels_BCHW)[0].backward()
     assert latents_BDhw.grad is not None

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from common.errors import RecipeError
+from common.models.llamagen.conditions import caption_attention
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
-from common.models.llamagen.transformer import LlamaGenTransformer, caption_attention, rope_table
+from common.models.llamagen.transformer import LlamaGenTransformer, rope_table
 from common.models.weights_files import load_weights
 from common.paths import CHECKOUT
 from common.protocols import Condition

@@ -1,4 +1,4 @@
-"""What most commands share: a recipe and its `key=value` overrides."""
+"""Arguments shared by commands: a recipe with its `key=value` overrides, or a run."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -18,8 +18,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="weights file or checkpoint folder (default: the recipe's policy)")
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_name", metavar="RUN", help="a run folder; or a run's name, if RAY_ADDRESS is set")
+
+
 def recipe_of(arguments: argparse.Namespace) -> "Recipe":
-    """The checked recipe, and its log format for all that follows. Raises RecipeError."""
+    """The checked recipe; also sets up its log format. Raises RecipeError."""
     from common.config.load import load_recipe
     from common.log import set_up_logging
 
@@ -29,7 +33,7 @@ def recipe_of(arguments: argparse.Namespace) -> "Recipe":
 
 
 def recipe_for_ray(arguments: argparse.Namespace) -> "Recipe":
-    """The recipe, for a command that starts or joins Ray, which reads its environment when it is imported."""
+    """The recipe, for a command that starts or joins Ray: Ray reads its environment when imported."""
     recipe = recipe_of(arguments)
     from deploy.cluster.ray_environment import set_ray_environment
 

@@ -1,4 +1,4 @@
-"""The kinds of source that a recipe can name."""
+"""Opens the source that a recipe names."""
 
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
@@ -8,6 +8,8 @@ from common.config.data import ImageFolderSource, MnistSource, ParquetSource
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.protocols import ImageSource
+
+NUM_TRIES = 16
 
 
 def build_source(recipe: Recipe, split: Split) -> ImageSource:
@@ -32,9 +34,9 @@ def _require_classes(num_classes: int, recipe: Recipe) -> None:
         )
 
 
-def require_readable(source: ImageSource, num_tries: int = 16) -> None:
-    """DataError unless one of `num_tries` images spread over the source can be decoded."""
-    step = max(1, len(source) // num_tries)
+def require_readable(source: ImageSource) -> None:
+    """DataError unless one of NUM_TRIES images spread over the source can be decoded."""
+    step = max(1, len(source) // NUM_TRIES)
     for index in range(0, len(source), step):
         try:
             source.read(index)
