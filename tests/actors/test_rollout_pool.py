@@ -14,7 +14,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DataError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending
-from common.fingerprint import code_fingerprint
+from common.paths import code_fingerprint
 from common.types import GroupReceipt, WorkTicket
 from tests.fakes import NEVER, DiesError, FakeRay, Late, Told
 

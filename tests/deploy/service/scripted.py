@@ -18,7 +18,7 @@ from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
 from common.facts import SinkFailed, StepLearned
-from common.fingerprint import code_fingerprint
+from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
 from common.types import GroupReceipt, SkippedImage, WeightSnapshot, WorkTicket
 from deploy.runs.recorder import Recorder
@@ -29,15 +29,14 @@ from deploy.scoring.scorer import Evaluation
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink, control_name
 from deploy.service.training_loop import TrainingLoop
-from learner.learner_actor import RankDescription, RankReport
 from learner.learner_group import LearnerGroup
-from learner.train_step import StepSums
 from tests.fakes import FakeRay, Told
+from tests.learner.scripted_rank import ScriptedRank
 
 PATIENCE_SECONDS = 10.0  # of the test, for a loop that does not end
 
 
-class ScriptedActor:
+class Actor:
     """Its groups are the words "ticket N by NAME"."""
 
     def __init__(self, recipe: Recipe, name: str, calls: RayCalls):
@@ -75,46 +74,27 @@ class ScriptedActor:
                 raise WeightsLostError from error
 
 
-class ScriptedRank:
+class Rank(ScriptedRank):
     """Its one weight is the number of steps done."""
 
-    def __init__(self, recipe: Recipe, calls: RayCalls):
+    def __init__(self, recipe: Recipe, calls: FakeRay):
+        super().__init__(recipe, calls)
         self._ray = calls
-        self._step = 0
         self.learned: list[list[str]] = []  # groups of each step
 
-    def describe(self) -> RankDescription:
-        return RankDescription("127.0.0.1", 2)
-
-    def step(self) -> int:
-        return self._step
-
-    def open_store(self, num_ranks: int) -> tuple[str, int]:
-        return "127.0.0.1", 1
-
-    def join(self, rank: int, num_ranks: int, host: str, port: int) -> None:
-        """Nothing."""
-
-    def leave(self) -> None:
-        """Nothing."""
-
     def train(self, pieces: Any, num_groups: int) -> Any:
-        self._step += 1
         self.learned.append(self._ray.get([piece.groups for piece in pieces]))
-        return self.measured(StepSums(num_groups))
+        return super().train(pieces, num_groups)
 
-    def measured(self, sums: StepSums, grad_norm: float = 1.0) -> RankReport:
-        return RankReport(sums, grad_norm, {"optimizer": 0.5}, resident_bytes=0, gpu_peak_bytes=0)
-
-    def snapshot(self, version: int) -> WeightSnapshot:
-        return WeightSnapshot(version, {"w": np.full(1, self._step, np.float32)})
+    def snapshot(self, version: int) -> Any:
+        return WeightSnapshot(version, {"w": np.full(1, self.steps, np.float32)})
 
     def optimizer_arrays(self) -> Any:
-        return {"w.step": np.full(1, self._step, np.float32)}
+        return {"w.step": np.full(1, self.steps, np.float32)}
 
 
-class ScriptedScorer:
-    """Has four chunks done; the scores are what they gave."""
+class FourChunks:
+    """A scorer that has four chunks done; the scores are what they gave."""
 
     def evaluate(self, run_chunks: Callable[[list[str]], list[int]], **_: Any) -> list[Evaluation]:
         versions = run_chunks([f"chunk {number}" for number in range(4)])
@@ -158,7 +138,7 @@ class Served:
     @property
     def learned(self) -> list[str]:
         """The groups that the only rank was given, step by step."""
-        (rank,) = [actor.self for actor in self.ray.actors if isinstance(actor.self, ScriptedRank)]
+        (rank,) = [actor.self for actor in self.ray.actors if isinstance(actor.self, Rank)]
         return [groups for step in rank.learned for groups in step]
 
     @property
@@ -181,8 +161,8 @@ def serving(
     folder: Path,
     *,
     ray: FakeRay | None = None,
-    actor: type = ScriptedActor,
-    rank: type = ScriptedRank,
+    actor: type = Actor,
+    rank: type = Rank,
     scorer: Any = None,
     at_turn: Callable[[Served], None] = lambda served: None,
 ) -> Iterator[Served]:

@@ -30,7 +30,7 @@ from deploy.service.driver import Outcome, Parts, train
 from learner import learner_actor
 from learner.learner_actor import LearnerActor
 from tests.conftest import run_recipe
-from tests.deploy.service.scripted import ScriptedActor, ScriptedRank
+from tests.deploy.service import scripted
 from tests.fakes import DiesError, FakeRay, FakeSession, Late, Told
 from tests.service.reading import digest, events, learned_tickets, lines, summary
 
@@ -103,7 +103,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_as_an_undisturbed_one(small
 
 
 def test_a_run_that_is_asked_to_stop_from_elsewhere_ends_stopped_with_a_checkpoint(small_run) -> None:
-    class SlowRank(ScriptedRank):
+    class SlowRank(scripted.Rank):
         def train(self, *step: Any) -> Any:
             return Late(2.0, super().train(*step))
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_asked_to_stop_from_elsewhere_ends_stopped_with_a_checkpoi
                 control.ask.remote({"stop": True})
 
     ray, told = FakeRay(), Told()
-    actors = {"rollout_actor": ScriptedActor, "learner_actor": SlowRank}
+    actors = {"rollout_actor": scripted.Actor, "learner_actor": SlowRank}
     outcome = served(small_run("run", {"learner.num_steps": 100}), ray, AsksToStop(), told, **actors)
     steps = outcome.summary["steps"]
     assert 2 <= steps < 6

@@ -2,6 +2,7 @@
 
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from common.types import SkippedImage
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
 from learner.train_step import StepSums
-from tests.deploy.service.scripted import ScriptedActor, ScriptedRank, ScriptedScorer, Served, serving
+from tests.deploy.service.scripted import Actor, FourChunks, Rank, Served, serving
 from tests.fakes import DiesError, FakeRay, Late
 
 STEPS = 5
@@ -50,18 +51,18 @@ def loop(tiny_recipe: Recipe, tmp_path: Path) -> Any:
     return make
 
 
-class SlowRank(ScriptedRank):
+class SlowRank(Rank):
     def train(self, pieces: Any, num_groups: int) -> Any:
         return Late(10.0, super().train(pieces, num_groups))
 
 
-class SlowActor(ScriptedActor):
+class SlowActor(Actor):
     def roll_out(self, *ticket: Any) -> Any:
         return Late(1.0, super().roll_out(*ticket))
 
 
 def test_a_step_is_told_with_what_it_took(loop) -> None:
-    class BusyRank(ScriptedRank):
+    class BusyRank(Rank):
         def train(self, pieces: Any, num_groups: int) -> Any:
             return Late(2.0, super().train(pieces, num_groups))
 
@@ -77,7 +78,7 @@ def test_a_step_is_told_with_what_it_took(loop) -> None:
     assert (third.report.step, third.report.num_groups) == (3, 4)
     assert (list(third.tickets), list(third.staleness)) == ([4, 5], [0, 0])
     assert (third.num_actors, third.groups_buffered) == (1, 0)
-    assert (third.step_seconds, third.wait_seconds) == (3.5, 1.0)  # roll out, learn, publish
+    assert (third.step_seconds, third.wait_seconds) == (4.5, 2.0)  # roll two out, learn, publish
     assert third.actor_stage_seconds == {"decode": 0.5}  # of both tickets
     names = [name for name in served.told.names if name in ("ticket_delivered", "published", "step_learned")]
     assert names == ["ticket_delivered", "ticket_delivered", "published", "step_learned"] * STEPS
@@ -133,7 +134,7 @@ def test_nothing_is_admitted_beyond_the_capacity_of_the_buffer(loop) -> None:
 
 
 def test_a_stale_ticket_is_dropped_told_and_rolled_out_again(loop) -> None:
-    class LateWithTheFirst(ScriptedActor):
+    class LateWithTheFirst(Actor):
         def roll_out(self, ticket: Any, version: int, *snapshot: Any) -> Any:
             seconds = 35.0 if (ticket.ticket_id, version) == (0, 0) else 0.0
             return Late(seconds, super().roll_out(ticket, version, *snapshot))
@@ -232,7 +233,7 @@ def test_the_loss_of_weights_that_are_no_longer_published_needs_no_other_publica
 def test_the_late_answer_of_an_actor_that_lost_its_ticket_is_refused_and_told(loop) -> None:
     """As from a node that the cluster cannot reach for a while: Ray is not able to kill it, and it answers."""
 
-    class HangsAtTicket3(ScriptedActor):
+    class HangsAtTicket3(Actor):
         def roll_out(self, ticket: Any, *policy: Any) -> Any:
             hangs = ticket.ticket_id == 3 and self.name == "actor-0"
             return Late(23.0 if hangs else 0.0, super().roll_out(ticket, *policy))
@@ -250,7 +251,7 @@ def test_the_late_answer_of_an_actor_that_lost_its_ticket_is_refused_and_told(lo
 
 
 def test_a_lost_actor_is_told_with_its_tickets_which_others_roll_out(loop) -> None:
-    class DiesAtTicket3(ScriptedActor):
+    class DiesAtTicket3(Actor):
         def roll_out(self, ticket: Any, *policy: Any) -> Any:
             if ticket.ticket_id == 3 and self.name == "actor-0":
                 raise DiesError("out of memory")
@@ -270,7 +271,7 @@ C_PNG = SkippedImage(5, "c.png", "no picture")
 
 
 def test_images_without_a_group_are_named_with_their_step_and_counted(loop) -> None:
-    class Skips(ScriptedActor):
+    class Skips(Actor):
         def rolled(self, ticket: Any, skipped: tuple[SkippedImage, ...] = ()) -> Any:
             return super().rolled(ticket, {1: (A_PNG,), 2: (B_PNG, C_PNG)}.get(ticket.ticket_id, ()))
 
@@ -290,7 +291,7 @@ def test_images_without_a_group_are_named_with_their_step_and_counted(loop) -> N
 
 
 def test_a_step_without_any_group_ends_the_run_with_what_to_do(loop) -> None:
-    class SkipsAll(ScriptedActor):
+    class SkipsAll(Actor):
         def rolled(self, ticket: Any, skipped: tuple[SkippedImage, ...] = ()) -> Any:
             return super().rolled(ticket, tuple(SkippedImage(i, "a.png", "bad") for i in ticket.sample_indices))
 
@@ -299,11 +300,12 @@ def test_a_step_without_any_group_ends_the_run_with_what_to_do(loop) -> None:
 
 
 def test_a_step_whose_gradient_is_not_finite_is_told_and_the_run_goes_on(loop) -> None:
-    class Poisoned(ScriptedRank):
-        def measured(self, sums: StepSums, grad_norm: float = 1.0) -> Any:
-            if self.step() == 2:
-                return super().measured(StepSums(num_groups=3, num_quarantined=1), math.nan)
-            return super().measured(sums)
+    class Poisoned(Rank):
+        def train(self, *step: Any) -> Any:
+            report = super().train(*step)
+            if self.steps != 2:
+                return report
+            return replace(report, sums=StepSums(num_groups=3, num_quarantined=1), grad_norm=math.nan)
 
     with loop(rank=Poisoned) as served:
         served.run()
@@ -328,14 +330,14 @@ def test_checkpoints_are_written_at_their_cadence_and_at_the_end(loop, every: in
 
 
 def test_the_time_of_a_checkpoint_is_no_time_that_the_learner_waits(loop) -> None:
-    class Heavy(ScriptedRank):
+    class Heavy(Rank):
         def optimizer_arrays(self) -> Any:
             return Late(7.0, super().optimizer_arrays())
 
     with loop({"checkpoint.every": 2}, rank=Heavy, actor=SlowActor) as served:
         served.run()
-    assert [step.wait_seconds for step in served.steps] == [1.0] * STEPS
-    assert [step.step_seconds for step in served.steps] == [1.0, 1.0, 8.0, 1.0, 8.0]
+    assert [step.wait_seconds for step in served.steps] == [2.0] * STEPS
+    assert [step.step_seconds for step in served.steps] == [2.0, 2.0, 9.0, 2.0, 9.0]
 
 
 def test_scale_and_stop_are_asked_for_through_the_control_actor(loop) -> None:
@@ -418,7 +420,7 @@ def test_the_status_is_that_of_a_second_ago_at_the_most(loop) -> None:
         if served.status:
             ages.append(served.states[-1].step - served.status["step"])
 
-    class Second(ScriptedRank):
+    class Second(Rank):
         def train(self, *step: Any) -> Any:
             return Late(1.1, super().train(*step))
 
@@ -436,11 +438,11 @@ def test_a_starving_learner_gets_another_actor_and_a_full_buffer_costs_it_again(
     def slow_are_the_actors() -> bool:
         return len(served.told.of(ActorJoined)) < 2
 
-    class Actor(ScriptedActor):
+    class FirstSlow(Actor):
         def roll_out(self, *ticket: Any) -> Any:
             return Late(1.0 if slow_are_the_actors() else 0.0, super().roll_out(*ticket))
 
-    class Rank(ScriptedRank):
+    class ThenSlow(Rank):
         def train(self, *step: Any) -> Any:
             return Late(0.0 if slow_are_the_actors() else 10.0, super().train(*step))
 
@@ -454,7 +456,7 @@ def test_a_starving_learner_gets_another_actor_and_a_full_buffer_costs_it_again(
         "actors.autoscale": {"max": 2},
         "actors.tickets_in_flight": 1,
     }
-    with loop(changes, actor=Actor, rank=Rank, at_turn=stop) as served:
+    with loop(changes, actor=FirstSlow, rank=ThenSlow, at_turn=stop) as served:
         served.run()
     waited = "the learner waited {} of each of 3 steps"
     assert served.told.of(Scaled) == [
@@ -471,7 +473,7 @@ def test_a_starving_learner_gets_another_actor_and_a_full_buffer_costs_it_again(
 
 def test_scores_during_training_are_those_of_their_step_and_come_from_the_actors(loop) -> None:
     changes = {"evaluation.every": 2, "actors.count": 2, "learner.num_steps": 6}
-    with loop(changes, scorer=ScriptedScorer()) as served:
+    with loop(changes, scorer=FourChunks()) as served:
         served.run()
     assert served.told.of(Scored) == [
         Scored(step, {f"chunk_{number}": float(step) for number in range(4)}) for step in (2, 4)
@@ -482,19 +484,19 @@ def test_scores_during_training_are_those_of_their_step_and_come_from_the_actors
 
 
 def test_the_result_is_left_to_who_scores_it_after_the_run(loop) -> None:
-    with loop({"evaluation.every": 2, "learner.num_steps": 2}, scorer=ScriptedScorer()) as served:
+    with loop({"evaluation.every": 2, "learner.num_steps": 2}, scorer=FourChunks()) as served:
         served.run()
     assert served.told.of(Scored) == []
 
 
 def test_a_lost_actor_gives_its_chunk_of_an_evaluation_back(loop) -> None:
-    class DiesAtChunk1(ScriptedActor):
+    class DiesAtChunk1(Actor):
         def evaluate(self, chunk: str, *policy: Any) -> Any:
             if chunk == "chunk 1" and self.name == "actor-0":
                 raise DiesError("out of memory")
             return super().evaluate(chunk, *policy)
 
-    with loop({"evaluation.every": 2}, actor=DiesAtChunk1, scorer=ScriptedScorer()) as served:
+    with loop({"evaluation.every": 2}, actor=DiesAtChunk1, scorer=FourChunks()) as served:
         served.run()
     assert [(fact.actor, fact.reason) for fact in served.told.of(ActorLost)] == [("actor-0", "out of memory")]
     assert [(fact.step, len(fact.scores)) for fact in served.told.of(Scored)] == [(2, 4), (4, 4)]
@@ -502,7 +504,7 @@ def test_a_lost_actor_gives_its_chunk_of_an_evaluation_back(loop) -> None:
 
 
 def test_an_evaluation_that_is_at_work_when_the_loop_is_stopped_is_given_up(loop) -> None:
-    class Hangs(ScriptedActor):
+    class Hangs(Actor):
         def evaluate(self, *chunk: Any) -> Any:
             return Late(100.0)
 
@@ -510,7 +512,7 @@ def test_an_evaluation_that_is_at_work_when_the_loop_is_stopped_is_given_up(loop
         if len(served.steps) == 3:
             served.loop.stop(signal.SIGTERM)
 
-    with loop({"evaluation.every": 2}, actor=Hangs, scorer=ScriptedScorer(), at_turn=stop) as served:
+    with loop({"evaluation.every": 2}, actor=Hangs, scorer=FourChunks(), at_turn=stop) as served:
         served.run()
     assert served.told.of(Scored) == []
     assert [fact.step for fact in served.told.of(CheckpointWritten)] == [3]
