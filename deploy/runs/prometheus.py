@@ -91,8 +91,8 @@ class Prometheus:
         self._metrics.add("vapi_buffer_dropped_groups_total", fact.num_groups, reason=reason)
 
     def _skipped(self, fact: ImageSkipped) -> None:
-        kind = "quarantined_groups" if fact.image.is_quarantined else "skipped_images"
-        self._metrics.add(f"vapi_actors_{kind}_total")
+        quarantined, skipped = "vapi_actors_quarantined_groups_total", "vapi_actors_skipped_images_total"
+        self._metrics.add(quarantined if fact.image.is_quarantined else skipped)
 
     def _quarantined(self, fact: GroupsQuarantined) -> None:
         self._metrics.add("vapi_actors_quarantined_groups_total", fact.num_groups)

@@ -110,7 +110,8 @@ class BackgroundEvaluation:
         self._chunks_done.clear()
         self._results = {}
         self._queue = ChunkQueue(chunks)
-        self._chunks_done.wait()
+        if not self._is_closed:
+            self._chunks_done.wait()
         if self._is_closed:
             raise RuntimeError("the run ended before its evaluation")
         return [self._results[index] for index in range(len(chunks))]
