@@ -19,7 +19,7 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
         case MnistSource() as spec:
             return Mnist(spec, class_format(recipe.policy), recipe.image_size, split)
         case ImageFolderSource() as spec:
-            source = ImageFolder(spec, recipe.image_size, split)
+            source = ImageFolder(spec, class_format(recipe.policy), recipe.image_size, split)
             _require_classes(source.num_classes, recipe)
             return source
         case ParquetSource() as spec:

@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from actors.sources.picture import SUFFIXES, read_picture
 from actors.sources.split import Split, chosen_indices
 from common.config.data import ImageFolderSource
 from common.errors import DataError
 from common.paths import resolve
-from common.protocols import SourceImage
+from common.protocols import ClassFormat, SourceImage
 
 
 class ImageFolder:
     """Class ids follow the sorted names of the sub-folders; images are listed once, read one by one."""
 
-    def __init__(self, spec: ImageFolderSource, image_size: int, split: Split):
+    def __init__(self, spec: ImageFolderSource, conditions: ClassFormat, image_size: int, split: Split):
+        self._conditions = conditions
         self._root = resolve(spec.path)
         self._image_size = image_size
         if not self._root.is_dir():
@@ -37,7 +36,7 @@ class ImageFolder:
     def read(self, index: int) -> SourceImage:
         path, label = self._files[index]
         name = str(path.relative_to(self._root))
-        return SourceImage(name, read_picture(name, path, self._image_size), {"label": np.int64(label)})
+        return SourceImage(name, read_picture(name, path, self._image_size), self._conditions.of_class(label))
 
 
 def class_names(root: Path) -> list[str]:

@@ -119,7 +119,7 @@ def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> L
     num_policies = 2 if recipe.learner.prior == "kl" else 1  # includes the reference's forward
     plain = _micro_batch(recipe, models, num_rows, checkpointing=False)
     checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
-    block_bytes = (plain.kept - checkpointed.kept) // recipe.policy.transformer.num_layers
+    block_bytes = (plain.kept - checkpointed.kept) // models.policy.num_blocks
     logits_again = plain.head_flops // num_rows - 3 * actor.head
     # The condition's embedder counts as a block here; a caption's embedder is two thousandths of the total.
     blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -63,11 +63,12 @@ def recognise(
 def _published() -> Iterator[Candidate]:
     for models in PUBLISHED:
         for name, spec in models():
+            section: Any = spec
             if spec.family in POLICIES:
-                build = partial(build_policy, spec, codebook_size=_CODEBOOK_SIZE, grid_size=_GRID_SIZE)
-                yield Candidate(name, "policy", build)
+                policy = partial(build_policy, section, codebook_size=_CODEBOOK_SIZE, grid_size=_GRID_SIZE)
+                yield Candidate(name, "policy", policy)
             else:
-                yield Candidate(name, "tokenizer", partial(build_tokenizer, spec, image_size=_IMAGE_SIZE))
+                yield Candidate(name, "tokenizer", partial(build_tokenizer, section, image_size=_IMAGE_SIZE))
 
 
 def _of_recipe(recipe: Recipe) -> Iterator[Candidate]:
