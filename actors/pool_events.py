@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.facts import ChunkLost
 from common.types import GroupReceipt
 
 
@@ -44,6 +45,19 @@ class ChunkDone:
 
 
 @dataclass(frozen=True)
+class LostChunk:
+    """A chunk whose actor lives, but not what it needed or made: a node went down with it."""
+
+    actor: str
+    index: int
+    version: int
+    lost: Literal["result", "weights"]
+
+    def fact(self) -> ChunkLost:
+        return ChunkLost(self.actor, self.index, self.version, f"{self.lost} lost with a node")
+
+
+@dataclass(frozen=True)
 class LostActor:
     """An actor that died or hung. Its tickets and its chunk must be given to others."""
 
@@ -51,4 +65,4 @@ class LostActor:
     reason: str
 
 
-PoolEvent = Delivery | LostTicket | ChunkDone | LostActor
+PoolEvent = Delivery | LostTicket | ChunkDone | LostChunk | LostActor

@@ -7,12 +7,20 @@ business of the ledger; which chunks of an evaluation are still to be done is th
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PoolEvent, PublishedPolicy
+from actors.pool_events import (
+    ChunkDone,
+    Delivery,
+    LostActor,
+    LostChunk,
+    LostTicket,
+    PoolEvent,
+    PublishedPolicy,
+)
+from actors.pool_members import Call, Member
 from actors.rollout_actor import READING, ActorDescription, RolloutActor, WeightsLostError
 from common.config.recipe import Recipe
 from common.errors import ClusterError
@@ -26,30 +34,6 @@ log = logging.getLogger("vapi.actors")
 
 POLL_SECONDS = 0.5
 OVERDUE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Either a ticket, whose receipt comes with its groups, or a chunk."""
-
-    made_at: float
-    ticket_id: int = -1
-    version: int = -1
-    receipt: Any = None  # reference
-    chunk: int | None = None
-
-
-@dataclass
-class _Member:
-    actor: Any
-    ready: Any  # reference to its description; None once it has given it
-    asked_at: float
-    node: str = ""
-    code: str = ""  # fingerprint of what it runs
-    is_leaving: bool = False  # finishes what it has, gets no more
-    is_overdue: bool = False  # not ready for long, and reported
-    calls: dict[Any, _Call] = field(default_factory=dict)
-    """By the reference to what the call returns: groups, or the result of a chunk."""
 
 
 class RolloutPool:
@@ -67,14 +51,14 @@ class RolloutPool:
         self._on_wait = on_wait
         self._ray = ray
         self._actor_class = actor_class
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._num_started = 0
-        self._given_up: dict[Any, tuple[str, _Call]] = {}  # tickets of lost actors
+        self._given_up: dict[Any, tuple[str, Call]] = {}  # tickets of lost actors
         self.num_restarts = 0
 
     def __len__(self) -> int:
         """Actors that are ready."""
-        return sum(member.ready is None for member in self._members.values())
+        return sum(member.is_ready for member in self._members.values())
 
     @property
     def num_wanted(self) -> int:
@@ -83,15 +67,7 @@ class RolloutPool:
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Where each actor is and what it does; node and code are empty where it is not ready."""
-        return {
-            name: {
-                "node": member.node,
-                "code": member.code,
-                "calls": len(member.calls),
-                "is_leaving": member.is_leaving,
-            }
-            for name, member in self._members.items()
-        }
+        return {name: member.state() for name, member in self._members.items()}
 
     def resize(self, count: int) -> None:
         """Have `count` actors: new ones load meanwhile; those that leave finish what they have first."""
@@ -101,7 +77,7 @@ class RolloutPool:
             member.is_leaving = False
         for _ in range(count - self.num_wanted):
             self._add()
-        staying.sort(key=lambda member: (member.ready is None, len(member.calls)))
+        staying.sort(key=lambda member: (member.is_ready, len(member.calls)))
         for member in staying[: max(0, len(staying) - count)]:
             member.is_leaving = True
 
@@ -131,13 +107,9 @@ class RolloutPool:
     def free_actors(self) -> Iterator[str]:
         """Actors that can take one more ticket, the least busy first; asked anew after each."""
         while True:
-            ready = {
-                name: member
-                for name, member in self._members.items()
-                if member.ready is None and not member.is_leaving
-            }
-            name = min(ready, key=lambda name: len(ready[name].calls), default=None)
-            if name is None or len(ready[name].calls) >= self._recipe.actors.tickets_in_flight:
+            free = {name: member for name, member in self._members.items() if member.is_free_for_more}
+            name = min(free, key=lambda name: len(free[name].calls), default=None)
+            if name is None or len(free[name].calls) >= self._recipe.actors.tickets_in_flight:
                 return
             yield name
 
@@ -148,17 +120,16 @@ class RolloutPool:
         receipt, groups = member.actor.roll_out.options(num_returns=2).remote(
             ticket, published.version, [published.snapshot]
         )
-        member.calls[groups] = _Call(self._ray.clock(), ticket.ticket_id, published.version, receipt)
+        member.calls[groups] = Call(self._ray.clock(), published.version, ticket.ticket_id, receipt)
 
     def submit_chunk(self, actor: str, index: int, chunk: EvaluationChunk, published: PublishedPolicy) -> None:
         member = self._members[actor]
         result = member.actor.evaluate.remote(chunk, published.version, [published.snapshot])
-        member.calls[result] = _Call(self._ray.clock(), chunk=index)
+        member.calls[result] = Call(self._ray.clock(), published.version, chunk=index)
 
     def waiting_for(self) -> list[Any]:
         """References that become ready when `collect` has something to give."""
-        starting = [member.ready for member in self._members.values() if member.ready is not None]
-        return starting + [call for member in self._members.values() for call in member.calls]
+        return [reference for member in self._members.values() for reference in member.waiting_for]
 
     def collect(self) -> list[PoolEvent]:
         """What finished or failed since the last call; never waits.
@@ -169,7 +140,7 @@ class RolloutPool:
         events = self._late_results()
         for name, member in list(self._members.items()):
             try:
-                if member.ready is not None and self._ray.ready([member.ready]):
+                if not member.is_ready and self._ray.ready([member.description]):
                     self._welcome(name)
                 for reference in self._ray.ready(list(member.calls)):
                     events.append(self._result(name, reference, member.calls.pop(reference)))
@@ -182,8 +153,16 @@ class RolloutPool:
                 self._replace(name)
         return events
 
-    def evaluate(self, chunks: Sequence[EvaluationChunk], published: PublishedPolicy) -> Iterator[tuple[int, Any]]:
-        """Index and result of each of `chunks`, as they are done; for actors that have no tickets."""
+    def evaluate(
+        self,
+        chunks: Sequence[EvaluationChunk],
+        published: PublishedPolicy,
+        publish_again: Callable[[], PublishedPolicy] | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """Index and result of each of `chunks`, as they are done; for actors that have no tickets.
+
+        `publish_again` gives the same weights once more, should no node have them any more.
+        """
         queue = ChunkQueue(chunks)
         while not queue.is_done:
             for actor in self.free_actors():
@@ -191,13 +170,17 @@ class RolloutPool:
                 if taken is None:
                     break
                 self.submit_chunk(actor, *taken, published)
-            for event in self._wait_and_collect():
+            events = self._wait_and_collect()
+            for event in events:
                 if isinstance(event, ChunkDone):
                     queue.finish(event.index)
                     yield event.index, event.result
-                elif isinstance(event, LostActor):
+                elif isinstance(event, LostActor | LostChunk):
                     queue.give_back(event.actor)
                     self._tell_lost(event)
+            if any(isinstance(event, LostChunk) and event.lost == "weights" for event in events):
+                assert publish_again is not None, "nobody can publish the weights again"
+                published = publish_again()
 
     def shutdown(self) -> None:
         for member in self._members.values():
@@ -218,16 +201,19 @@ class RolloutPool:
                 events.append(self._result(name, reference, call))
         return events
 
-    def _tell_lost(self, lost: LostActor) -> None:
-        """Of an actor that had no tickets; of others the driver tells, which knows theirs."""
-        self._tell(ActorLost(lost.actor, lost.reason, tickets=[]))
+    def _tell_lost(self, lost: LostActor | LostChunk) -> None:
+        """Of an actor without tickets, or its chunk; of others the driver tells, which knows their tickets."""
+        if isinstance(lost, LostActor):
+            self._tell(ActorLost(lost.actor, lost.reason, tickets=[]))
+        else:
+            self._tell(lost.fact())
 
     def _dismiss(self, name: str) -> None:
         self._ray.kill(self._members.pop(name).actor)
         self._tell(ActorLeft(name))
 
-    def _report_overdue(self, name: str, member: _Member) -> None:
-        is_late = member.ready is not None and self._ray.clock() - member.asked_at >= OVERDUE_SECONDS
+    def _report_overdue(self, name: str, member: Member) -> None:
+        is_late = not member.is_ready and self._ray.clock() - member.asked_at >= OVERDUE_SECONDS
         if is_late and not member.is_overdue:
             member.is_overdue = True
             self._tell(ActorPending(name, self._needs()))
@@ -250,24 +236,23 @@ class RolloutPool:
             num_gpus=actors.num_gpus,
             label_selector=actors.label_selector,
         )
-        self._members[name] = _Member(actor, actor.describe.remote(), self._ray.clock())
+        self._members[name] = Member(actor, actor.describe.remote(), self._ray.clock())
 
     def _welcome(self, name: str) -> None:
         member = self._members[name]
-        description: ActorDescription = self._ray.get(member.ready)
+        description: ActorDescription = self._ray.get(member.description)
         if description.code != code_fingerprint():
             raise ClusterError(
                 f"{name} on {description.node} runs code {description.code}, the driver {code_fingerprint()}: "
                 "submit the job with --working-dir so that every node gets this checkout"
             )
-        member.ready = None
+        member.description = None
         member.node, member.code = description.node, description.code
         self._tell(ActorJoined(name, description.node, description.pid, description.device))
 
-    def _require_progress(self, name: str, member: _Member) -> None:
+    def _require_progress(self, name: str, member: Member) -> None:
         limit = self._recipe.actors.ticket_timeout_seconds * self._recipe.actors.tickets_in_flight
-        now = self._ray.clock()
-        if any(now - call.made_at > limit for call in member.calls.values()):
+        if member.has_hung(self._ray.clock(), limit):
             raise NoAnswerError(f"{name} has not answered for {limit:.0f} s")
 
     def _replace(self, name: str) -> None:
@@ -285,9 +270,9 @@ class RolloutPool:
             )
         self._add()
 
-    def _result(self, actor: str, reference: Any, call: _Call) -> PoolEvent:
+    def _result(self, actor: str, reference: Any, call: Call) -> PoolEvent:
         if call.chunk is not None:
-            return ChunkDone(actor, call.chunk, self._ray.get(reference))
+            return self._result_of_chunk(actor, reference, call.chunk, call.version)
         try:
             receipt = self._ray.get(call.receipt)
         except WeightsLostError:
@@ -296,3 +281,11 @@ class RolloutPool:
             return Delivery(actor, receipt, reference, self._ray.get(reference))
         except ValueLostError:
             return LostTicket(actor, call.ticket_id, call.version, "groups")
+
+    def _result_of_chunk(self, actor: str, reference: Any, index: int, version: int) -> PoolEvent:
+        try:
+            return ChunkDone(actor, index, self._ray.get(reference))
+        except WeightsLostError:
+            return LostChunk(actor, index, version, "weights")
+        except ValueLostError:
+            return LostChunk(actor, index, version, "result")

@@ -263,6 +263,16 @@ class ScoringStarted(Fact):
 
 
 @dataclass(frozen=True)
+class ChunkLost(Fact):
+    """A part of a scoring, whose actor lives. It is done again where the policy's weights can be had."""
+
+    actor: str
+    chunk: int
+    version: int  # of the policy that is scored
+    reason: str  # what was "lost with a node"
+
+
+@dataclass(frozen=True)
 class Scored(Fact):
     step: int
     scores: Mapping[str, float]

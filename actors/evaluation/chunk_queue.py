@@ -10,6 +10,7 @@ class ChunkQueue:
         self._chunks = chunks
         self._waiting = list(range(len(chunks)))
         self._running: dict[str, int] = {}
+        self.is_given_up = False
 
     @property
     def is_done(self) -> bool:
@@ -26,7 +27,12 @@ class ChunkQueue:
         self._running = {actor: running for actor, running in self._running.items() if running != index}
 
     def give_back(self, actor: str) -> None:
-        """Put a lost actor's chunk at the front of the queue."""
+        """Put the chunk that `actor` had, and did not do, at the front of the queue."""
         index = self._running.pop(actor, None)
-        if index is not None:
+        if index is not None and not self.is_given_up:
             self._waiting.insert(0, index)
+
+    def give_up(self) -> None:
+        """Nothing more is taken; it is done once nothing runs."""
+        self.is_given_up = True
+        self._waiting.clear()

@@ -19,7 +19,7 @@ from actors.evaluation.conditions import class_labels, held_out_condition, stack
 from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
-from actors.image_batch import read_readable, to_uint8
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_uint8
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.pixel_errors import SquaredError
 from actors.rewards.table import build_terms
@@ -144,8 +144,10 @@ class ReferenceChunk:
     image_indices: tuple[int, ...]
 
     def run(self, policy: Policy, models: EvaluationModels) -> np.ndarray:
-        pixels_MHWC = read_readable(models.train, self.image_indices).pixels_BHWC
-        return extract_features(models.features, [pixels_MHWC])[0].numpy()
+        batch = batch_of(start_reading(models.train, self.image_indices))
+        if not isinstance(batch, ImageBatch):
+            return np.zeros((0, models.features.dim), np.float32)
+        return extract_features(models.features, [batch.pixels_BHWC])[0].numpy()
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ WORDINGS = {
     "checkpoint": Wording("checkpoint of step {step}", together="{count} checkpoints, of steps", is_routine=True),
     "checkpoint_not_copied": Wording("checkpoint of step {step} not copied: {reason}", "bad"),
     "scoring_started": Wording("scoring {what}, of step {step}"),
+    "chunk_lost": Wording(
+        "chunk {chunk} of the scoring of step {version}: {reason}", "warn", "{count} chunks of a scoring lost"
+    ),
     "scored": Wording(_scored),
     "picture_saved": Wording("picture {path}", together="{count} pictures, of steps", is_routine=True),
     "tracker_failed": Wording("{tracker} failed, and gets nothing more: {reason}", "bad"),

@@ -28,6 +28,10 @@ def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, eval
     tell(PictureSaved(step, path))
 
 
+class _GivenUpError(Exception):
+    """The evaluation has no results."""
+
+
 class BackgroundEvaluation:
     """One evaluation at a time. All methods are for the driver's loop; none blocks except `wait` and `close`."""
 
@@ -74,14 +78,26 @@ class BackgroundEvaluation:
         assert self._queue is not None
         self._results[index] = result
         self._queue.finish(index)
-        if self._queue.is_done:
-            self._queue = None
-            self._chunks_done.set()
+        self._end_if_done()
 
     def give_back(self, actor: str) -> None:
-        """Return a lost actor's chunk to the queue."""
+        """Return the chunk that `actor` had, and did not do, to the queue."""
         if self._queue:
             self._queue.give_back(actor)
+            self._end_if_done()
+
+    def renew(self, published: PublishedPolicy) -> None:
+        """Take the snapshot of `published` for what is scored, or waits to be, under its version."""
+        if self._published is not None and self._published.version == published.version:
+            self._published = published
+        if self._waiting is not None and self._waiting.version == published.version:
+            self._waiting = published
+
+    def give_up(self) -> None:
+        """The policy's weights are gone: end the evaluation at work, once no actor has a chunk of it."""
+        if self._queue:
+            self._queue.give_up()
+            self._end_if_done()
 
     def wait(self, seconds: float) -> None:
         """Wait for the thread when there is nothing else to do."""
@@ -92,9 +108,14 @@ class BackgroundEvaluation:
         """Report the scores and pictures of a finished evaluation; errors of the scoring are raised here."""
         if self._future is None or self._published is None or not self._future.done():
             return
-        (evaluation,), version = self._future.result(), self._published.version
+        future, version = self._future, self._published.version
         self._future = self._published = None
-        tell_evaluation(self._tell, self._samples, version, evaluation)
+        try:
+            (evaluation,) = future.result()
+        except _GivenUpError:
+            log.warning("step %d is not scored: its weights were lost with a node", version)
+        else:
+            tell_evaluation(self._tell, self._samples, version, evaluation)
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self.start(waiting)
@@ -105,13 +126,20 @@ class BackgroundEvaluation:
         self._chunks_done.set()
         self._thread.shutdown()
 
+    def _end_if_done(self) -> None:
+        if self._queue is not None and self._queue.is_done:
+            self._queue = None
+            self._chunks_done.set()
+
     def _run_chunks(self, chunks: Sequence[EvaluationChunk]) -> list[Any]:
         """In the thread: offer `chunks` to the loop and wait for their results."""
         self._chunks_done.clear()
         self._results = {}
-        self._queue = ChunkQueue(chunks)
+        self._queue = queue = ChunkQueue(chunks)
         if not self._is_closed:
             self._chunks_done.wait()
         if self._is_closed:
             raise RuntimeError("the run ended before its evaluation")
+        if queue.is_given_up:
+            raise _GivenUpError
         return [self._results[index] for index in range(len(chunks))]

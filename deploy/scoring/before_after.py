@@ -47,12 +47,15 @@ class BeforeAfter:
         tell: Callable[[Fact], None],
         beat: Callable[[str], None],
         scorer: Scorer,
+        publish: Callable[[int], PublishedPolicy],
     ):
+        """`publish` gives the learner's weights, which are those that are scored, as a policy version."""
         self._recipe = recipe
         self._tell = tell
         self._folder = folder
         self._beat = beat
         self._scorer = scorer
+        self._publish = publish
         self._results: dict[str, Any] = {}
         self._base_pictures: dict[str, np.ndarray] = {}
 
@@ -63,7 +66,7 @@ class BeforeAfter:
         if base.version > 0 and stored.is_file() and stored_pictures.is_file():
             self._results, self._base_pictures = json.loads(stored.read_text()), dict(np.load(stored_pictures))
             return
-        on_actors = partial(_run_on, pool, base)
+        on_actors = partial(self._run_on, pool, base)
         evaluations = self._evaluate("the base", base.version, on_actors, num_seeds=NUM_SEEDS)
         tell_evaluation(self._tell, self._folder.samples, base.version, evaluations[0])
         self._base_pictures = {
@@ -82,9 +85,8 @@ class BeforeAfter:
 
     def after(self, pool: RolloutPool, result: PublishedPolicy) -> dict[str, Any]:
         """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
-        evaluations = self._evaluate(
-            "the result", result.version, partial(_run_on, pool, result), num_seeds=NUM_SEEDS
-        )
+        on_actors = partial(self._run_on, pool, result)
+        evaluations = self._evaluate("the result", result.version, on_actors, num_seeds=NUM_SEEDS)
         tell_evaluation(self._tell, self._folder.samples, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
@@ -141,17 +143,16 @@ class BeforeAfter:
             counted = partial(run_chunks, on_chunk=on_chunk)
             return self._scorer.evaluate(counted, temperature=temperature, num_seeds=num_seeds)
 
+    def _run_on(
+        self, pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk
+    ) -> list[Any]:
+        results: dict[int, Any] = {}
+        for index, result in pool.evaluate(chunks, published, partial(self._publish, published.version)):
+            results[index] = result
+            on_chunk(len(results), len(chunks))
+        return [results[index] for index in range(len(chunks))]
+
 
 def _held_out(evaluation: Evaluation) -> HeldOutPictures:
     assert evaluation.held_out is not None, "an evaluation of drawn pictures shows its first held-out images"
     return evaluation.held_out
-
-
-def _run_on(
-    pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk
-) -> list[Any]:
-    results: dict[int, Any] = {}
-    for index, result in pool.evaluate(chunks, published):
-        results[index] = result
-        on_chunk(len(results), len(chunks))
-    return [results[index] for index in range(len(chunks))]

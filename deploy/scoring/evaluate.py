@@ -1,6 +1,7 @@
 """`evaluate`: a generator's scores, computed in this process."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from actors.evaluation.picture_files import find_pictures
@@ -31,18 +32,17 @@ def evaluate(
         raise RecipeError(problem)
     files = find_pictures(Path(pictures)) if pictures else None
     device = prepare_device(recipe.compute)
-    line = ProgressLine(progress_stream(recipe.log))
+    policy, scorer = load_policy(recipe, device, checkpoint), Scorer(recipe)
+    with closing(ProgressLine(progress_stream(recipe.log))) as line:
 
-    def on_chunk(num_done: int, num_chunks: int) -> None:
-        line.show(chunks_text("the generator", num_done, num_chunks, line.seconds))
+        def on_chunk(num_done: int, num_chunks: int) -> None:
+            line.show(chunks_text("the generator", num_done, num_chunks, line.seconds))
 
-    run_chunks = in_process(recipe, load_policy(recipe, device, checkpoint), device, on_chunk)
-    scorer = Scorer(recipe)
-    if files is not None:
-        result = scorer.evaluate_files(run_chunks, files, device)
-    else:
-        (result,) = scorer.evaluate(run_chunks, temperature=recipe.sampling.temperature, num_seeds=1)
-    line.close()
+        run_chunks = in_process(recipe, policy, device, on_chunk)
+        if files is not None:
+            result = scorer.evaluate_files(run_chunks, files, device)
+        else:
+            (result,) = scorer.evaluate(run_chunks, temperature=recipe.sampling.temperature, num_seeds=1)
     print(json.dumps(result.scores, indent=2))
     if out:
         write_json(Path(out), result.scores)

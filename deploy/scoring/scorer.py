@@ -109,9 +109,7 @@ class Scorer:
     def _features_chunks(self, seed: int, temperature: float) -> list[FeaturesChunk]:
         chunks = _chunks(self._recipe.evaluation.num_samples, self._recipe.sampling.batch_size)
         return [
-            FeaturesChunk(
-                GenerateChunk(indices, seed, temperature), min(max(NUM_SHOWN - indices[0], 0), len(indices))
-            )
+            FeaturesChunk(GenerateChunk(indices, seed, temperature), _num_of(indices, NUM_SHOWN))
             for indices in chunks
         ]
 

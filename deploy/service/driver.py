@@ -124,9 +124,9 @@ class _Run:
         counts, ledger = self._take_up(checkpoint, learner)
         if goes_on:
             tell(Resumed(counts.step))
-        published = PublishedPolicy(counts.step, learner.snapshot(counts.step))
+        published = _publish(learner, counts.step)
         self._prometheus.weights(self._parts.ray.get(published.snapshot).num_bytes)
-        before_after, during = self._evaluations(cleanup)
+        before_after, during = self._evaluations(learner, cleanup)
         if before_after is not None:
             before_after.before(pool, published)
         cleanup.callback(self._line.close)
@@ -150,6 +150,7 @@ class _Run:
         loop.run()
         self._line.close()
         is_whole = loop.stop_signal is None
+        sha256 = weights_sha256(self._parts.ray.get(loop.published.snapshot))
         scores = before_after.after(pool, loop.published) if before_after and is_whole else None
         summary = {
             "status": "succeeded" if is_whole else "stopped",
@@ -157,7 +158,7 @@ class _Run:
             "groups_learned": counts.groups_learned,
             "images_skipped": counts.images_skipped,
             "actor_restarts": pool.num_restarts,
-            "weights_sha256": weights_sha256(self._parts.ray.get(loop.published.snapshot)),
+            "weights_sha256": sha256,
             "evaluation": scores,
         }
         tell(Ended("succeeded" if is_whole else "stopped", summary))
@@ -205,7 +206,9 @@ class _Run:
         ledger.restore(state.ledger)
         return Counts(state.step, state.groups_learned, state.images_skipped), ledger
 
-    def _evaluations(self, cleanup: ExitStack) -> tuple[BeforeAfter | None, BackgroundEvaluation | None]:
+    def _evaluations(
+        self, learner: LearnerGroup, cleanup: ExitStack
+    ) -> tuple[BeforeAfter | None, BackgroundEvaluation | None]:
         """The scoring before and after the run, and during it; none where the recipe asks for none."""
         recipe, folder, tell = self._recipe, self._folder, self.recorder.tell
         if not recipe.evaluation.enabled:
@@ -213,7 +216,12 @@ class _Run:
         scorer = Scorer(recipe)
         during = BackgroundEvaluation(scorer, recipe.sampling.temperature, tell, folder.samples)
         cleanup.callback(during.close)
-        return BeforeAfter(recipe, folder, tell, self._exporter.beat, scorer), during
+        publish = partial(_publish, learner)
+        return BeforeAfter(recipe, folder, tell, self._exporter.beat, scorer, publish), during
+
+
+def _publish(learner: LearnerGroup, version: int) -> PublishedPolicy:
+    return PublishedPolicy(version, learner.snapshot(version))
 
 
 # What a checkpoint's samples and weights mean depends on these; anything else may change over a resume.

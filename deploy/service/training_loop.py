@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PublishedPolicy
+from actors.pool_events import ChunkDone, Delivery, LostActor, LostChunk, LostTicket, PublishedPolicy
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import RolloutBuffer
@@ -175,6 +175,17 @@ class TrainingLoop:
                 self._intake.lose_ticket(event)
             elif isinstance(event, ChunkDone) and self.evaluation is not None:
                 self.evaluation.deliver(event.index, event.result)
+            elif isinstance(event, LostChunk) and self.evaluation is not None:
+                self._lose_chunk(event, self.evaluation)
+
+    def _lose_chunk(self, lost: LostChunk, evaluation: BackgroundEvaluation) -> None:
+        """It is done again, unless it needs weights that the learner no longer has."""
+        self.tell(lost.fact())
+        evaluation.give_back(lost.actor)
+        if lost.lost == "weights" and lost.version == self.published.version:
+            self._weights_are_lost = True
+        elif lost.lost == "weights":
+            evaluation.give_up()
 
     def _start_step(self) -> None:
         if self._running is not None or self.stop_signal is not None:
@@ -207,6 +218,8 @@ class TrainingLoop:
         start, version = self.ray.clock(), self.counts.step
         self.published = PublishedPolicy(version, self.learner.snapshot(version))
         self._weights_are_lost = False
+        if self.evaluation is not None:
+            self.evaluation.renew(self.published)
         self.tell(Published(version, self.ray.clock() - start))
 
     def _tell_step(self, report: StepReport, running: RunningStep) -> None:

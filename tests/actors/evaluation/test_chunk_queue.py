@@ -32,6 +32,19 @@ def test_what_a_lost_actor_had_goes_to_the_next_one():
     assert queue.take("two") is None
 
 
+def test_once_it_is_given_up_nothing_is_taken_and_what_runs_ends():
+    queue = ChunkQueue(CHUNKS)
+    for actor in ("one", "two", "three"):
+        queue.take(actor)
+    queue.give_back("one")
+    queue.give_up()
+    queue.give_back("two")
+    assert queue.take("one") is None
+    assert not queue.is_done
+    queue.finish(2)
+    assert queue.is_done
+
+
 @given(st.lists(st.tuples(st.sampled_from(["take", "finish", "lose"]), st.sampled_from("abc")), max_size=60))
 def test_every_chunk_is_done_once(moves):
     queue, running, done = ChunkQueue(CHUNKS), {}, []

@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.evaluation.reference import build_reference, read_reference, require_reference
+from actors.evaluation.chunks import EvaluationModels, ReferenceChunk
+from actors.evaluation.features import Features
+from actors.evaluation.reference import read_reference, reference_indices, reference_of, require_reference
+from actors.evaluation.scores import Reference
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -22,6 +25,20 @@ class Corners:
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         corners_N2 = torch.from_numpy(pixels_NHWC[:, 0, [0, -1], 0]).float()
         return corners_N2, corners_N2
+
+
+def no_features() -> Features:
+    raise AssertionError("statistics need no features")
+
+
+def reference_of_split(recipe: Recipe, size: int = 40) -> Reference:
+    """That of the training split, whose images are looked at `size` at a time."""
+    models = EvaluationModels(recipe, None, None, torch.device("cpu"))  # type: ignore[arg-type]
+    models.__dict__["features"] = Corners()  # what the cached property would load
+    indices = reference_indices(len(models.train), recipe.evaluation.num_reference)
+    chunks = [ReferenceChunk(tuple(indices[start : start + size])) for start in range(0, len(indices), size)]
+    parts = [chunk.run(None, models) for chunk in chunks]  # type: ignore[arg-type]
+    return reference_of(torch.from_numpy(np.concatenate(parts)))
 
 
 PICTURES_NHWC = np.random.default_rng(0).integers(256, size=(7, 4, 4, 3), dtype=np.uint8)
@@ -41,7 +58,7 @@ def recipe(tiny_recipe: Recipe, tmp_path: Path) -> Recipe:
 
 
 def test_it_is_the_training_split(recipe: Recipe) -> None:
-    reference = build_reference(recipe, Corners())
+    reference = reference_of_split(recipe)
     assert reference.features_MD is not None
     assert reference.features_MD[:, 0].tolist() == list(range(40))
     np.testing.assert_allclose(reference.statistics.mean_D, [19.5, 19.5])
@@ -50,7 +67,7 @@ def test_it_is_the_training_split(recipe: Recipe) -> None:
 
 def test_held_out_images_are_not_in_it(recipe: Recipe) -> None:
     split = with_changes(recipe, {"source.held_out_fraction": 0.25})
-    features_MD = build_reference(split, Corners()).features_MD
+    features_MD = reference_of_split(split).features_MD
     assert features_MD is not None
     held_out = build_source(split, "held_out")
     shades = {int(held_out.read(index).pixels[0, 0, 0]) for index in range(len(held_out))}
@@ -60,7 +77,7 @@ def test_held_out_images_are_not_in_it(recipe: Recipe) -> None:
 
 def test_where_it_is_limited_images_are_taken_from_all_over_the_split(recipe: Recipe) -> None:
     limited = with_changes(recipe, {"evaluation.num_reference": 20})
-    features_MD = build_reference(limited, Corners()).features_MD
+    features_MD = reference_of_split(limited).features_MD
     assert features_MD is not None
     assert features_MD[:, 0].tolist() == list(range(0, 40, 2))  # not the first class alone
 
@@ -69,13 +86,29 @@ def test_a_training_split_of_too_few_images_is_refused(recipe: Recipe, tmp_path:
     for path in sorted((tmp_path / "pictures").rglob("*.png"))[3:]:
         path.unlink()
     with pytest.raises(DataError, match="the training split has 3 readable images: the scores need 4"):
-        build_reference(recipe, Corners())
+        reference_of_split(recipe)
 
 
-def test_pictures_of_a_file_take_the_place_of_the_training_split(recipe: Recipe, tmp_path: Path) -> None:
+def test_two_chunks_of_it_are_as_one(recipe: Recipe) -> None:
+    one, two = reference_of_split(recipe), reference_of_split(recipe, size=25)
+    assert one.features_MD is not None
+    assert two.features_MD is not None
+    np.testing.assert_array_equal(two.features_MD, one.features_MD)
+    np.testing.assert_array_equal(two.statistics.mean_D, one.statistics.mean_D)
+    np.testing.assert_array_equal(two.statistics.covariance_DD, one.statistics.covariance_DD)
+
+
+def test_images_that_cannot_be_read_are_left_out_be_they_all_of_a_chunk(recipe: Recipe, tmp_path: Path) -> None:
+    for index in (3, 30, 31, 32, 33, 34):
+        next((tmp_path / "pictures").rglob(f"{index:02d}.png")).write_bytes(b"no picture")
+    features_MD = reference_of_split(recipe, size=5).features_MD
+    assert features_MD is not None
+    assert features_MD[:, 0].tolist() == [0, 1, 2, *range(4, 30), *range(35, 40)]
+
+
+def test_pictures_of_a_file_are_a_reference(tmp_path: Path) -> None:
     np.savez(tmp_path / "reference.npz", arr_0=PICTURES_NHWC)
-    named = with_changes(recipe, {"evaluation.reference": str(tmp_path / "reference.npz")})
-    reference = build_reference(named, Corners())
+    reference = read_reference(tmp_path / "reference.npz", 2, Corners)
     assert reference.features_MD is not None
     np.testing.assert_array_equal(reference.features_MD, CORNERS_N2)
     np.testing.assert_allclose(reference.statistics.mean_D, CORNERS_N2.mean(axis=0))
@@ -84,7 +117,7 @@ def test_pictures_of_a_file_take_the_place_of_the_training_split(recipe: Recipe,
 
 def test_statistics_alone_are_a_reference_of_the_distance_alone(tmp_path: Path) -> None:
     np.savez(tmp_path / "reference.npz", mu=MU, sigma=SIGMA)
-    reference = read_reference(tmp_path / "reference.npz", Corners())
+    reference = read_reference(tmp_path / "reference.npz", 2, no_features)
     assert reference.features_MD is None
     np.testing.assert_array_equal(reference.statistics.mean_D, MU)
     np.testing.assert_array_equal(reference.statistics.covariance_DD, SIGMA)
@@ -93,7 +126,7 @@ def test_statistics_alone_are_a_reference_of_the_distance_alone(tmp_path: Path) 
 
 def test_statistics_beside_pictures_are_the_distances_reference(tmp_path: Path) -> None:
     np.savez(tmp_path / "reference.npz", arr_0=PICTURES_NHWC, mu=MU, sigma=SIGMA, mu_s=MU)
-    reference = read_reference(tmp_path / "reference.npz", Corners())
+    reference = read_reference(tmp_path / "reference.npz", 2, Corners)
     assert reference.features_MD is not None
     np.testing.assert_array_equal(reference.features_MD, CORNERS_N2)
     np.testing.assert_array_equal(reference.statistics.mean_D, MU)
@@ -115,9 +148,9 @@ def test_a_file_that_is_no_reference_is_refused(
 ) -> None:
     np.savez(tmp_path / "reference.npz", **arrays)
     with pytest.raises(DataError, match=sentence):
-        read_reference(tmp_path / "reference.npz", Corners())
+        read_reference(tmp_path / "reference.npz", 2, Corners)
 
 
 def test_a_reference_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.npz is neither a folder nor a readable"):
-        read_reference(tmp_path / "gone.npz", Corners())
+        read_reference(tmp_path / "gone.npz", 2, Corners)

@@ -67,7 +67,7 @@ def test_changes_and_overrides_hold_for_every_cell_and_for_the_scoring(study_fil
         for recipe in (cell.recipe, cell.scored_by):
             assert recipe is not None
             assert (recipe.learner.lr, recipe.group.size) == (0.5, 3)
-    assert study.recipe.reward.mse_weight == 1  # what a variant leaves out is scored all the same
+    assert study.recipe.reward.mse == 1  # what a variant leaves out is scored all the same
 
 
 def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:

@@ -20,6 +20,7 @@ from common.image_shards import ShardFacts
 from common.log import set_up_logging
 from deploy.runs.progress_line import (
     ProgressLine,
+    chunks_text,
     fitted,
     local_text,
     pictures_text,
@@ -119,6 +120,11 @@ def test_training_in_one_process_says_nothing_of_actors() -> None:
 def test_the_rate_of_pictures_is_of_those_drawn_now() -> None:
     assert pictures_text(100, 300, 1000, 8.0) == "picture 700/1000  12.5 pictures/s  ETA 24 s"
     assert pictures_text(400, 0, 1000, 8.0) == "picture 1000/1000  50.0 pictures/s  ETA 0 s"
+
+
+def test_the_chunks_of_a_scoring_are_counted() -> None:
+    assert chunks_text("the base", 10, 40, 20.0) == "scoring the base: 10/40  20 s  ETA 60 s"
+    assert chunks_text("the base", 40, 40, 80.0) == "scoring the base: 40/40  80 s  ETA 0 s"
 
 
 def test_shards_made_now_are_summed_up_and_the_former_ones_only_counted() -> None:

@@ -52,7 +52,9 @@ def test_scores_are_printed_and_written_and_a_grid_beside_them(
 ) -> None:
     found = scores(tmp_path / "out" / "scores.json", recipe_file)
     assert set(found) == TEACHER_FORCED | {"fd", "inception_score", "accuracy", "precision", "recall"}
-    printed, _, last = capsys.readouterr().out.rpartition("wrote ")
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("scoring the generator: 4/4  ")  # reference, held-out twice, drawn
+    printed, _, last = out.rpartition("wrote ")
     assert json.loads(printed) == found
     grid = tmp_path / "out" / "scores.png"
     assert last == f"{grid}\n"

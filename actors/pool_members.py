@@ -1,0 +1,49 @@
+"""What the pool knows of each reward actor, and of what it has asked of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """Either a ticket, whose receipt comes with its groups, or a chunk."""
+
+    made_at: float
+    version: int  # of the policy
+    ticket_id: int = -1
+    receipt: Any = None  # reference
+    chunk: int | None = None
+
+
+@dataclass
+class Member:
+    actor: Any
+    description: Any  # reference; None once it has given it
+    asked_at: float
+    node: str = ""
+    code: str = ""  # fingerprint of what it runs
+    is_leaving: bool = False  # finishes what it has, gets no more
+    is_overdue: bool = False  # not ready for long, and reported
+    calls: dict[Any, Call] = field(default_factory=dict)
+    """By the reference to what the call returns: groups, or the result of a chunk."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.description is None
+
+    @property
+    def is_free_for_more(self) -> bool:
+        return self.is_ready and not self.is_leaving
+
+    @property
+    def waiting_for(self) -> list[Any]:
+        """References."""
+        return [*self.calls] if self.is_ready else [self.description, *self.calls]
+
+    def state(self) -> dict[str, Any]:
+        """Where it is and what it does; node and code are empty where it is not ready."""
+        return {"node": self.node, "code": self.code, "calls": len(self.calls), "is_leaving": self.is_leaving}
+
+    def has_hung(self, now: float, limit: float) -> bool:
+        """Whether a call is older than `limit` seconds."""
+        return any(now - call.made_at > limit for call in self.calls.values())
