@@ -32,7 +32,8 @@ from deploy.scoring.scorer import Scorer
 from deploy.service.check import require_sound
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
-from deploy.service.training_loop import Counts, TrainingLoop
+from deploy.service.stepper import Counts, Stepper
+from deploy.service.training_loop import TrainingLoop
 from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
@@ -130,6 +131,7 @@ class _Run:
         if before_after is not None:
             before_after.before(pool, published)
         cleanup.callback(self._line.close)
+        keep = partial(keep_groups, self._folder.groups) if recipe.record.groups else None
         loop = TrainingLoop(
             recipe=recipe,
             tell=tell,
@@ -138,27 +140,24 @@ class _Run:
             ray=self._parts.ray,
             pool=pool,
             learner=learner,
+            stepper=Stepper(tell, self._parts.ray, learner, published, counts, keep),
             ledger=ledger,
-            published=published,
             control=control,
             checkpoints=CheckpointWriter(recipe, self._folder, tell),
             evaluation=during,
-            keep_groups=partial(keep_groups, self._folder.groups) if recipe.record.groups else None,
-            counts=counts,
         )
         cleanup.callback(on_stop_signal(loop.stop))
         loop.run()
         self._line.close()
-        is_whole = loop.stop_signal is None
-        sha256 = weights_sha256(self._parts.ray.get(loop.published.snapshot))
-        scores = before_after.after(pool, loop.published) if before_after and is_whole else None
+        is_whole, published = loop.stop_signal is None, loop.stepper.published
+        scores = before_after.after(pool, published) if before_after and is_whole else None
         summary = {
             "status": "succeeded" if is_whole else "stopped",
             "steps": counts.step,
             "groups_learned": counts.groups_learned,
             "images_skipped": counts.images_skipped,
             "actor_restarts": pool.num_restarts,
-            "weights_sha256": sha256,
+            "weights_sha256": weights_sha256(self._parts.ray.get(published.snapshot)),
             "evaluation": scores,
         }
         tell(Ended("succeeded" if is_whole else "stopped", summary))

@@ -38,7 +38,7 @@ class ScriptedRank:
         self.steps += 1
         self.pieces = pieces
         count = sum(piece.count for piece in pieces)
-        sums = StepSums(num_groups=count, loss=float(count * (1 + self.number)))
+        sums = StepSums(num_groups=count, sums={"loss": float(count * (1 + self.number))})
         return RankReport(
             sums, self.grad_norm, {"fetch": 0.25 * (1 + self.number)}, 1000 + self.number, self.number
         )
