@@ -225,7 +225,7 @@ class TrainingLoop:
         if report.num_quarantined:
             self.tell(GroupsQuarantined(report.step, report.num_quarantined))
         if report.num_flat:
-            self.tell(RewardsFlat(report.step, report.num_flat, report.num_flat == report.num_groups))
+            self.tell(RewardsFlat.of(report))
         self._autoscale(running.wait_seconds / max(step_seconds, 1e-9))
 
     def _autoscale(self, wait_share: float) -> None:
