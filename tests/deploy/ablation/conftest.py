@@ -14,7 +14,7 @@ from common.config.recipe import Recipe
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 
-VARIANTS = {"all": {}, "prior alone": {"reward.mse_weight": 0, "learner.ce_weight": 1}}
+VARIANTS = {"all": {}, "prior alone": {"reward.mse": 0, "learner.ce_weight": 1}}
 
 
 @pytest.fixture

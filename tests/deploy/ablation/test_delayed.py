@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from actors.rewards.decoded_reward import build_reward
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -21,10 +22,10 @@ def long_recipe(recipe: Recipe) -> Recipe:
 
 def reports(recipe: Recipe, delay: int | None) -> list[StepReport]:
     policy, tokenizer = load_policy(recipe, CPU), load_tokenizer(recipe, CPU)
-    source = build_source(recipe, "train")
+    source, reward = build_source(recipe, "train"), build_reward(recipe.reward, tokenizer, None)
     if delay is None:
-        return list(post_train(policy, tokenizer, None, source, recipe, CPU))
-    return list(post_train_delayed(policy, tokenizer, None, source, recipe, CPU, delay))
+        return list(post_train(policy, tokenizer, reward, source, recipe, CPU))
+    return list(post_train_delayed(policy, tokenizer, reward, source, recipe, CPU, delay))
 
 
 def test_without_delay_it_is_the_algorithm_itself(long_recipe: Recipe) -> None:
