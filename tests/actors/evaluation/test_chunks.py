@@ -12,6 +12,7 @@ from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChu
 from actors.evaluation.conditions import caption_condition, class_labels
 from actors.evaluation.free_running import sample_tokens
 from actors.image_batch import to_uint8
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
@@ -33,7 +34,7 @@ def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
         pixels = draws.integers(256, size=(32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "noise" / f"{index}.png")
     source = {"kind": "image_folder", "path": str(tmp_path), "held_out_fraction": 0.5}
-    recipe = with_changes(tiny_recipe, {"source": source, "reward.lpips_weight": 0, "sampling.top_k": 10})
+    recipe = with_changes(tiny_recipe, {"source": source, "reward.lpips": 0, "sampling.top_k": 10})
     torch.manual_seed(0)
     return EvaluationModels(recipe, build_tokenizer(recipe.tokenizer, image_size=32).eval(), None, CPU)
 
@@ -152,19 +153,19 @@ def test_held_out_rewards_are_those_of_rollouts_on_the_runs_order_of_images_with
     rewards = HeldOutChunk((0, 5), seed=1000).run(policy, models)
     recipe = with_changes(models.recipe, {"seed": 1000})
     order = SampleOrder(models.recipe.seed, len(models.held_out))
-    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU, order)
+    reward = build_reward(recipe.reward, models.tokenizer, None)
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, reward, CPU, order)
     groups = pipeline.roll_out(policy, 0, (0, 5), StageClock()).groups
     assert groups is not None
     assert len(models.held_out) == 4
-    np.testing.assert_array_equal(rewards.mse_BG, groups.reward_mse_BG)
-    assert rewards.mse_BG.shape == rewards.lpips_BG.shape == (2, 4)
-    assert (rewards.lpips_BG == 0).all()
+    np.testing.assert_array_equal(rewards.terms["mse"], groups.reward_terms["mse"])
+    assert {name: term_BG.shape for name, term_BG in rewards.terms.items()} == {"mse": (2, 4)}
 
 
 def test_another_seed_draws_other_held_out_groups(policy: PolicyModule, models: EvaluationModels) -> None:
     one, same, other = (HeldOutChunk((0, 1), seed=seed).run(policy, models) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one.mse_BG, same.mse_BG)
-    assert (one.mse_BG != other.mse_BG).any()
+    np.testing.assert_array_equal(one.terms["mse"], same.terms["mse"])
+    assert (one.terms["mse"] != other.terms["mse"]).any()
 
 
 def test_held_out_images_none_of_which_can_be_read_are_an_error(
@@ -172,7 +173,10 @@ def test_held_out_images_none_of_which_can_be_read_are_an_error(
 ) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"none of the held-out samples \(0, 1\) can be read"):
+    with pytest.raises(
+        DataError,
+        match=r"none of the held-out samples \(0, 1\) can be read and scored; the first: it is of no known",
+    ):
         HeldOutChunk((0, 1), seed=0).run(policy, models)
 
 
@@ -183,11 +187,12 @@ def test_held_out_scores_do_without_schedule_and_maps_and_know_the_absolute_erro
         "context.noise_schedule": "linear",
         "context.noise_end": 0.0,
         "advantage.credit": "token",
-        "reward.l1_weight": 1.0,
+        "reward.l1": 1.0,
     }
     other = EvaluationModels(with_changes(models.recipe, changes), models.tokenizer, None, CPU)
     plain, scored = (HeldOutChunk((0, 5), seed=3).run(policy, each) for each in (models, other))
-    np.testing.assert_array_equal(scored.mse_BG, plain.mse_BG)
-    assert plain.l1_BG is None
-    assert scored.l1_BG is not None
-    assert ((scored.l1_BG > 0) & (scored.l1_BG**2 <= scored.mse_BG)).all()  # a mean and a root mean square
+    mse_BG, l1_BG = scored.terms["mse"], scored.terms["l1"]
+    np.testing.assert_array_equal(mse_BG, plain.terms["mse"])
+    assert (list(plain.terms), list(plain.reconstruction)) == (["mse"], ["mse"])
+    assert list(scored.reconstruction) == ["mse", "l1"]
+    assert ((l1_BG > 0) & (l1_BG**2 <= mse_BG)).all()  # a mean and a root mean square

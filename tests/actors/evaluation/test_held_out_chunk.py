@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actors.evaluation.chunks import SAMPLES_SHOWN, EvaluationModels, HeldOutChunk
 from actors.image_batch import to_tensor, to_uint8
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
@@ -31,7 +32,7 @@ def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
         folder.mkdir(exist_ok=True)
         Image.fromarray(draws.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     source = {"kind": "image_folder", "path": str(tmp_path), "held_out_fraction": 0.67}
-    changes = {"source": source, "reward.lpips_weight": 0, "group.size": 6, "context.condition_drop": 0.5}
+    changes = {"source": source, "reward.lpips": 0, "group.size": 6, "context.condition_drop": 0.5}
     recipe = with_changes(tiny_recipe, changes)
     torch.manual_seed(0)
     return EvaluationModels(recipe, build_tokenizer(recipe.tokenizer, image_size=32).eval(), None, CPU)
@@ -40,7 +41,8 @@ def models(tiny_recipe: Recipe, tmp_path: Path) -> EvaluationModels:
 def rolled_out(policy: PolicyModule, models: EvaluationModels, *indices: int) -> GroupBatch:
     recipe = with_changes(models.recipe, {"seed": SEED, "context.condition_drop": 0.0})
     order = SampleOrder(models.recipe.seed, len(models.held_out))
-    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, None, CPU, order)
+    reward = build_reward(recipe.reward, models.tokenizer, None)
+    pipeline = RolloutPipeline(recipe, models.held_out, models.tokenizer, reward, CPU, order)
     groups = pipeline.roll_out(policy, 0, indices, StageClock()).groups
     assert groups is not None
     return groups
@@ -78,7 +80,7 @@ def test_the_reconstruction_is_the_decoded_target_against_the_source(
     groups = rolled_out(policy, models, 2, 0)
     error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC)
     expected_B = error_BCHW.square().mean(dim=(1, 2, 3)).numpy()
-    np.testing.assert_allclose(result.reconstruction_mse_B, expected_B, rtol=1e-4)
+    np.testing.assert_allclose(result.reconstruction["mse"], expected_B, rtol=1e-4)
     assert expected_B[0] != expected_B[1]
 
 
@@ -86,11 +88,11 @@ def test_errors_are_measured_where_the_reward_leaves_them_out(
     policy: PolicyModule, models: EvaluationModels
 ) -> None:
     usual = HeldOutChunk((0, 1), SEED).run(policy, models)
-    without = EvaluationModels(with_changes(models.recipe, {"reward.mse_weight": 0}), models.tokenizer, None, CPU)
+    without = EvaluationModels(with_changes(models.recipe, {"reward.mse": 0}), models.tokenizer, None, CPU)
     result = HeldOutChunk((0, 1), SEED).run(policy, without)
-    np.testing.assert_array_equal(result.mse_BG, usual.mse_BG)
-    assert (result.mse_BG > 0).all()
-    np.testing.assert_array_equal(result.reconstruction_mse_B, usual.reconstruction_mse_B)
+    np.testing.assert_array_equal(result.terms["mse"], usual.terms["mse"])
+    assert (result.terms["mse"] > 0).all()
+    np.testing.assert_array_equal(result.reconstruction["mse"], usual.reconstruction["mse"])
 
 
 def test_pictures_of_the_first_images_come_where_asked_for(policy: PolicyModule, models: EvaluationModels) -> None:
@@ -113,8 +115,8 @@ def test_the_images_are_the_same_under_another_seed_and_their_draws_are_not(
     policy: PolicyModule, models: EvaluationModels
 ) -> None:
     one, other = (HeldOutChunk((0, 1), seed).run(policy, models) for seed in (SEED, SEED + 1))
-    np.testing.assert_array_equal(one.reconstruction_mse_B, other.reconstruction_mse_B)
-    assert (one.mse_BG != other.mse_BG).any()
+    np.testing.assert_array_equal(one.reconstruction["mse"], other.reconstruction["mse"])
+    assert (one.terms["mse"] != other.terms["mse"]).any()
 
 
 def groups_files(models: EvaluationModels, groups: GroupBatch) -> list[Path]:
@@ -133,4 +135,5 @@ def test_a_broken_image_among_them_is_left_out_of_every_score(
     assert result.pictures is not None
     np.testing.assert_array_equal(result.pictures.source_NHWC, whole.pictures.source_NHWC[[0, 2]])
     np.testing.assert_allclose(result.cross_entropy_B, whole.cross_entropy_B[[0, 2]], rtol=1e-4)
-    np.testing.assert_allclose(result.reconstruction_mse_B, whole.reconstruction_mse_B[[0, 2]], rtol=1e-4)
+    ceilings = result.reconstruction["mse"], whole.reconstruction["mse"][[0, 2]]
+    np.testing.assert_allclose(*ceilings, rtol=1e-4)
