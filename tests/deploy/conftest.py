@@ -46,7 +46,7 @@ def recipe(tiny_recipe: Recipe, tiny_weights: Path, pictures: Path, tmp_path: Pa
             "source": {"kind": "image_folder", "path": str(pictures), "held_out_fraction": 0.25},
             "tokenizer.checkpoint": str(tiny_weights / "tokenizer.safetensors"),
             "policy.checkpoint": str(tiny_weights / "policy.safetensors"),
-            "reward.lpips_weight": 0,
+            "reward.lpips": 0,
         },
     )
 

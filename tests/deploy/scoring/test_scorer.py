@@ -1,6 +1,6 @@
 """Scores of a generator, from chunks that somebody else works off."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,24 @@ from deploy.scoring.scorer import Evaluation, Scorer, mean_scores, spread
 
 TEACHER_FORCED = (
     "held_out_reward",
-    "held_out_mse",
     "held_out_psnr",
     "held_out_cross_entropy",
     "held_out_perplexity",
-    "reconstruction_mse",
     "reconstruction_psnr",
+    "held_out_mse",
+    "reconstruction_mse",
 )
+
+
+MSE_ALONE = {"mse": 1.0}
 
 
 class Worker:
     """Notes the chunks; errors are the seed, pictures are noise of their index."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Mapping[str, float] = MSE_ALONE, higher_is_better: Collection[str] = ()) -> None:
+        self._terms = terms
+        self._higher_is_better = frozenset(higher_is_better)
         self.chunks: list[EvaluationChunk] = []
 
     def __call__(self, chunks: Sequence[EvaluationChunk]) -> list[Any]:
@@ -42,7 +47,9 @@ class Worker:
     def _result(self, chunk: EvaluationChunk) -> Any:
         N = len(chunk.sample_indices)
         if isinstance(chunk, HeldOutChunk):
-            return held_out_result(np.full(N, chunk.seed, np.float32), chunk)
+            seed_B = np.full(N, chunk.seed, np.float32)
+            terms = {name: factor * seed_B for name, factor in self._terms.items()}
+            return held_out_result(terms, self._higher_is_better, chunk)
         pixels, labels = self.generated(chunk)
         return GeneratedPictures(np.array(chunk.sample_indices), labels, pixels)
 
@@ -54,15 +61,16 @@ class Worker:
         return pixels, indices % 10
 
 
-def held_out_result(mse_B: np.ndarray, chunk: HeldOutChunk) -> HeldOutResult:
-    """Four samples an image; a tenth of the error for the reconstruction; a cross-entropy of the image's index."""
+def held_out_result(
+    terms: Mapping[str, np.ndarray], higher_is_better: frozenset[str], chunk: HeldOutChunk
+) -> HeldOutResult:
+    """Four samples an image; a tenth of each term for the reconstruction; a cross-entropy of the image's index."""
     index_n = np.array(chunk.sample_indices, np.uint8)[: chunk.num_pictures]
     pixels_nHWC = np.zeros((len(index_n), 32, 32, 3), np.uint8) + index_n[:, None, None, None]
     return HeldOutResult(
-        mse_BG=np.repeat(mse_B[:, None], 4, axis=1),
-        lpips_BG=np.repeat(10 * mse_B[:, None], 4, axis=1),
-        reconstruction_mse_B=mse_B / 10,
-        reconstruction_lpips_B=mse_B / 20,
+        terms={name: np.repeat(term_B[:, None], 4, axis=1) for name, term_B in terms.items()},
+        reconstruction={name: term_B / 10 for name, term_B in terms.items()},
+        higher_is_better=higher_is_better,
         cross_entropy_B=np.array(chunk.sample_indices, np.float32),
         pictures=HeldOutPictures(pixels_nHWC, pixels_nHWC, pixels_nHWC[:, None]) if chunk.num_pictures else None,
     )
@@ -79,7 +87,7 @@ def scored_recipe(recipe: Recipe, tmp_path: Path) -> Recipe:
         "evaluation.num_held_out": 5,
         "evaluation.seed": 3,
         "sampling.batch_size": 10,
-        "reward.mse_weight": 0.5,
+        "reward.mse": 0.5,
     }
     return with_changes(recipe, changes)
 
@@ -130,11 +138,22 @@ def test_teacher_forced_scores_are_means_over_images_and_samples(scorer: Scorer)
 
 
 def test_perceptual_distances_are_scores_where_the_metric_is_loaded(scored_recipe: Recipe) -> None:
-    scorer = Scorer(with_changes(scored_recipe, {"reward.lpips_weight": 2}))
-    (result,) = scorer.evaluate(Worker(), temperature=1.0, num_seeds=1)
+    scorer = Scorer(with_changes(scored_recipe, {"reward.lpips": 2}))
+    (result,) = scorer.evaluate(Worker({"mse": 1, "lpips": 10}), temperature=1.0, num_seeds=1)
     assert result.scores["held_out_lpips"] == pytest.approx(30)
-    assert result.scores["reconstruction_lpips"] == pytest.approx(0.15)
+    assert result.scores["reconstruction_lpips"] == pytest.approx(3)
     assert result.scores["held_out_reward"] == pytest.approx(-61.5)
+
+
+def test_a_term_of_one_s_own_is_a_score_by_its_name_and_counts_the_way_that_is_better(
+    scored_recipe: Recipe,
+) -> None:
+    scorer = Scorer(with_changes(scored_recipe, {"reward.python": {"own:likeness": 2}}))
+    (result,) = scorer.evaluate(Worker({"mse": 1, "likeness": 4}, {"likeness"}), temperature=1.0, num_seeds=1)
+    assert result.scores["held_out_likeness"] == pytest.approx(12)
+    assert result.scores["reconstruction_likeness"] == pytest.approx(1.2)
+    assert result.scores["held_out_reward"] == pytest.approx(-0.5 * 3 + 2 * 12)
+    assert "held_out_lpips" not in result.scores
 
 
 def test_pictures_of_the_first_eight_held_out_images_come_along(scored_recipe: Recipe) -> None:
