@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.decoded_reward import DecodedReward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -43,6 +43,17 @@ class ActorDescription:
     code: str  # fingerprint
 
 
+@dataclass(frozen=True)
+class ActorJob:
+    """What actors are for, beside what their recipe says."""
+
+    checkpoint: str | None = None  # of the policy that they begin with; None: the recipe's
+    only_draws: bool = False  # free-running pictures: no metric is loaded, and nothing is compiled
+
+
+TRAINING = ActorJob()
+
+
 class RolloutActor:
     """One incarnation of a reward actor.
 
@@ -50,15 +61,15 @@ class RolloutActor:
     be recognized and refused.
     """
 
-    def __init__(self, recipe: Recipe, name: str, calls: RayCalls | None = None):
+    def __init__(self, recipe: Recipe, name: str, job: ActorJob = TRAINING, calls: RayCalls | None = None):
         set_up_logging(recipe.log.format, role=name)
         self._ray = calls or RayCalls()
         self._device = prepare_device(recipe.compute)
         tokenizer = load_tokenizer(recipe, self._device)
-        perceptual = load_perceptual_metric(recipe, self._device)
+        perceptual = None if job.only_draws else load_perceptual_metric(recipe, self._device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
-        self._policy = load_policy(recipe, self._device)
-        self._version = -1  # the recipe's own weights, until a snapshot is loaded
+        self._policy = load_policy(recipe, self._device, job.checkpoint, may_compile=not job.only_draws)
+        self._version = -1  # the job's own weights, until a snapshot is pulled
         log.info("ready on %s", self._device)
 
     @ray.method(concurrency_group=READING)
@@ -68,11 +79,10 @@ class RolloutActor:
             self._pipeline.read_ahead(sample_indices)
 
     @cached_property
-    def _pipeline(self) -> RolloutPipeline:  # built at the first ticket: drawing pictures needs no training images
-        models = self._models
-        source = build_source(models.recipe, "train")
-        recipe = models.recipe
-        reward = build_reward(recipe.reward, models.tokenizer, models.perceptual, recipe.has_reward_maps)
+    def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
+        recipe, models = self._models.recipe, self._models
+        source = build_source(recipe, "train")
+        reward = DecodedReward(models.tokenizer, models.terms, recipe.reward, recipe.has_reward_maps)
         return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def describe(self) -> ActorDescription:

@@ -21,7 +21,14 @@ from actors.pool_events import (
     PublishedPolicy,
 )
 from actors.pool_members import Call, Member
-from actors.rollout_actor import READING, ActorDescription, RolloutActor, WeightsLostError
+from actors.rollout_actor import (
+    READING,
+    TRAINING,
+    ActorDescription,
+    ActorJob,
+    RolloutActor,
+    WeightsLostError,
+)
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
@@ -44,6 +51,7 @@ class RolloutPool:
         on_wait: Callable[[], None],
         ray: RayCalls,
         actor_class: type = RolloutActor,
+        job: ActorJob = TRAINING,
     ):
         """`tell` hears of actors that come and go; `on_wait` is called now and then in long waits."""
         self._recipe = recipe
@@ -51,6 +59,7 @@ class RolloutPool:
         self._on_wait = on_wait
         self._ray = ray
         self._actor_class = actor_class
+        self._job = job
         self._members: dict[str, Member] = {}
         self._num_started = 0
         self._given_up: dict[Any, tuple[str, Call]] = {}  # tickets of lost actors
@@ -231,6 +240,7 @@ class RolloutPool:
             self._actor_class,
             self._recipe,
             name,
+            self._job,
             concurrency_groups={READING: 1},
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,

@@ -185,11 +185,8 @@ class StepLearned(Fact):
 
     def metrics(self) -> dict[str, Any]:
         """The step's line of metrics.jsonl."""
-        report = asdict(self.report)
-        terms = {f"reward_{name}": mean for name, mean in report.pop("reward_terms").items()}
         return {
-            **report,
-            **terms,
+            **self.report.line(),
             "policy_version": self.policy_version,
             "staleness_max": max(self.staleness, default=0),
             "staleness_mean": sum(self.staleness) / max(1, len(self.staleness)),
@@ -219,11 +216,15 @@ class GroupsQuarantined(Fact):
 
 @dataclass(frozen=True)
 class RewardsFlat(Fact):
-    """Groups whose samples all have the same advantage: they teach nothing, and their reward may be broken."""
+    """Groups whose samples all have the same reward: they teach nothing, and a term may be broken."""
 
     step: int
     num_groups: int
     is_whole_step: bool  # nothing was learned from the reward
+
+    @classmethod
+    def of(cls, report: StepReport) -> Self:
+        return cls(report.step, report.num_flat, is_whole_step=report.num_flat == report.num_groups)
 
 
 @dataclass(frozen=True)

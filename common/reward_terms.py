@@ -40,9 +40,12 @@ class RewardTerms:
         )
 
     def require_whole(self) -> None:
-        """Raise RewardError where a term failed on a group."""
+        """Raise RewardError where a term failed on a group, or gave a number that is not finite."""
         for reason in self.failures.values():
             raise RewardError(reason)
+        for name, term_BG in self.terms.items():
+            if not term_BG.isfinite().all():
+                raise RewardError(f"reward.{name} gave a number that is not finite")
 
     def rewards(self, weights: Mapping[str, float]) -> Tensor:
         """r = Σ ± weight · term, [B, G]: minus where lower is better. Zeros without weights.

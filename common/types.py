@@ -1,7 +1,8 @@
 """The types that cross rooms, besides the table of groups in `common/schema.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class SkippedImage:
     sample_index: int
     image_id: str
     reason: str
-    is_quarantined: bool = False  # the image was decoded, but its group has a non-finite number
+    is_quarantined: bool = False  # it could be decoded, but a term of the reward failed, or a number is not finite
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,16 @@ class StepReport:
     grad_norm: float  # before clipping
     kl_prior: float = 0.0  # KL(policy ‖ initial policy) a token, where it is the prior
     reward_terms: Mapping[str, float] = field(default_factory=dict)  # by name; one that was not measured is absent
-    num_flat: int = 0  # groups whose samples all have the same advantage, so that they teach nothing
+    num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
     num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
     is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer
     resident_bytes: int = 0  # memory of the largest rank's process
-    gpu_peak_bytes: int = 0  # peak GPU memory of a rank's tensors so far; 0 without a GPU
+    gpu_peak_bytes: int = 0  # most GPU memory that a rank's tensors have taken so far; 0 without a GPU
+
+    def line(self) -> dict[str, Any]:
+        """All of it, as metrics.jsonl has it: each term of the reward under a key of its own, reward_NAME."""
+        values = asdict(self)
+        terms = values.pop("reward_terms")
+        return values | {f"reward_{name}": mean for name, mean in terms.items()}

@@ -27,7 +27,7 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
-from learner.advantage import advantages
+from learner.advantage import advantages, flat_groups
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import TokenLogprobs, token_logprobs
@@ -146,6 +146,7 @@ def learn(
         reward_mean=float(rewards_BG.mean()),
         reward_terms={name: float(term_BG.mean()) for name, term_BG in terms.terms.items()},
         reward_std=float(rewards_BG.std(dim=1).mean()),
+        num_flat=int(flat_groups(advantages_BGT).sum()) if recipe.reward.weights else 0,
         clip_fraction=clip_fraction,
         kl=kl,
         entropy=entropy,

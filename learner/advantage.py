@@ -29,13 +29,20 @@ def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor:
 def group_advantages(rewards_BG: Tensor, clip: float, normalize_std: bool = True) -> Tensor:
     """A = (r - mean r) / (std r + 1e-8) over each group, unbiased std, clamped to ± `clip`; [B, G].
 
-    With G samples, |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 has an effect from G = 27 on.
-    Reward maps [B, G, T] are treated position by position. Without `normalize_std`, A = r - mean r, also clamped.
+    With G samples |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 acts from G = 27 on. Reward maps
+    [B, G, T] are taken position by position. Without `normalize_std` A = r - mean r, clamped alike. Where all
+    rewards are equal, A is 0: their mean differs from them by rounding, and the std does not hide it.
     """
+    is_flat_B1 = (rewards_BG == rewards_BG[:, :1]).all(dim=1, keepdim=True)
     deviations_BG = rewards_BG - rewards_BG.mean(dim=1, keepdim=True)
     if normalize_std:
         deviations_BG = deviations_BG / (rewards_BG.std(dim=1, keepdim=True, unbiased=True) + 1e-8)
-    return deviations_BG.clamp(-clip, clip)
+    return deviations_BG.clamp(-clip, clip).masked_fill(is_flat_B1, 0.0)
+
+
+def flat_groups(advantages_BGT: Tensor) -> Tensor:
+    """Bool [B]: groups that teach nothing, since no sample, nor any token of one, is better than the others."""
+    return (advantages_BGT == 0).flatten(1).all(dim=1)
 
 
 def smoothed(map_BGT: Tensor, radius: int) -> Tensor:

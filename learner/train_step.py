@@ -24,7 +24,7 @@ from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
-from learner.advantage import advantages
+from learner.advantage import advantages, flat_groups
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.rows import Rows
@@ -39,7 +39,7 @@ class StepSums:
 
     num_groups: int = 0  # learned from
     num_quarantined: int = 0  # of weight 0, and in no other sum
-    num_flat: int = 0  # groups whose samples all have the same advantages, so that they teach nothing
+    num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
     sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
     reward_terms: Mapping[str, float] = field(default_factory=dict)
 
@@ -171,7 +171,7 @@ class Trainer:
         groups_per_row = len(rewards_BG) / len(rows)
         num_sound = int(weights_B[micro].sum())
         is_sound_B = self._tensor(weights_B[micro]) > 0
-        is_flat_B = (advantages_BG == 0).flatten(1).all(dim=1)
+        is_flat_B = flat_groups(advantages_BG)
 
         def total(value_N: Tensor) -> float:
             return float(value_N.detach().sum()) * groups_per_row

@@ -23,7 +23,7 @@ from actors.image_batch import ImageBatch, batch_of, read_readable, start_readin
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.pixel_errors import SquaredError
 from actors.rewards.table import build_terms
-from actors.rewards.term import Sources
+from actors.rewards.term import RewardTerm, Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.rollouts.rollout import RolloutSettings
 from actors.sources.build import build_source
@@ -47,7 +47,7 @@ class EvaluationModels:
 
     recipe: Recipe
     tokenizer: ImageTokenizer
-    perceptual: PerceptualMetric | None
+    perceptual: PerceptualMetric | None  # None where nothing is scored by it
     device: torch.device
 
     @cached_property
@@ -63,10 +63,14 @@ class EvaluationModels:
         return build_source(self.recipe, "held_out")
 
     @cached_property
+    def terms(self) -> dict[str, RewardTerm]:
+        """Those of the reward; one of the user's own may hold a model."""
+        return build_terms(self.recipe.reward, self.perceptual)
+
+    @cached_property
     def held_out_reward(self) -> DecodedReward:
         """The terms of the reward, and the squared error in any case; without maps."""
-        terms = {"mse": SquaredError()} | build_terms(self.recipe.reward, self.perceptual)
-        return DecodedReward(self.tokenizer, terms, self.recipe.reward)
+        return DecodedReward(self.tokenizer, {"mse": SquaredError()} | self.terms, self.recipe.reward)
 
 
 @dataclass(frozen=True)
@@ -184,9 +188,13 @@ class HeldOutChunk:
         order = SampleOrder(recipe.seed, len(source))
         reward = models.held_out_reward
         pipeline = RolloutPipeline(recipe, source, models.tokenizer, reward, models.device, order, settings)
-        groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups
+        rollout = pipeline.roll_out(policy, 0, self.sample_indices, StageClock())
+        groups = rollout.groups
         if groups is None:
-            raise DataError(f"none of the held-out samples {self.sample_indices} can be read")
+            raise DataError(
+                f"none of the held-out samples {self.sample_indices} can be read and scored; the first: "
+                f"{rollout.skipped[0].reason}"
+            )
         # read again: a rollout keeps no pixels
         images = read_readable(source, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, condition = images.tensors(models.device)

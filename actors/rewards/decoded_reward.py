@@ -20,7 +20,7 @@ from actors.rewards.table import build_terms
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
-from common.errors import RewardError
+from common.errors import RewardError, first_line
 from common.protocols import ImageTokenizer, PerceptualMetric
 from common.reward_terms import RewardTerms
 
@@ -81,8 +81,7 @@ class DecodedReward:
                 if grid_size is None:
                     terms[name] = _measured(name, term, decoded_bGCHW, sources)
                 else:
-                    maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
-                    terms[name] = maps[name].mean(dim=-1)
+                    terms[name], maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
         B, G = decoded_bGCHW.shape[:2]
         return RewardTerms((B, G), terms, maps, self._higher_is_better)
 
@@ -115,20 +114,26 @@ def _measured(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sourc
     return _checked(name, value_bG, tuple(decoded_bGCHW.shape[:2]), "[B, G]").to(decoded_bGCHW)
 
 
-def _mapped(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources, grid_size: int) -> Tensor:
-    """A term that cannot say where gives each token of a sample the same."""
+def _mapped(
+    name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources, grid_size: int
+) -> tuple[Tensor, Tensor]:
+    """The term and its map. One that cannot say where gives each token of a sample the same."""
     shape = (*decoded_bGCHW.shape[:2], grid_size**2)
     if not hasattr(term, "measure_map"):
-        return _measured(name, term, decoded_bGCHW, sources)[:, :, None].expand(shape)
-    map_bGT = _called(name, term.measure_map, decoded_bGCHW, sources, grid_size)
-    return _checked(name, map_bGT, shape, "[B, G, T]").to(decoded_bGCHW)
+        value_bG = _measured(name, term, decoded_bGCHW, sources)
+        return value_bG, value_bG[:, :, None].expand(shape)
+    value_bG, map_bGT = _called(name, term.measure_map, decoded_bGCHW, sources, grid_size)
+    map_bGT = _checked(name, map_bGT, shape, "[B, G, T]").to(decoded_bGCHW)
+    return _checked(name, value_bG, shape[:2], "[B, G]").to(decoded_bGCHW), map_bGT
 
 
 def _called(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return measure(*arguments)
+    except (MemoryError, torch.OutOfMemoryError):  # of the machine, not of these images
+        raise
     except Exception as error:  # whatever it is, it is of one term and of these images
-        raise RewardError(f"reward.{name} failed: {type(error).__name__}: {error}") from error
+        raise RewardError(f"reward.{name} failed: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _checked(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:

@@ -19,9 +19,10 @@ class PerceptualDistance:
     def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
         return self._metric.distance(decoded_BGCHW, self._metric.reference_features(sources.pixels_BCHW))
 
-    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> Tensor:
+    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> tuple[Tensor, Tensor]:
         features = self._metric.reference_features(sources.pixels_BCHW)
-        return self._metric.distance_map(decoded_BGCHW, features, grid_size)
+        map_BGT = self._metric.distance_map(decoded_BGCHW, features, grid_size)
+        return map_BGT.mean(dim=-1), map_BGT
 
 
 def require_maps(metric: object) -> None:

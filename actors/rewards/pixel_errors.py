@@ -18,8 +18,9 @@ class SquaredError:
     def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
         return self._errors(decoded_BGCHW, sources).mean(dim=(2, 3, 4))
 
-    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> Tensor:
-        return pool_to_grid(self._errors(decoded_BGCHW, sources).mean(dim=2), grid_size)
+    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> tuple[Tensor, Tensor]:
+        errors_BGCHW = self._errors(decoded_BGCHW, sources)
+        return errors_BGCHW.mean(dim=(2, 3, 4)), pool_to_grid(errors_BGCHW.mean(dim=2), grid_size)
 
     def _errors(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
         return (decoded_BGCHW - sources.pixels_BCHW[:, None]).square()

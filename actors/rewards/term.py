@@ -34,5 +34,5 @@ class RewardTerm(Protocol):
 class MappedTerm(RewardTerm, Protocol):
     """A term that can also say where in the picture it comes from, which credit by token is built on."""
 
-    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> Tensor:
-        """Float32 [B, G, T] over a grid_size x grid_size grid; its mean over T is the term."""
+    def measure_map(self, decoded_BGCHW: Tensor, sources: Sources, grid_size: int) -> tuple[Tensor, Tensor]:
+        """The term, and float32 [B, G, T] over a grid_size x grid_size grid; its mean over T is the term."""

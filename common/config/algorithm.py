@@ -65,7 +65,7 @@ class RewardSection(Section):
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
     """The decoder's dtype. bfloat16 is faster and ranks a group's samples almost alike."""
 
-    @field_validator("python", mode="before")
+    @field_validator("python", mode="before", json_schema_input_type=dict[str, Weight] | str)
     @classmethod
     def _one_address(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, str) else value
@@ -78,12 +78,16 @@ class RewardSection(Section):
                     f"reward.python names {address!r}: write module:attribute, as in my_rewards:sharpness"
                 )
         names = [_attribute(address) for address in self.python]
-        taken = {name for name in names if name in _TERMS or names.count(name) > 1}
-        if taken:
-            raise ValueError(
-                f"reward.python names more than one term {sorted(taken)[0]}, or one that is known by that name: "
-                "give the attribute another name"
-            )
+        for name in names:
+            if name.lower() in (*_TERMS, *_NOT_FOR_TERMS):
+                raise ValueError(
+                    f"reward.python names a term {name}, which is the name of something else that is measured: "
+                    "give the attribute another name"
+                )
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"reward.python names two terms {name}: give the attribute of one of them another name"
+                )
         return self
 
     @property
@@ -100,6 +104,10 @@ class RewardSection(Section):
 
 
 _TERMS = ("mse", "lpips", "l1")
+# In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
+_NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
+NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {"reward.python": {}}
+"""Keys for a training with the prior alone."""
 _ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 

@@ -20,7 +20,7 @@ class Metric:
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
-ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual")
+ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual", "score")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
 DROP_REASONS = ("stale", "lost")
 
@@ -30,7 +30,8 @@ CATALOGUE = (
     Metric("vapi_actors_samples_total", "counter", "Samples decoded and scored."),
     Metric("vapi_actors_tokens_total", "counter", "Tokens sampled."),
     Metric("vapi_actors_skipped_images_total", "counter", "Source images that could not be decoded."),
-    Metric("vapi_actors_quarantined_groups_total", "counter", "Groups left out because a number is not finite."),
+    Metric("vapi_actors_quarantined_groups_total", "counter",
+           "Groups left out: a number is not finite, or a reward term failed."),
     Metric("vapi_actors_stage_seconds", "histogram", "Seconds of a ticket by stage.",
            "stage", ACTOR_STAGES, SECONDS),
     Metric("vapi_actors_wanted", "gauge", "Reward actors requested by the run."),
@@ -52,7 +53,8 @@ CATALOGUE = (
     Metric("vapi_learner_step", "gauge", "Optimizer steps done."),
     Metric("vapi_learner_steps_total", "counter", "Optimizer steps of this process."),
     Metric("vapi_learner_bad_steps_total", "counter", "Steps skipped for a gradient that is not finite."),
-    Metric("vapi_learner_flat_groups_total", "counter", "Groups whose samples all have the same advantage."),
+    Metric("vapi_learner_flat_groups_total", "counter",
+           "Groups whose samples all have the same reward: they teach nothing."),
     Metric("vapi_learner_lost_ranks_total", "counter", "Learner ranks lost; others go on or take their place."),
     Metric("vapi_learner_policy_version", "gauge", "Policy versions published."),
     Metric("vapi_learner_step_seconds", "histogram", "Seconds from one publication to the next.", buckets=SECONDS),

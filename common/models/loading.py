@@ -16,10 +16,12 @@ from common.paths import resolve
 from common.protocols import PerceptualMetric
 
 
-def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = None) -> PolicyModule:
-    """The generator in eval mode, from `checkpoint` or the recipe's; set up as the recipe's `compute` says.
+def load_policy(
+    recipe: Recipe, device: torch.device, checkpoint: str | None = None, *, may_compile: bool = True
+) -> PolicyModule:
+    """The generator in eval mode, from `checkpoint` or the recipe's, to compute as the recipe's `compute` says.
 
-    Raises CheckpointError, and ClusterError if it cannot be compiled.
+    Raises CheckpointError, and ClusterError where it cannot be compiled. Free-running sampling does without.
     """
     spec = recipe.policy
     with torch.device("meta"):
@@ -27,7 +29,7 @@ def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = N
     load_weights(policy, resolve(checkpoint or spec.checkpoint), what="policy", obtain_from=spec.obtain_from)
     policy = policy.to(device).eval()
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
-    if recipe.compute.compile:
+    if recipe.compute.compile and may_compile:
         require_compiler(device)
         policy.compile_blocks()
     return policy

@@ -1,14 +1,15 @@
 """Training curves of all variants, each the mean over its finished seeds."""
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from deploy.ablation.score_table import Row, ScoreTable
 from deploy.reporting.numbers import finite
 from deploy.reporting.svg_chart import Chart, Series, thinned
+from deploy.reporting.term_names import KNOWN, PREFIX, measured_terms
+from deploy.reporting.term_names import title as term_title
 
 CHARTS = {
-    "reward_mse": ("MSE", "of the samples of training images; lower is better"),
-    "reward_lpips": ("LPIPS", "of the samples, where the reward holds it; lower is better"),
     "ce_prior": ("Cross-entropy", "nats a token; lower is better"),
     "entropy": ("Entropy", "nats a token"),
     "reward_std": ("Reward spread", "standard deviation in a group, by the variant's own weights"),
@@ -25,7 +26,7 @@ def training_charts(table: ScoreTable) -> list[Chart]:
     rows = [row for row in table.rows if row.num_seeds]
     length = max((len(steps) for row in rows for steps in row.steps), default=0)
     charts = []
-    for key, (name, note) in CHARTS.items():
+    for key, (name, note) in (_term_charts(rows) | CHARTS).items():
         series = [Series(row.name, _smoothed(_means(row, key, length))) for row in rows]
         series = [each if _is_measured(each) else Series(each.name, [None] * length) for each in series]
         if any(map(_is_measured, series)):
@@ -33,8 +34,17 @@ def training_charts(table: ScoreTable) -> list[Chart]:
     return charts
 
 
+def _term_charts(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Of the terms that any variant has, by their keys."""
+    terms = measured_terms([line for row in rows for steps in row.steps for line in steps])
+    note = "of the samples of training images, where the reward holds it"
+    return {
+        PREFIX + name: (term_title(name), f"{note}; lower is better" if name in KNOWN else note) for name in terms
+    }
+
+
 def _is_measured(series: Series) -> bool:
-    """Whether the quantity is computed: otherwise it is 0 at every step."""
+    """What is not computed is absent, or 0 at every step."""
     return any(finite(series.values))
 
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Pol
     if cell.runner == "train":
         return _served(cell, cell.recipe, device, folder)
     policy = load_policy(cell.recipe, device)
-    return policy, [_finite(asdict(report)) for report in _reports(cell, cell.recipe, policy, device)]
+    return policy, [_finite(report.line()) for report in _reports(cell, cell.recipe, policy, device)]
 
 
 def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:

@@ -7,11 +7,12 @@ from statistics import fmean, stdev
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Study
 from deploy.reporting.numbers import MISSING, finite, fixed, short
+from deploy.reporting.term_names import KNOWN
 from deploy.runs.summary_text import SCORES
 
+HELD_OUT = "held_out_"
 TITLES = SCORES | {
-    "held_out_mse": ("held-out MSE", "lower"),
-    "held_out_lpips": ("held-out LPIPS", "lower"),
+    **{f"{HELD_OUT}{name}": (f"held-out {term}", "lower") for name, term in KNOWN.items()},
     "held_out_perplexity": ("held-out perplexity", "lower"),
 }
 LAST_STEP = {
@@ -103,8 +104,12 @@ def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
 
 
 def title(key: str) -> tuple[str, str]:
-    """A score's name, and whether higher or lower is better."""
-    return TITLES.get(key, (key.replace("_", " "), ""))
+    """What a score is called, and whether higher or lower is better."""
+    if key in TITLES:
+        return TITLES[key]
+    if key.startswith(HELD_OUT):
+        return f"held-out {key.removeprefix(HELD_OUT)}", ""  # a term of somebody's own
+    return key.replace("_", " "), ""
 
 
 def decimals_of(value: float) -> int:

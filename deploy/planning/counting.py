@@ -6,10 +6,13 @@ Letters: B images of a ticket, G samples per group, T image tokens, D width of h
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.group_sampling import sample_groups
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.own_term import OwnTerm
+from actors.rewards.table import build_terms
 from actors.rewards.term import Sources
 from common.config.recipe import Recipe
 from common.machine import autocast
@@ -81,10 +84,16 @@ def groups_scored_at_once(recipe: Recipe) -> int:
 
 @torch.no_grad()
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
-    """Follows `RolloutPipeline.roll_out`; for the reward, one chunk of the several that a ticket may take."""
+    """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
+
+    The user's own terms take nothing here: their code knows no fake tensors.
+    """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     num_scored = groups_scored_at_once(recipe)
-    reward = build_reward(recipe.reward, models.tokenizer, models.perceptual, recipe.has_reward_maps)
+    known = recipe.reward.model_copy(update={"python": {}})
+    own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
+    terms = build_terms(known, models.perceptual) | own
+    reward = DecodedReward(models.tokenizer, terms, recipe.reward, recipe.has_reward_maps)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
         with meter("encode"):
@@ -110,6 +119,10 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         perceptual=flops["perceptual"] // num_scored,
         peak_bytes=dict(meter.peak_bytes),
     )
+
+
+def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:
+    return decoded_BGCHW.new_zeros(decoded_BGCHW.shape[:2])
 
 
 def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> LearnerWork:

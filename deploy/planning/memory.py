@@ -17,6 +17,7 @@ _ACTOR_KEYS = {
     "sample": "actors.images_per_ticket",
     "decode": "reward.decode_batch_size",
     "perceptual": "reward.decode_batch_size",
+    "score": "reward.decode_batch_size",
 }
 
 

@@ -26,6 +26,8 @@ def _head(plan: Plan) -> Iterator[str]:
         f"{_count(recipe.learner.num_ranks, 'learner rank')}, each on {plan.gpu.name}"
     )
     yield "An estimate by arithmetic: nothing of it was run or measured."
+    if recipe.reward.own_terms:
+        yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
     if not (recipe.actors.num_gpus and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 
@@ -100,7 +102,7 @@ def _on_top(plan: Plan) -> str:
 
 def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
-    if stage in ("decode", "perceptual"):
+    if stage in ("decode", "perceptual", "score"):
         count = groups_scored_at_once(recipe) * recipe.group.size
         return f"at work, most at `{stage}` of {count} pictures"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"

@@ -5,6 +5,8 @@ from typing import Any
 
 from deploy.reporting.numbers import finite, is_number
 from deploy.reporting.svg_chart import Chart, Series, thinned
+from deploy.reporting.term_names import KNOWN, PREFIX, measured_terms
+from deploy.reporting.term_names import title as term_title
 from deploy.runs.summary_text import SCORES
 
 Line = dict[str, Any]
@@ -17,7 +19,7 @@ def step_charts(steps: Sequence[Line]) -> list[Chart]:
         return []
     xs = [line["step"] for line in steps]
     charts = []
-    for title, note, names in _CHARTS:
+    for title, note, names in [_REWARD, _reward_terms(steps), *_CHARTS]:
         series = [Series(name, [value(line) for line in steps]) for name, value in names.items()]
         series = [each for each in series if _is_shown(each)]
         if len(series) == 1 and title in _NOISY and len(steps) >= MIN_STEPS_TO_SMOOTH:
@@ -81,13 +83,18 @@ _FROM_ZERO = {
 
 _OPTIONAL = {"L1", "KL prior"}  # terms that are 0 throughout a run without them
 
-_CHARTS: list[tuple[str, str, dict[str, Callable[[Line], Any]]]] = [
-    ("Reward", "of training images; higher is better", {"reward": _key("reward_mean")}),
-    (
-        "Reward terms",
-        "unweighted; lower is better",
-        {"MSE": _key("reward_mse"), "LPIPS": _key("reward_lpips"), "L1": _key("reward_l1")},
-    ),
+Curves = tuple[str, str, dict[str, Callable[[Line], Any]]]  # title, note, and each curve's value of a line
+
+
+def _reward_terms(steps: Sequence[Line]) -> Curves:
+    terms = measured_terms(steps)
+    note = "unweighted; lower is better" if set(terms) <= KNOWN.keys() else "unweighted"
+    return "Reward terms", note, {term_title(name): _key(PREFIX + name) for name in terms}
+
+
+_REWARD: Curves = ("Reward", "of training images; higher is better", {"reward": _key("reward_mean")})
+
+_CHARTS: list[Curves] = [
     ("Reward spread", "standard deviation in a group", {"spread": _key("reward_std")}),
     (
         "Loss",

@@ -8,7 +8,7 @@ from actors.rewards.decoded_reward import build_reward
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
-from common.facts import Ended, Fact, StepLearned
+from common.facts import Ended, Fact, RewardsFlat, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.models.weights_files import save_weights
@@ -37,7 +37,7 @@ def run_local(recipe: Recipe) -> RunFolder:
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
     line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
-    recorder = Recorder((folder, line, LogLines()))
+    recorder = Recorder((LogLines(line.close), folder, line))
     with tracking(recipe, folder.path, recorder):
         _train(recipe, folder, recorder.tell)
     return folder
@@ -49,19 +49,14 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     policy = load_policy(recipe, device)
     tokenizer = load_tokenizer(recipe, device)
     reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.has_reward_maps)
-    reports = post_train(
-        policy,
-        tokenizer,
-        reward,
-        build_source(recipe, "train"),
-        recipe,
-        device,
-    )
+    reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:
         now = time.monotonic()
         groups_learned += report.num_groups
         tell(StepLearned.alone(report, now - start))
+        if report.num_flat:
+            tell(RewardsFlat.of(report))
         start = now
     save_weights(policy.state_dict(), folder.path / POLICY)
     summary = {

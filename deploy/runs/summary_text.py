@@ -24,7 +24,7 @@ def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path) -> str:
     """The scores before and after, what they are to be held against, and where everything lies."""
     lines = [f"{summary['status']} after {summary['steps']} steps on {summary['groups_learned']} images"]
     if summary["images_skipped"]:
-        lines.append(f"{summary['images_skipped']} images could not be read; events.jsonl names them")
+        lines.append(f"{summary['images_skipped']} images were left out; events.jsonl names them, and why")
     scores = summary.get("evaluation")
     if scores:
         lines += ["", *score_table(recipe, scores), "", f"picture     {scores['picture']}"]

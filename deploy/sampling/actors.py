@@ -1,10 +1,11 @@
-"""Reward actors that draw pictures: the same processes as in training, without its data and metric."""
+"""Actors that draw pictures: the same processes as in training, without its data and metric."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from actors.pool_events import PublishedPolicy
+from actors.rollout_actor import ActorJob
 from actors.rollout_pool import RolloutPool
 from common.config.recipe import Recipe
 from common.facts import Fact
@@ -14,18 +15,18 @@ from deploy.sampling.drawing import RunChunks
 
 log = logging.getLogger("vapi.sample")
 
-OWN_WEIGHTS = -1  # the version of an actor that has loaded no snapshot: the weights of the recipe's checkpoint
+OWN_WEIGHTS = -1  # the version of an actor that has pulled none: those of its job
 
 
 @contextmanager
-def on_actors(recipe: Recipe, tell: Callable[[Fact], None]) -> Iterator[RunChunks]:
-    """Start the recipe's actors; they end with the block."""
+def on_actors(recipe: Recipe, tell: Callable[[Fact], None], job: ActorJob) -> Iterator[RunChunks]:
+    """Start the recipe's actors; they are gone when the block ends."""
     with ExitStack() as cleanup:
         session, ray = RaySession(), RayCalls()
         cleanup.callback(session.close)
         log.info("%s", session.open(recipe))
         cleanup.callback(on_stop_signal(_interrupt))
-        pool = RolloutPool(recipe, tell, lambda: None, ray)
+        pool = RolloutPool(recipe, tell, lambda: None, ray, job=job)
         cleanup.callback(pool.shutdown)
         pool.resize(recipe.actors.count)
         log.info("waiting for %d actors", recipe.actors.count)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from actors.evaluation.conditions import class_labels
+from actors.rollout_actor import ActorJob
 from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -33,20 +34,19 @@ from deploy.sampling.options import DEFAULT_NUM, SampleOptions
 from deploy.sampling.prompts import Prompt, prompts_sha256, read_prompts
 
 SETTINGS = "sampling.json"
-# The weights' location does not matter; their content does, and is in the digests.
-_MODEL_PLACES = {"checkpoint", "source"}
+# Where weights lie does not matter, what they are does: their digests say it.
+_MODEL_PLACES = {"checkpoint", "obtain_from"}
 
-StartRunner = Callable[[Recipe, Callable[[Fact], None]], AbstractContextManager[RunChunks]]
+StartRunner = Callable[[Recipe, Callable[[Fact], None], ActorJob], AbstractContextManager[RunChunks]]
 
 
 def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = on_actors) -> Path:
     """Draw the pictures; returns the path to look at first. Raises UserError, before Ray starts if possible."""
     options.require_fit(recipe.policy.conditioning)
-    recipe = _for_drawing(recipe, options)
     prompts = _read(options, recipe)
     num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
     layout = _layout(recipe, options, prompts, num_pictures)
-    settings = settings_of(recipe, options, num_pictures, _digests(recipe, prompts))
+    settings = settings_of(recipe, options, num_pictures, _digests(recipe, options, prompts))
     claim(options.out, settings, file=SETTINGS, argument="--out", things="pictures", command="sample")
     layout.begin()
     num_missing = sum(not layout.picture(index).is_file() for index in range(num_pictures))
@@ -55,7 +55,7 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
         busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
         recorder = Recorder((RunFolder(options.out), LogLines()))
-        runner = start_runner(busy, recorder.tell)
+        runner = start_runner(busy, recorder.tell, ActorJob(options.checkpoint, only_draws=True))
         with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:
             for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
                 line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
@@ -85,14 +85,6 @@ def settings_of(
     }
 
 
-def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:
-    """The actors' recipe: the weights to draw with, and without what drawing does not need."""
-    changes = {"reward.lpips_weight": 0, "compute.compile": False}
-    return with_changes(
-        recipe, changes | ({"policy.checkpoint": options.checkpoint} if options.checkpoint else {})
-    )
-
-
 def _read(options: SampleOptions, recipe: Recipe) -> list[Prompt]:
     if options.prompts is None:
         return []
@@ -115,11 +107,11 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
     return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}")
 
 
-def _digests(recipe: Recipe, prompts: list[Prompt]) -> dict[str, str]:
-    """Digests of the weights, computed as in a run's summary.json, and of the prompts. Raises CheckpointError."""
+def _digests(recipe: Recipe, options: SampleOptions, prompts: list[Prompt]) -> dict[str, str]:
+    """Of the weights, by the rule of a run's summary.json, and of the prompts. Raises CheckpointError."""
     cpu = torch.device("cpu")
     digests = {
-        "weights_sha256": _sha256(load_policy(recipe, cpu)),
+        "weights_sha256": _sha256(load_policy(recipe, cpu, options.checkpoint, may_compile=False)),
         "tokenizer_sha256": _sha256(load_tokenizer(recipe, cpu)),
     }
     return digests | ({"prompts_sha256": prompts_sha256(prompts)} if prompts else {})

@@ -22,6 +22,7 @@ from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pool import RolloutPool
 from actors.sources.build import build_source
 from common.atomic import write_json
+from common.config.algorithm import NO_REWARD
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.facts import Fact, PictureSaved, ScoringStarted
@@ -112,8 +113,7 @@ class BeforeAfter:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
         changes = {"learner.ce_weight": 1, "learner.prior": "ce", "advantage.credit": "sample"}
-        no_reward = {"reward": {"mse": 0, "lpips": 0}}
-        recipe = with_changes(self._recipe, changes | no_reward)
+        recipe = with_changes(self._recipe, changes | NO_REWARD)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)
         tokenizer = load_tokenizer(recipe, device)

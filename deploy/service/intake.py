@@ -1,12 +1,15 @@
 """What came from the actors and waits for the learner: the ledger's rules, applied to what really arrives."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.pool_events import Delivery, LostActor, LostTicket
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
+from common.errors import DataError
 from common.facts import ActorLost, Fact, ImageSkipped, ResultRefused, TicketDelivered, TicketDropped
+from common.types import GroupReceipt
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Intake:
         """The tickets of one step for a learner at `version`, None until there are enough.
 
         What is too old by now is dropped, to be rolled out again. Images without a group are named once they are
-        accounted for, so with the step that they would have been part of.
+        accounted for, so with the step that they would have been part of. DataError where no group is left.
         """
         for ticket_id in self.ledger.stale(version):
             receipt = self.buffer.pop(ticket_id).receipt
@@ -51,4 +54,16 @@ class Intake:
         for ticket in taken:
             for image in ticket.receipt.skipped:
                 self.tell(ImageSkipped(image))
+        _require_groups([ticket.receipt for ticket in taken])
         return taken
+
+
+def _require_groups(receipts: Sequence[GroupReceipt]) -> None:
+    reasons = Counter(image.reason for receipt in receipts for image in receipt.skipped)
+    if not reasons or any(receipt.num_groups for receipt in receipts):
+        return
+    ((reason, count),) = reasons.most_common(1)
+    raise DataError(
+        f"a step has no group to learn from: all of its {reasons.total()} images were left out, {count} of them "
+        f"because of this: {reason}; events.jsonl names each"
+    )

@@ -137,4 +137,4 @@ class Stepper:
         if report.num_quarantined:
             self._tell(GroupsQuarantined(report.step, report.num_quarantined))
         if report.num_flat:
-            self._tell(RewardsFlat(report.step, report.num_flat, report.num_flat == report.num_groups))
+            self._tell(RewardsFlat.of(report))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -20,12 +21,14 @@ CPU = torch.device("cpu")
 def rewards_of(dtype: str) -> np.ndarray:
     """Rewards [B, G] of the same samples, decoded in `dtype`."""
     recipe = load_recipe(DEMO, [f"reward.decode_dtype={dtype}"])
-    models = load_tokenizer(recipe, CPU), load_perceptual_metric(recipe, CPU)
-    pipeline = RolloutPipeline(recipe, build_source(recipe, "held_out"), *models, CPU)
+    tokenizer = load_tokenizer(recipe, CPU)
+    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, CPU))
+    pipeline = RolloutPipeline(recipe, build_source(recipe, "held_out"), tokenizer, reward, CPU)
     groups = pipeline.roll_out(load_policy(recipe, CPU), 0, range(6), StageClock()).groups
     assert groups is not None
-    terms = torch.from_numpy(groups.reward_mse_BG), torch.from_numpy(groups.reward_lpips_BG)
-    return RewardTerms(*terms).rewards(recipe.reward).numpy()
+    terms = {name: torch.from_numpy(term_BG) for name, term_BG in groups.reward_terms.items()}
+    assert list(terms) == ["mse", "lpips"]
+    return RewardTerms((6, recipe.group.size), terms).rewards(recipe.reward.weights).numpy()
 
 
 def test_bfloat16_ranks_the_samples_of_a_group_as_float32_does() -> None:

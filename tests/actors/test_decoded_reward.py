@@ -1,14 +1,21 @@
-"""The reward's two terms, by hand. Letters: B images, G samples a group, T tokens, C, H, W of a picture."""
+"""The terms of the reward, by hand. Letters: B images, G samples a group, T tokens, C, H, W of a picture."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
-from actors.pixel_reward import PixelReward
 from torch import Tensor
 from torch.testing import assert_close
 
+from actors.rewards.decoded_reward import DecodedReward, build_reward
+from actors.rewards.own_term import OwnTerm
+from actors.rewards.pixel_errors import SquaredError
+from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
-from common.errors import RecipeError
+from common.errors import RecipeError, RewardError
+from common.reward_terms import RewardTerms
 
 
 class DrawsTokens:
@@ -48,29 +55,41 @@ class MeanDifference:
 
 # Two images of one grey each, two samples an image.
 PIXELS = torch.tensor([0.0, 0.5]).view(2, 1, 1, 1).expand(2, 3, 2, 2)
+SOURCES = Sources(PIXELS, {"label": torch.tensor([7, 8])}, ("a.png", "b.png"))
 TOKENS = torch.tensor([[[0, 0, 0, 0], [10, 0, 0, 0]], [[5, 5, 5, 5], [15, 15, 5, 5]]])
 MSE = [[0.0, 0.25], [0.0, 0.5]]  # 1² on a quarter of the pixels; 1² on half of them, beyond white and unclamped
 DISTANCE = [[0.0, 0.25], [0.0, 0.5]]  # 1 on a quarter, 1 on a half
 
 
+def measured(
+    section: RewardSection,
+    tokenizer: DrawsTokens | None = None,
+    metric: MeanDifference | None = None,
+    has_maps: bool = False,
+) -> RewardTerms:
+    reward = build_reward(section, tokenizer or DrawsTokens(), metric, has_maps)
+    return reward.measure(TOKENS, SOURCES, StageClock())
+
+
 def terms(
     section: RewardSection, tokenizer: DrawsTokens | None = None, metric: MeanDifference | None = None
-) -> tuple[list[list[float]], list[list[float]]]:
-    reward = PixelReward(tokenizer or DrawsTokens(), metric, section)
-    terms = reward.terms(TOKENS, PIXELS, StageClock())
-    assert set(terms.present()) == {"mse_BG", "lpips_BG"}
-    assert terms.mse_BG.dtype == terms.lpips_BG.dtype == torch.float32
-    return terms.mse_BG.tolist(), terms.lpips_BG.tolist()
+) -> dict[str, list[list[float]]]:
+    terms = measured(section, tokenizer, metric)
+    assert terms.shape_BG == (2, 2)
+    assert (terms.maps, terms.failures) == ({}, {})
+    assert all(term_BG.dtype == torch.float32 for term_BG in terms.terms.values())
+    return {name: term_BG.tolist() for name, term_BG in terms.terms.items()}
 
 
 def test_both_terms_compare_each_sample_with_its_own_image() -> None:
-    mse_BG, lpips_BG = terms(RewardSection(), metric=MeanDifference())
-    assert mse_BG == [pytest.approx(row) for row in MSE]
-    assert lpips_BG == [pytest.approx(row) for row in DISTANCE]
+    both = terms(RewardSection(), metric=MeanDifference())
+    assert list(both) == ["mse", "lpips"]
+    assert both["mse"] == [pytest.approx(row) for row in MSE]
+    assert both["lpips"] == [pytest.approx(row) for row in DISTANCE]
 
 
 def test_the_terms_are_facts_that_the_weights_do_not_change() -> None:
-    section = RewardSection(mse_weight=3.0, lpips_weight=0.1)
+    section = RewardSection(mse=3.0, lpips=0.1)
     assert terms(section, metric=MeanDifference()) == terms(RewardSection(), metric=MeanDifference())
 
 
@@ -95,33 +114,30 @@ def test_the_decode_batch_size_bounds_the_memory_and_changes_no_value(
     assert tokenizer.decoded_at_once == decoded_at_once
 
 
-def test_without_its_weight_the_perceptual_distance_is_not_computed() -> None:
+def test_without_its_weight_the_perceptual_distance_is_not_computed_and_absent() -> None:
     metric = MeanDifference()
-    mse_BG, lpips_BG = terms(RewardSection(lpips_weight=0), metric=metric)
-    assert mse_BG == [pytest.approx(row) for row in MSE]
-    assert lpips_BG == [[0.0, 0.0], [0.0, 0.0]]
+    assert terms(RewardSection(lpips=0), metric=metric) == {"mse": [pytest.approx(row) for row in MSE]}
     assert metric.reference_means == []
 
 
-def test_without_its_weight_the_squared_error_is_left_zero() -> None:
-    mse_BG, lpips_BG = terms(RewardSection(mse_weight=0), metric=MeanDifference())
-    assert mse_BG == [[0.0, 0.0], [0.0, 0.0]]
-    assert lpips_BG == [pytest.approx(row) for row in DISTANCE]
+def test_without_its_weight_the_squared_error_is_absent() -> None:
+    alone = terms(RewardSection(mse=0), metric=MeanDifference())
+    assert alone == {"lpips": [pytest.approx(row) for row in DISTANCE]}
 
 
 def test_without_any_weight_nothing_is_decoded() -> None:
     tokenizer = DrawsTokens()
-    assert terms(RewardSection(mse_weight=0, lpips_weight=0), tokenizer) == ([[0.0, 0.0]] * 2, [[0.0, 0.0]] * 2)
+    assert terms(RewardSection(mse=0, lpips=0), tokenizer) == {}
     assert tokenizer.decoded_at_once == []
 
 
 def test_no_metric_is_needed_where_its_weight_is_zero() -> None:
-    assert terms(RewardSection(lpips_weight=0), metric=None)[1] == [[0.0, 0.0], [0.0, 0.0]]
+    assert list(terms(RewardSection(lpips=0), metric=None)) == ["mse"]
 
 
 def test_decoding_and_comparing_are_timed_apart() -> None:
     clock = StageClock()
-    PixelReward(DrawsTokens(), MeanDifference(), RewardSection()).terms(TOKENS, PIXELS, clock)
+    build_reward(RewardSection(), DrawsTokens(), MeanDifference()).measure(TOKENS, SOURCES, clock)
     assert set(clock.seconds) == {"decode", "perceptual"}
 
 
@@ -134,29 +150,117 @@ class MapOfDifferences(MeanDifference):
 
 
 def test_maps_say_where_the_terms_come_from_and_their_means_are_the_terms() -> None:
-    section = RewardSection(l1_weight=0.5, decode_batch_size=2)
-    with_maps = PixelReward(DrawsTokens(), MapOfDifferences(), section, has_maps=True)
-    terms = with_maps.terms(TOKENS, PIXELS, StageClock())
-    assert set(terms.present()) == {"mse_BG", "lpips_BG", "l1_BG", "mse_map_BGT", "lpips_map_BGT", "l1_map_BGT"}
-    assert_close(terms.mse_BG, torch.tensor(MSE))
-    assert_close(terms.lpips_BG, torch.tensor(DISTANCE))
-    assert terms.mse_map_BGT is not None
-    assert_close(terms.mse_map_BGT[1], torch.tensor([[0.0, 0, 0, 0], [1.0, 1, 0, 0]]))
+    section = RewardSection(l1=0.5, decode_batch_size=2)
+    terms = measured(section, metric=MapOfDifferences(), has_maps=True)
+    assert list(terms.terms) == list(terms.maps) == ["mse", "lpips", "l1"]
+    assert_close(terms.terms["mse"], torch.tensor(MSE))
+    assert_close(terms.terms["lpips"], torch.tensor(DISTANCE))
+    assert_close(terms.maps["mse"][1], torch.tensor([[0.0, 0, 0, 0], [1.0, 1, 0, 0]]))
     for name in ("mse", "lpips", "l1"):
-        present = terms.present()
-        assert_close(present[f"{name}_map_BGT"].mean(-1), present[f"{name}_BG"], rtol=0, atol=1e-6)
+        assert_close(terms.maps[name].mean(-1), terms.terms[name], rtol=0, atol=1e-6)
 
 
 def test_the_absolute_error_is_recorded_where_it_is_weighted_and_alone_too() -> None:
-    section = RewardSection(mse_weight=0, lpips_weight=0, l1_weight=1)
-    terms = PixelReward(DrawsTokens(), None, section).terms(TOKENS, PIXELS, StageClock())
-    assert set(terms.present()) == {"mse_BG", "lpips_BG", "l1_BG"}
-    assert terms.l1_BG is not None
-    assert_close(terms.l1_BG, torch.tensor([[0.0, 0.25], [0.0, 0.5]]))
-    assert not terms.mse_BG.any()
+    terms = measured(RewardSection(mse=0, lpips=0, l1=1)).terms
+    assert list(terms) == ["l1"]
+    assert_close(terms["l1"], torch.tensor([[0.0, 0.25], [0.0, 0.5]]))
 
 
 def test_a_metric_that_cannot_say_where_is_refused_for_maps_alone() -> None:
-    PixelReward(DrawsTokens(), MeanDifference(), RewardSection())
+    build_reward(RewardSection(), DrawsTokens(), MeanDifference())
     with pytest.raises(RecipeError, match=r"MeanDifference has no distance_map: use another perceptual\.family"):
-        PixelReward(DrawsTokens(), MeanDifference(), RewardSection(), has_maps=True)
+        build_reward(RewardSection(), DrawsTokens(), MeanDifference(), has_maps=True)
+    build_reward(RewardSection(lpips=0), DrawsTokens(), MeanDifference(), has_maps=True)
+
+
+class Brightness:
+    """The mean of each sample; does what `told` says for an image, by its id."""
+
+    higher_is_better = True
+    stage = "score"
+
+    def __init__(self, told: Mapping[str, Any] | None = None):
+        self._told = told or {}
+        self.seen: list[tuple[str, ...]] = []
+
+    def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
+        assert len(decoded_BGCHW) == len(sources.pixels_BCHW) == len(sources.condition["label"])
+        self.seen.append(sources.image_ids)
+        brightness_BG = decoded_BGCHW.mean(dim=(2, 3, 4))
+        for image_id in sources.image_ids:
+            said = self._told.get(image_id)
+            if isinstance(said, Exception):
+                raise said
+            if said is not None:
+                return said(brightness_BG)
+        return brightness_BG
+
+
+BRIGHTNESS = [[0.0, 0.25], [0.5, 1.0]]
+
+
+def reward_with(term: RewardTerm, has_maps: bool = False, **section: Any) -> DecodedReward:
+    both = {"mse": SquaredError(), "brightness": term}
+    return DecodedReward(DrawsTokens(), both, RewardSection(**section), has_maps)
+
+
+def test_a_term_that_says_no_place_gives_each_token_of_a_sample_the_same() -> None:
+    terms = reward_with(Brightness(), has_maps=True).measure(TOKENS, SOURCES, StageClock())
+    assert_close(terms.terms["brightness"], torch.tensor(BRIGHTNESS))
+    assert_close(terms.maps["brightness"], torch.tensor(BRIGHTNESS)[:, :, None].expand(2, 2, 4))
+    assert_close(terms.maps["mse"][1], torch.tensor([[0.0, 0, 0, 0], [1.0, 1, 0, 0]]))
+    assert terms.higher_is_better == {"brightness"}
+
+
+def test_a_term_is_given_the_sources_of_the_images_that_are_decoded_together() -> None:
+    term = Brightness()
+    clock = StageClock()
+    terms = reward_with(term, decode_batch_size=2).measure(TOKENS, SOURCES, clock)
+    assert term.seen == [("a.png",), ("b.png",)]
+    assert_close(terms.terms["brightness"], torch.tensor(BRIGHTNESS))
+    assert set(clock.seconds) == {"decode", "score"}
+
+
+def test_whole_numbers_and_doubles_become_float32() -> None:
+    for kind in (torch.int64, torch.float64):
+        term = OwnTerm(lambda decoded_BGCHW, _, kind=kind: torch.ones(2, 2, dtype=kind), higher_is_better=False)
+        terms = reward_with(term).measure(TOKENS, SOURCES, StageClock()).terms
+        assert terms["brightness"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("has_maps", [False, True])
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (RuntimeError("no such colour\nin a long trace"), "failed: RuntimeError: no such colour"),
+        (
+            lambda brightness_BG: brightness_BG.mean(dim=1),
+            "gave a tensor of shape [1]: it must give a tensor of shape [1, 2], [B, G]",
+        ),
+        (
+            lambda brightness_BG: brightness_BG.tolist(),
+            "gave list: it must give a tensor of shape [1, 2], [B, G]",
+        ),
+    ],
+    ids=["raises", "wrong shape", "no tensor"],
+)
+def test_an_image_that_a_term_fails_on_is_named_with_the_term_and_the_others_are_as_without_it(
+    told: Any, reason: str, has_maps: bool
+) -> None:
+    term = Brightness({"b.png": told})
+    terms = reward_with(term, has_maps).measure(TOKENS, SOURCES, StageClock())
+    assert terms.failures == {1: f"reward.brightness {reason}"}
+    assert term.seen == [("a.png", "b.png"), ("a.png",), ("b.png",)]  # one by one, to find which
+    assert_close(terms.terms["brightness"][0], torch.tensor(BRIGHTNESS[0]))
+    assert_close(terms.terms["mse"][0], torch.tensor(MSE[0]))
+    for columns in (terms.terms, terms.maps):
+        assert all(column[1].isnan().all() for column in columns.values())
+    assert list(terms.maps) == (["mse", "brightness"] if has_maps else [])
+    with pytest.raises(RewardError, match=r"^reward\.brightness "):
+        terms.require_whole()
+
+
+def test_memory_that_is_too_small_is_no_fault_of_an_image() -> None:
+    term = Brightness({"b.png": torch.OutOfMemoryError("CUDA out of memory")})
+    with pytest.raises(torch.OutOfMemoryError):
+        reward_with(term).measure(TOKENS, SOURCES, StageClock())

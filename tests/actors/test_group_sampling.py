@@ -6,8 +6,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from actors.group_sampling import sample_groups
+from common.token_distribution import TokenDistribution
 
 PROBABILITIES = torch.tensor([0.5, 0.3, 0.15, 0.05])
+WHOLE = TokenDistribution()
 
 
 def as_is(logits_TV: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def logits(*shape: int) -> Tensor:
 def frequencies(temperature: float) -> Tensor:
     """Shares [2, V] of the tokens at two positions, the second with the probabilities in reverse."""
     logits_BTV = torch.stack([PROBABILITIES.log(), PROBABILITIES.flip(0).log()])[None]
-    tokens_BGT, _ = sample_groups(as_is, logits_BTV, 40_000, temperature, generators(0))
+    tokens_BGT, _ = sample_groups(as_is, logits_BTV, 40_000, TokenDistribution(temperature), generators(0))
     return torch.stack([tokens_BGT[0, :, position].bincount(minlength=4) / 40_000 for position in (0, 1)])
 
 
@@ -42,21 +44,21 @@ def test_a_temperature_of_a_half_squares_the_odds() -> None:
 
 
 def test_shapes_and_types() -> None:
-    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits(2, 5, 7), 3, 1.0, generators(1, 2))
+    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits(2, 5, 7), 3, WHOLE, generators(1, 2))
     assert tokens_BGT.shape == logprobs_BGT.shape == (2, 3, 5)
     assert tokens_BGT.dtype == torch.int64
     assert logprobs_BGT.dtype == torch.float32
 
 
 def test_samples_positions_and_images_are_drawn_independently() -> None:
-    tokens_BGT, _ = sample_groups(as_is, torch.zeros(2, 64, 1000), 2, 1.0, generators(1, 2))
+    tokens_BGT, _ = sample_groups(as_is, torch.zeros(2, 64, 1000), 2, WHOLE, generators(1, 2))
     assert len(tokens_BGT.unique()) > 200  # of 256 draws from 1000 codes
 
 
 def test_equal_seeds_draw_equal_tokens_whatever_else_is_in_the_batch() -> None:
     logits_BTV = logits(4, 16, 30)
-    together_BGT, together_logprobs_BGT = sample_groups(as_is, logits_BTV, 8, 1.0, generators(10, 11, 12, 13))
-    reordered_BGT, reordered_logprobs_BGT = sample_groups(as_is, logits_BTV[[2, 0]], 8, 1.0, generators(12, 10))
+    together_BGT, together_logprobs_BGT = sample_groups(as_is, logits_BTV, 8, WHOLE, generators(10, 11, 12, 13))
+    reordered_BGT, reordered_logprobs_BGT = sample_groups(as_is, logits_BTV[[2, 0]], 8, WHOLE, generators(12, 10))
     assert reordered_BGT.equal(together_BGT[[2, 0]])
     assert reordered_logprobs_BGT.equal(together_logprobs_BGT[[2, 0]])
 
@@ -64,7 +66,9 @@ def test_equal_seeds_draw_equal_tokens_whatever_else_is_in_the_batch() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_behaviour_log_probabilities_are_those_of_the_drawn_tokens(temperature: float) -> None:
     logits_BTV = logits(2, 5, 7)
-    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 3, temperature, generators(1, 2))
+    tokens_BGT, logprobs_BGT = sample_groups(
+        as_is, logits_BTV, 3, TokenDistribution(temperature), generators(1, 2)
+    )
     expected_BTV = (logits_BTV / temperature).log_softmax(-1)
     for image in range(2):
         for sample in range(3):
@@ -75,7 +79,7 @@ def test_behaviour_log_probabilities_are_those_of_the_drawn_tokens(temperature: 
 
 def test_log_probabilities_of_bfloat16_logits_are_float32() -> None:
     logits_BTV = logits(1, 5, 7).bfloat16()
-    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 3, 1.0, generators(1))
+    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 3, WHOLE, generators(1))
     expected_BTV = logits_BTV.float().log_softmax(-1)
     assert_close(logprobs_BGT[0].T, expected_BTV[0].gather(1, tokens_BGT[0].T))
 
@@ -87,7 +91,7 @@ def test_the_head_sees_one_image_at_a_time() -> None:
         seen.append(hidden_TD.shape)
         return torch.cat([hidden_TD, -hidden_TD], dim=-1)
 
-    tokens_BGT, _ = sample_groups(head, logits(3, 5, 7), 2, 1.0, generators(1, 2, 3))
+    tokens_BGT, _ = sample_groups(head, logits(3, 5, 7), 2, WHOLE, generators(1, 2, 3))
     assert seen == [(5, 7)] * 3
     assert tokens_BGT.max() > 6
 
@@ -97,7 +101,8 @@ def test_the_most_likely_tokens_alone_are_drawn_with_the_odds_they_have_among_ea
     top_k: int, top_p: float
 ) -> None:
     logits_BTV = PROBABILITIES.log()[None, None]
-    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 40_000, 1.0, generators(0), top_k, top_p)
+    distribution = TokenDistribution(1.0, top_k, top_p)
+    tokens_BGT, logprobs_BGT = sample_groups(as_is, logits_BTV, 40_000, distribution, generators(0))
     shares = tokens_BGT.flatten().bincount(minlength=4) / 40_000
     assert_close(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), rtol=0, atol=0.01)
     assert_close(logprobs_BGT.exp(), torch.tensor([0.625, 0.375])[tokens_BGT])
@@ -105,5 +110,6 @@ def test_the_most_likely_tokens_alone_are_drawn_with_the_odds_they_have_among_ea
 
 def test_the_temperature_comes_before_the_filter() -> None:
     # at a half: 0.685, 0.247, 0.062, 0.007, so that 0.6 of the probability is the first token alone
-    tokens_BGT, _ = sample_groups(as_is, PROBABILITIES.log()[None, None], 1000, 0.5, generators(0), 0, 0.6)
+    distribution = TokenDistribution(0.5, top_p=0.6)
+    tokens_BGT, _ = sample_groups(as_is, PROBABILITIES.log()[None, None], 1000, distribution, generators(0))
     assert not tokens_BGT.any()

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from actors.image_batch import to_tensor
-from actors.rollout_pipeline import Rollout, RolloutPipeline
+from actors.rewards.decoded_reward import build_reward
+from actors.rollout_pipeline import RolloutPipeline, ScoredGroups
 from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
 from common.models.families import PolicyModule, TokenizerModule, build_policy, build_tokenizer
-from common.protocols import SourceImage
+from common.protocols import ImageSource, ImageTokenizer, SourceImage
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.types import SkippedImage
@@ -44,7 +45,7 @@ class NoisePictures:
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    return with_changes(tiny_recipe, {"reward.lpips_weight": 0})
+    return with_changes(tiny_recipe, {"reward.lpips": 0})
 
 
 def tokenizer_of(recipe: Recipe) -> TokenizerModule:
@@ -60,12 +61,20 @@ def policy_of(recipe: Recipe) -> PolicyModule:
     return policy.eval()
 
 
-def roll_out(recipe: Recipe, sample_indices: Sequence[int], broken: Collection[int] = ()) -> Rollout:
-    pipeline = RolloutPipeline(recipe, NoisePictures(broken), tokenizer_of(recipe), None, torch.device("cpu"))
+def pipeline_of(
+    recipe: Recipe, source: ImageSource | None = None, tokenizer: ImageTokenizer | None = None
+) -> RolloutPipeline:
+    tokenizer = tokenizer or tokenizer_of(recipe)
+    reward = build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+    return RolloutPipeline(recipe, source or NoisePictures(), tokenizer, reward, torch.device("cpu"))
+
+
+def roll_out(recipe: Recipe, sample_indices: Sequence[int], broken: Collection[int] = ()) -> ScoredGroups:
+    pipeline = pipeline_of(recipe, NoisePictures(broken))
     return pipeline.roll_out(policy_of(recipe), 3, sample_indices, StageClock())
 
 
-def groups_of(rollout: Rollout) -> GroupBatch:
+def groups_of(rollout: ScoredGroups) -> GroupBatch:
     assert rollout.groups is not None
     return rollout.groups
 
@@ -85,7 +94,8 @@ def test_a_rollout_holds_the_groups_of_the_samples_in_order(recipe: Recipe) -> N
     assert groups.context_tokens_BT.shape == (3, 63)
     assert groups.target_tokens_BT.shape == (3, 64)
     assert groups.sampled_tokens_BGT.shape == groups.behaviour_logprobs_BGT.shape == (3, 4, 64)
-    assert groups.reward_mse_BG.shape == groups.reward_lpips_BG.shape == (3, 4)
+    assert {name: term_BG.shape for name, term_BG in groups.reward_terms.items()} == {"mse": (3, 4)}
+    assert (groups.reward_maps, groups.higher_is_better) == ({}, frozenset())
     assert rollout.skipped == ()
 
 
@@ -102,7 +112,7 @@ def test_a_group_is_what_the_models_say_of_its_image(recipe: Recipe) -> None:
         logprobs_GT = logits_BTV.log_softmax(-1).expand(4, -1, -1).gather(-1, sampled_GT[..., None])[..., 0]
         mse_G = (tokenizer.decode(sampled_GT) - pixels_BCHW).square().mean(dim=(1, 2, 3))
     np.testing.assert_allclose(groups.behaviour_logprobs_BGT[0], logprobs_GT, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(groups.reward_mse_BG[0], mse_G, rtol=1e-4)
+    np.testing.assert_allclose(groups.reward_terms["mse"][0], mse_G, rtol=1e-4)
 
 
 def test_about_half_of_the_context_is_noise(recipe: Recipe) -> None:
@@ -135,7 +145,8 @@ def test_the_tokens_of_a_sample_do_not_depend_on_the_others_of_its_ticket(recipe
     np.testing.assert_array_equal(alone.target_tokens_BT[0], together.target_tokens_BT[2])
     np.testing.assert_array_equal(alone.context_tokens_BT[0], together.context_tokens_BT[2])
     np.testing.assert_array_equal(alone.sampled_tokens_BGT[0], together.sampled_tokens_BGT[2])
-    np.testing.assert_allclose(alone.reward_mse_BG[0], together.reward_mse_BG[2], rtol=1e-4)
+    mse_BG = together.reward_terms["mse"]
+    np.testing.assert_allclose(alone.reward_terms["mse"][0], mse_BG[2], rtol=1e-4)
 
 
 def test_the_same_ticket_gives_the_same_bits_twice(recipe: Recipe) -> None:
@@ -143,6 +154,7 @@ def test_the_same_ticket_gives_the_same_bits_twice(recipe: Recipe) -> None:
     for name, value in vars(one).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+    np.testing.assert_array_equal(one.reward_terms["mse"], other.reward_terms["mse"])
 
 
 def test_an_image_draws_anew_in_the_next_epoch_and_under_another_seed(recipe: Recipe) -> None:
@@ -160,8 +172,7 @@ def test_an_image_draws_anew_in_the_next_epoch_and_under_another_seed(recipe: Re
 
 def test_the_seconds_of_each_stage_are_taken(recipe: Recipe) -> None:
     clock = StageClock()
-    pipeline = RolloutPipeline(recipe, NoisePictures(), tokenizer_of(recipe), None, torch.device("cpu"))
-    pipeline.roll_out(policy_of(recipe), 0, (0,), clock)
+    pipeline_of(recipe).roll_out(policy_of(recipe), 0, (0,), clock)
     assert set(clock.seconds) == {"read", "encode", "policy", "sample", "decode"}
 
 
@@ -193,7 +204,7 @@ def test_what_was_read_ahead_is_not_read_again_and_gives_the_same_groups(recipe:
             return super().read(index)
 
     source = Counting()
-    pipeline = RolloutPipeline(recipe, source, tokenizer_of(recipe), None, torch.device("cpu"))
+    pipeline = pipeline_of(recipe, source)
     pipeline.read_ahead((3, 4))
     groups = groups_of(pipeline.roll_out(policy_of(recipe), 3, (3, 4), StageClock()))
     assert source.num_reads == 2
@@ -228,21 +239,19 @@ class Spoiled:
 def test_a_group_whose_reward_is_no_number_is_left_out_and_named(recipe: Recipe) -> None:
     whole = groups_of(roll_out(recipe, range(3)))
     tokenizer = Spoiled(tokenizer_of(recipe), slice(5, 6))  # the second sample of the second group of four
-    pipeline = RolloutPipeline(recipe, NoisePictures(), tokenizer, None, torch.device("cpu"))
+    pipeline = pipeline_of(recipe, tokenizer=tokenizer)
     rollout = pipeline.roll_out(policy_of(recipe), 3, range(3), StageClock())
     groups = groups_of(rollout)
     name = f"picture-{image_of(recipe, 1)}.png"
-    assert rollout.skipped == (SkippedImage(1, name, "non-finite reward", is_quarantined=True),)
+    assert rollout.skipped == (SkippedImage(1, name, "non-finite reward.mse", is_quarantined=True),)
     assert groups.sample_index_B.tolist() == [0, 2]
     assert groups.image_id_B == (whole.image_id_B[0], whole.image_id_B[2])
     assert groups.condition["label"].tolist() == whole.condition["label"][[0, 2]].tolist()
-    np.testing.assert_array_equal(groups.reward_mse_BG, whole.reward_mse_BG[[0, 2]])
+    np.testing.assert_array_equal(groups.reward_terms["mse"], whole.reward_terms["mse"][[0, 2]])
 
 
 def test_a_policy_that_gives_no_numbers_makes_no_groups_and_every_image_is_named(recipe: Recipe) -> None:
-    pipeline = RolloutPipeline(
-        recipe, NoisePictures({image_of(recipe, 0)}), tokenizer_of(recipe), None, torch.device("cpu")
-    )
+    pipeline = pipeline_of(recipe, NoisePictures({image_of(recipe, 0)}))
     rollout = pipeline.roll_out(Spoiled(policy_of(recipe), slice(None)), 3, range(3), StageClock())
     assert rollout.groups is None
     assert [(image.sample_index, image.reason, image.is_quarantined) for image in rollout.skipped] == [

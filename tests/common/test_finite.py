@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.finite import non_finite_groups, take_rows
+from common.finite import non_finite_groups, quarantine, take_rows
 from common.schema import GroupBatch
 
 B, G, T = 4, 2, 3
@@ -18,30 +18,33 @@ def groups() -> GroupBatch:
         target_tokens_BT=np.zeros((B, T), dtype=np.int32),
         sampled_tokens_BGT=np.zeros((B, G, T), dtype=np.int32),
         behaviour_logprobs_BGT=np.full((B, G, T), -1.0, dtype=np.float32),
-        reward_mse_BG=np.ones((B, G), dtype=np.float32),
-        reward_lpips_BG=np.ones((B, G), dtype=np.float32),
         condition={"label": np.arange(B) + 20},
+        reward_terms={name: np.ones((B, G), dtype=np.float32) for name in ("mse", "lpips")},
+        reward_maps={"mse": np.arange(B, dtype=np.float32)[:, None, None] + np.zeros((B, G, T), np.float32)},
+        higher_is_better=frozenset({"lpips"}),
     )
 
 
 def test_one_number_that_is_not_finite_makes_its_group_unsound_and_the_reason_names_it() -> None:
     batch = groups()
     assert non_finite_groups(batch) == {}
-    batch.reward_lpips_BG[3, 1] = np.inf
+    batch.reward_terms["lpips"][3, 1] = np.inf
     batch.behaviour_logprobs_BGT[0, 1, 2] = -np.inf
-    batch.reward_mse_BG[1, 0] = np.nan
+    batch.reward_terms["mse"][1, 0] = np.nan
+    batch.reward_maps["mse"][2, 1, 2] = np.nan
     assert non_finite_groups(batch) == {
         0: "non-finite log-probability",
-        1: "non-finite reward",
-        3: "non-finite reward",
+        1: "non-finite reward.mse",
+        2: "non-finite reward.mse",
+        3: "non-finite reward.lpips",
     }
 
 
 def test_a_group_without_a_single_number_is_unsound_for_its_reward() -> None:
     batch = groups()
     batch.behaviour_logprobs_BGT[2] = np.nan
-    batch.reward_mse_BG[2] = np.nan
-    assert non_finite_groups(batch) == {2: "non-finite reward"}
+    batch.reward_terms["mse"][2] = np.nan
+    assert non_finite_groups(batch) == {2: "non-finite reward.mse"}
 
 
 def test_rows_are_taken_from_every_column() -> None:
@@ -50,4 +53,22 @@ def test_rows_are_taken_from_every_column() -> None:
     assert some.sample_index_B.tolist() == [13, 11]
     assert some.context_tokens_BT.tolist() == [[6, 7], [2, 3]]
     assert some.condition["label"].tolist() == [23, 21]
+    assert list(some.reward_terms) == ["mse", "lpips"]
+    assert some.reward_maps["mse"][:, 0, 0].tolist() == [3.0, 1.0]
+    assert some.higher_is_better == {"lpips"}
     assert (some.policy_version, some.codebook_size) == (5, 7)
+
+
+def test_a_quarantined_group_keeps_its_place_with_weight_0_and_zeros_in_every_named_column() -> None:
+    batch = groups()
+    batch.reward_terms["lpips"][2, 1] = np.nan
+    harmless, weights_B = quarantine(batch)
+    assert weights_B.tolist() == [1, 1, 0, 1]
+    for columns in (harmless.reward_terms, harmless.reward_maps):
+        assert all(not column[2].any() for column in columns.values())
+    assert harmless.reward_terms["mse"][[0, 1, 3]].min() == 1
+    assert harmless.reward_maps["mse"][3].min() == 3
+    assert not harmless.behaviour_logprobs_BGT[2].any()
+    assert harmless.condition["label"].tolist() == [20, 21, 22, 23]
+    assert (len(harmless), harmless.higher_is_better) == (4, {"lpips"})
+    assert np.isnan(batch.reward_terms["lpips"][2, 1]), "what was handed in is another's"

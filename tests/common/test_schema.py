@@ -3,6 +3,7 @@
 Letters: B rows, G samples a group, T image tokens, V codebook entries.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import DataError
 from common.schema import SCHEMA_VERSION, GroupBatch, concatenate, from_table, to_table
 
 V = 20
@@ -27,12 +29,12 @@ def groups(B: int, G: int = 3, T: int = 4, version: int = 5, seed: int = 0) -> G
         target_tokens_BT=draws.integers(V, size=(B, T), dtype=np.int32),
         sampled_tokens_BGT=draws.integers(V, size=(B, G, T), dtype=np.int32),
         behaviour_logprobs_BGT=draws.standard_normal((B, G, T), dtype=np.float32),
-        reward_mse_BG=draws.random((B, G), dtype=np.float32),
-        reward_lpips_BG=draws.random((B, G), dtype=np.float32),
         condition={
             "label": draws.integers(10, size=B),
             "caption_features": draws.standard_normal((B, 2, 3), dtype=np.float32),
         },
+        reward_terms={name: draws.random((B, G), dtype=np.float32) for name in ("mse", "lpips", "sharpness")},
+        higher_is_better=frozenset({"sharpness"}),
     )
 
 
@@ -45,14 +47,16 @@ def through_a_buffer(table: pa.Table) -> pa.Table:
 
 
 def assert_equal(one: GroupBatch, other: GroupBatch) -> None:
-    assert one.condition.keys() == other.condition.keys()
-    for name, value in (vars(one) | dict(one.condition)).items():
-        expected = (vars(other) | dict(other.condition))[name]
-        if isinstance(value, np.ndarray):
-            assert value.dtype == expected.dtype, name
-            np.testing.assert_array_equal(value, expected, err_msg=name)
-        elif name != "condition":
-            assert value == expected, name
+    for name, value in vars(one).items():
+        expected = vars(other)[name]
+        columns = (value, expected) if isinstance(value, Mapping) else ({"": value}, {"": expected})
+        assert list(columns[0]) == list(columns[1]), name
+        for key, column in columns[0].items():
+            if isinstance(column, np.ndarray):
+                assert column.dtype == columns[1][key].dtype, (name, key)
+                np.testing.assert_array_equal(column, columns[1][key], err_msg=f"{name} {key}")
+            else:
+                assert column == columns[1][key], name
 
 
 @given(B=st.integers(1, 5), G=st.integers(2, 4), T=st.integers(2, 6), seed=st.integers(0, 99))
@@ -73,38 +77,42 @@ def test_a_row_is_a_group_and_columns_keep_dtype_and_shape() -> None:
         "target_tokens",
         "sampled_tokens",
         "behaviour_logprobs",
-        "reward_mse",
-        "reward_lpips",
         "condition.label",
         "condition.caption_features",
+        "reward.mse",
+        "reward.lpips",
+        "reward.sharpness",
     ]
     types = {field.name: field.type for field in table.schema}
     assert types["context_tokens"] == pa.fixed_shape_tensor(pa.int32(), [3])
     assert types["sampled_tokens"] == pa.fixed_shape_tensor(pa.int32(), [3, 4])
     assert types["behaviour_logprobs"] == pa.fixed_shape_tensor(pa.float32(), [3, 4])
     assert types["condition.label"] == pa.int64()
+    assert types["reward.sharpness"] == pa.fixed_shape_tensor(pa.float32(), [3])
 
 
 def test_the_schema_names_its_version_and_the_sizes() -> None:
     metadata = to_table(groups(B=2, G=3, T=4)).schema.metadata
-    assert metadata == {b"schema_version": b"2", b"G": b"3", b"T": b"4", b"V": b"20"}
+    sizes = {b"G": b"3", b"T": b"4", b"V": b"20"}
+    assert metadata == {b"schema_version": b"3", **sizes, b"higher_is_better": b"sharpness"}
 
 
 def with_maps(B: int, seed: int = 0) -> GroupBatch:
     batch, draws = groups(B, seed=seed), np.random.default_rng(seed)
-    maps = {f"reward_{name}_map_BGT": draws.random((B, 3, 4), dtype=np.float32) for name in ("mse", "lpips", "l1")}
-    return replace(batch, reward_l1_BG=draws.random((B, 3), dtype=np.float32), **maps)
+    terms = {**batch.reward_terms, "l1": draws.random((B, 3), dtype=np.float32)}
+    maps = {name: draws.random((B, 3, 4), dtype=np.float32) for name in ("mse", "lpips", "l1")}
+    return replace(batch, reward_terms=terms, reward_maps=maps)
 
 
 def test_the_absolute_error_and_the_maps_travel_where_there_are_any() -> None:
     batches = [with_maps(2), with_maps(1, seed=1)]
     tables = [to_table(batch) for batch in batches]
-    optional = {"reward_l1", "reward_mse_map", "reward_lpips_map", "reward_l1_map"}
+    optional = {"reward.l1", "reward_map.mse", "reward_map.lpips", "reward_map.l1"}
     assert set(tables[0].column_names) - set(to_table(groups(2)).column_names) == optional
-    assert tables[0].schema.field("reward_mse_map").type == pa.fixed_shape_tensor(pa.float32(), [3, 4])
+    assert tables[0].schema.field("reward_map.mse").type == pa.fixed_shape_tensor(pa.float32(), [3, 4])
     joined = from_table(through_a_buffer(pa.concat_tables(tables)))
     assert_equal(joined, concatenate(batches))
-    assert from_table(to_table(groups(2))).reward_mse_map_BGT is None
+    assert from_table(to_table(groups(2))).reward_maps == {}
 
 
 def test_a_slice_of_a_table_is_its_rows() -> None:
@@ -113,6 +121,7 @@ def test_a_slice_of_a_table_is_its_rows() -> None:
     assert middle.image_id_B == batch.image_id_B[1:3]
     np.testing.assert_array_equal(middle.sampled_tokens_BGT, batch.sampled_tokens_BGT[1:3])
     np.testing.assert_array_equal(middle.condition["label"], batch.condition["label"][1:3])
+    np.testing.assert_array_equal(middle.reward_terms["lpips"], batch.reward_terms["lpips"][1:3])
 
 
 def test_a_table_in_pieces_is_read_as_one() -> None:
@@ -129,8 +138,11 @@ def test_reading_copies_no_tensors() -> None:
 def test_groups_of_another_schema_version_are_refused() -> None:
     table = to_table(groups(B=1))
     metadata = table.schema.metadata | {b"schema_version": str(SCHEMA_VERSION + 1).encode()}
-    with pytest.raises(ValueError, match=r"these groups have schema version 3, this code reads 2: learn from"):
+    with pytest.raises(DataError) as caught:
         from_table(through_a_buffer(table.replace_schema_metadata(metadata)))
+    assert str(caught.value) == (
+        "these groups have schema version 4, this code reads 3: learn from them with the code that wrote them"
+    )
 
 
 def test_joined_batches_keep_their_order_and_the_oldest_version() -> None:
@@ -143,6 +155,8 @@ def test_joined_batches_keep_their_order_and_the_oldest_version() -> None:
     np.testing.assert_array_equal(
         joined.condition["caption_features"][2], batches[1].condition["caption_features"][0]
     )
+    np.testing.assert_array_equal(joined.reward_terms["lpips"][2], batches[1].reward_terms["lpips"][0])
+    assert joined.higher_is_better == {"sharpness"}
 
 
 def test_one_batch_joined_is_itself() -> None:

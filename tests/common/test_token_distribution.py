@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from common.token_distribution import draw, keep_likely, likely_log_probabilities, log_probabilities
+from common.config.algorithm import GroupSection
+from common.config.sampling import SamplingSection
+from common.token_distribution import TokenDistribution, keep_likely
 
 PROBABILITIES = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2])
 LOGITS_NV = PROBABILITIES.log()[None]
+WHOLE, COOLER = TokenDistribution(), TokenDistribution(temperature=0.5)
 
 
 def kept(logits_NV: Tensor) -> list[int]:
@@ -22,19 +25,19 @@ def kept(logits_NV: Tensor) -> list[int]:
 def test_a_uniform_number_picks_the_token_whose_share_it_falls_into() -> None:
     # shares end at 0.1, 0.5, 0.5, 0.8 and 1
     uniforms_NK = torch.tensor([[0.0, 0.09, 0.11, 0.49, 0.51, 0.79, 0.81, 0.999]], dtype=torch.float64)
-    assert draw(LOGITS_NV, uniforms_NK).tolist() == [[0, 0, 1, 1, 3, 3, 4, 4]]
+    assert WHOLE.draw(LOGITS_NV, uniforms_NK).tolist() == [[0, 0, 1, 1, 3, 3, 4, 4]]
 
 
 def test_tokens_come_as_often_as_their_probability() -> None:
     uniforms_NK = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shares = draw(LOGITS_NV, uniforms_NK)[0].bincount(minlength=5) / 100_000
+    shares = WHOLE.draw(LOGITS_NV, uniforms_NK)[0].bincount(minlength=5) / 100_000
     assert_close(shares, PROBABILITIES, rtol=0, atol=0.006)  # four standard deviations
     assert shares[2] == 0
 
 
 def test_temperature_divides_the_logits() -> None:
     uniforms_NK = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shares = draw(LOGITS_NV, uniforms_NK, temperature=0.5)[0].bincount(minlength=5) / 100_000
+    shares = COOLER.draw(LOGITS_NV, uniforms_NK)[0].bincount(minlength=5) / 100_000
     assert_close(shares, PROBABILITIES**2 / (PROBABILITIES**2).sum(), rtol=0, atol=0.006)
 
 
@@ -45,7 +48,7 @@ def test_the_ends_of_the_interval_never_give_an_impossible_token(seed: int, size
     logits_NV = torch.randn(1, size, generator=draws)
     logits_NV[torch.rand(1, size, generator=draws) < 0.5] = -math.inf
     logits_NV[0, seed % size] = 0.0
-    tokens_NK = draw(logits_NV, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64))
+    tokens_NK = WHOLE.draw(logits_NV, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64))
     assert logits_NV[0, tokens_NK[0]].isfinite().all()
 
 
@@ -53,20 +56,22 @@ def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
     draws = torch.Generator().manual_seed(0)
     logits_NV = torch.randn(4, 50, generator=draws)
     uniforms_NK = torch.rand(4, 9, generator=draws, dtype=torch.float64)
-    together_NK = draw(logits_NV, uniforms_NK)
+    together_NK = WHOLE.draw(logits_NV, uniforms_NK)
     for row in range(4):
-        assert draw(logits_NV[row : row + 1], uniforms_NK[row : row + 1])[0].equal(together_NK[row])
+        alone_NK = WHOLE.draw(logits_NV[row : row + 1], uniforms_NK[row : row + 1])
+        assert alone_NK[0].equal(together_NK[row])
 
 
 def test_log_probabilities_are_those_of_the_tempered_softmax() -> None:
     tokens_NK = torch.tensor([[1, 3, 1]])
-    assert_close(log_probabilities(LOGITS_NV, tokens_NK).exp(), torch.tensor([[0.4, 0.3, 0.4]]))
-    cooler = log_probabilities(LOGITS_NV, tokens_NK, temperature=0.5).exp()
-    assert_close(cooler, torch.tensor([[0.16, 0.09, 0.16]]) / 0.30)
+    assert_close(WHOLE.log_probabilities(LOGITS_NV, tokens_NK).exp(), torch.tensor([[0.4, 0.3, 0.4]]))
+    assert_close(COOLER.log_probabilities(LOGITS_NV, tokens_NK).exp(), torch.tensor([[0.16, 0.09, 0.16]]) / 0.30)
 
 
 def test_log_probabilities_are_float32_of_any_logits() -> None:
-    assert log_probabilities(LOGITS_NV.bfloat16(), torch.tensor([[0]])).dtype == torch.float32
+    for distribution in (WHOLE, TokenDistribution(top_k=2)):
+        logprobs_NK = distribution.log_probabilities(LOGITS_NV.bfloat16(), torch.tensor([[0]]))
+        assert logprobs_NK.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,9 @@ def test_what_is_kept_is_unchanged_and_the_rest_cannot_be_drawn() -> None:
     likely_NV = keep_likely(LOGITS_NV, top_k=3, top_p=0.8)
     assert likely_NV[0, kept(likely_NV)].equal(LOGITS_NV[0, kept(likely_NV)])
     uniforms_NK = torch.linspace(0, 0.9999, 101, dtype=torch.float64)[None]
-    assert set(draw(likely_NV, uniforms_NK)[0].tolist()) == set(kept(likely_NV))
+    assert set(WHOLE.draw(likely_NV, uniforms_NK)[0].tolist()) == set(kept(likely_NV))
+    filtered = TokenDistribution(top_k=3, top_p=0.8)
+    assert filtered.draw(LOGITS_NV, uniforms_NK).equal(WHOLE.draw(likely_NV, uniforms_NK))
 
 
 def test_each_row_is_cut_by_itself() -> None:
@@ -103,8 +110,39 @@ def test_each_row_is_cut_by_itself() -> None:
 
 def test_log_probabilities_within_the_most_likely_count_a_token_outside_as_kept_for_itself() -> None:
     logits_NV = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().requires_grad_()
-    logprobs_NK = likely_log_probabilities(logits_NV, torch.tensor([[0, 1, 2, 3]]), 1.0, top_k=2, top_p=1.0)
+    logprobs_NK = TokenDistribution(top_k=2).log_probabilities(logits_NV, torch.tensor([[0, 1, 2, 3]]))
     expected = torch.tensor([[0.5 / 0.8, 0.3 / 0.8, 0.15 / 0.95, 0.05 / 0.85]])
     torch.testing.assert_close(logprobs_NK.exp(), expected)
     (gradient_NV,) = torch.autograd.grad(logprobs_NK[0, 3], logits_NV)
     torch.testing.assert_close(gradient_NV, torch.tensor([[-0.5, -0.3, 0.0, 0.8]]) / 0.85)
+
+
+def test_the_temperature_comes_before_the_filter_in_drawing_and_in_the_log_probabilities() -> None:
+    # squared and normalised: 0.01, 0.16, 0, 0.09, 0.04 over 0.30, so that 0.6 is within the two most likely
+    cooler = TokenDistribution(temperature=0.5, top_p=0.6)
+    uniforms_NK = torch.linspace(0, 0.9999, 101, dtype=torch.float64)[None]
+    assert set(cooler.draw(LOGITS_NV, uniforms_NK)[0].tolist()) == {1, 3}
+    assert_close(
+        cooler.log_probabilities(LOGITS_NV, torch.tensor([[1, 3]])).exp(), torch.tensor([[0.16, 0.09]]) / 0.25
+    )
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.7)])
+def test_what_tokens_are_drawn_from_is_what_their_log_probabilities_are_of(top_k: int, top_p: float) -> None:
+    distribution = TokenDistribution(0.8, top_k, top_p)
+    uniforms_NK = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens_NK = distribution.draw(LOGITS_NV, uniforms_NK)
+    seen = tokens_NK.unique()
+    shares = tokens_NK[0].bincount(minlength=5)[seen] / 100_000
+    probabilities = distribution.log_probabilities(LOGITS_NV, seen[None])[0].exp()
+    assert_close(shares, probabilities, rtol=0, atol=0.006)
+    assert_close(probabilities.sum(), torch.tensor(1.0))
+
+
+def test_one_is_made_of_the_section_of_a_rollout_or_of_free_running_sampling() -> None:
+    group = GroupSection(temperature=0.7, top_k=5, top_p=0.9)
+    sampling = SamplingSection(temperature=0.7, top_k=5, top_p=0.9)
+    assert TokenDistribution.of(group) == TokenDistribution.of(sampling) == TokenDistribution(0.7, 5, 0.9)
+    assert TokenDistribution.of(GroupSection()) == WHOLE
+    assert [WHOLE.is_whole, COOLER.is_whole] == [True, True]
+    assert [TokenDistribution(top_k=1).is_whole, TokenDistribution(top_p=0.9).is_whole] == [False, False]

@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from actors.rewards.decoded_reward import DecodedReward, build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
+from common.protocols import ImageTokenizer
 from common.schema import concatenate, from_table, to_table
 from common.types import StepReport
 from common.weights.snapshot import take_snapshot, weights_sha256
@@ -29,10 +31,15 @@ from learner.train_step import Trainer
 CPU = torch.device("cpu")
 
 
+def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
+    return build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+
+
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:
     """The reports of `local` and the digest of its final weights."""
     policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
-    reports = list(post_train(policy, load_tokenizer(recipe, CPU), None, source, recipe, CPU))
+    tokenizer = load_tokenizer(recipe, CPU)
+    reports = list(post_train(policy, tokenizer, reward_of(recipe, tokenizer), source, recipe, CPU))
     return reports, weights_sha256(take_snapshot(policy, 0))
 
 
@@ -40,7 +47,8 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
     """The same by the service's own parts, tickets through Arrow tables, without Ray."""
     actor_policy = load_policy(recipe, CPU)
     source = build_source(recipe, "train")
-    pipeline = RolloutPipeline(recipe, source, load_tokenizer(recipe, CPU), None, CPU)
+    tokenizer = load_tokenizer(recipe, CPU)
+    pipeline = RolloutPipeline(recipe, source, tokenizer, reward_of(recipe, tokenizer), CPU)
     trainer = Trainer(load_policy(recipe, CPU), recipe, CPU)
     reports, ticket = [], 0
     for step in range(recipe.learner.num_steps):
@@ -64,11 +72,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
-    "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1_weight": 0.5},
+    "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1": 0.5},
     "a KL prior": {"learner.prior": "kl"},
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
+    "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
+    "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
 }
 
 
@@ -142,9 +152,29 @@ def test_the_reward_alone_teaches_a_generator_the_shades_of_its_pictures(recipe:
     changes = {"learner.num_steps": 12, "learner.lr": 0.02, "learner.ce_weight": 0, "context.noise": 0}
     recipe = with_changes(recipe, changes)
     source = build_source(recipe, "train")
-    reports = list(post_train(load_policy(recipe, CPU), Shades(), None, source, recipe, CPU))
+    policy, reward = load_policy(recipe, CPU), reward_of(recipe, Shades())
+    reports = list(post_train(policy, Shades(), reward, source, recipe, CPU))
     assert reports[0].reward_mean == pytest.approx(-1.4, abs=0.2)  # of uniform shades against white
     assert reports[-1].reward_mean > -0.9
+
+
+@pytest.mark.parametrize(("address", "is_brighter"), [("brightness", True), ("term", False), ("darkness", True)])
+def test_a_term_of_ones_own_teaches_what_it_finds_better(
+    recipe: Recipe, pictures: Path, address: str, is_brighter: bool
+) -> None:
+    """Of black pictures: to be brighter where more brightness, or less darkness, is better; or to be like them."""
+    for path in pictures.rglob("*.png"):
+        Image.new("RGB", (32, 32), "black").save(path)
+    changes = {"learner.num_steps": 8, "learner.lr": 0.02, "learner.ce_weight": 0, "context.noise": 0}
+    own = {"reward.mse": 0, "reward.python": f"tests.own_terms:{address}"}
+    recipe = with_changes(recipe, changes | own)
+    source, policy = build_source(recipe, "train"), load_policy(recipe, CPU)
+    reports = list(post_train(policy, Shades(), reward_of(recipe, Shades()), source, recipe, CPU))
+    first, last = (report.reward_terms[address] for report in (reports[0], reports[-1]))
+    assert (last > first) == (address == "brightness")
+    assert reports[-1].reward_mean > reports[0].reward_mean + 0.1
+    brightness = {"brightness": last - first, "term": last - first, "darkness": first - last}[address]
+    assert (brightness > 0) == is_brighter
 
 
 def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> None:

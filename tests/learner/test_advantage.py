@@ -4,24 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.config.algorithm import RewardSection
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.reward_terms import RewardTerms
-from learner.advantage import advantages, group_advantages, smoothed
-
-
-def test_a_reward_is_the_negative_weighted_sum_of_its_terms() -> None:
-    section = RewardSection(mse_weight=2, lpips_weight=0.5)
-    terms = RewardTerms(torch.tensor([[0.25, 0.0]]), torch.tensor([[1.0, 3.0]]))
-    assert terms.rewards(section).tolist() == [[-1.0, -1.5]]
-
-
-def test_the_absolute_error_counts_by_its_weight() -> None:
-    terms = RewardTerms(torch.tensor([[0.25, 0.0]]), torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.25]]))
-    section = RewardSection(mse_weight=1, lpips_weight=0, l1_weight=2)
-    assert terms.rewards(section).tolist() == [[-1.25, -0.5]]
+from learner.advantage import advantages, flat_groups, group_advantages, smoothed
 
 
 def test_two_samples_have_advantages_of_plus_and_minus_one_over_root_two() -> None:
@@ -44,6 +31,10 @@ def test_groups_do_not_see_each_other() -> None:
 
 def test_equal_rewards_teach_nothing() -> None:
     assert group_advantages(torch.full((1, 8), -0.125), clip=5.0).tolist() == [[0.0] * 8]
+    rewards_BG = torch.linspace(-1, 0, 100)[:, None].expand(-1, 7).contiguous()  # whose means are rounded
+    assert (rewards_BG.mean(dim=1) != rewards_BG[:, 0]).any()
+    for normalize_std in (True, False):
+        assert not group_advantages(rewards_BG, 5.0, normalize_std).any()
 
 
 def test_advantages_are_clamped_on_both_sides() -> None:
@@ -79,8 +70,8 @@ def terms_of_two_tokens_squared() -> RewardTerms:
     """One group of two samples of 2 x 2 tokens: the first is better at token 0, the second at the others."""
     map_BGT = torch.tensor([[[0.0, 4.0, 4.0, 4.0], [8.0, 0.0, 0.0, 1.0]]])
     nothing_BGT = torch.zeros_like(map_BGT)
-    mse_BG, lpips_BG = map_BGT.mean(-1), nothing_BGT.mean(-1)
-    return RewardTerms(mse_BG, lpips_BG, mse_map_BGT=map_BGT, lpips_map_BGT=nothing_BGT)
+    maps = {"mse": map_BGT, "lpips": nothing_BGT}
+    return RewardTerms((1, 2), {name: term_BGT.mean(-1) for name, term_BGT in maps.items()}, maps)
 
 
 def credit(recipe: Recipe, **keys) -> torch.Tensor:
@@ -124,4 +115,19 @@ def test_groups_without_maps_cannot_be_learned_from_by_token(tiny_recipe: Recipe
     with pytest.raises(
         RecipeError, match=r"recorded without reward maps: record them with advantage\.credit=token"
     ):
-        advantages(RewardTerms(torch.zeros(1, 2), torch.zeros(1, 2)), recipe)
+        advantages(RewardTerms((1, 2), {"mse": torch.zeros(1, 2), "lpips": torch.zeros(1, 2)}), recipe)
+
+
+def test_a_group_is_flat_where_no_sample_and_no_token_of_one_is_better_than_the_others(
+    tiny_recipe: Recipe,
+) -> None:
+    uneven, alike, places = [1.0, 2.0], [0.3, 0.3], [[4.0, 0, 0, 0], [0, 0, 4.0, 0]]
+    rewards_BG = torch.tensor([uneven, alike, alike])
+    assert flat_groups(group_advantages(rewards_BG, clip=5.0)).tolist() == [False, True, True]
+    map_BGT = torch.stack([torch.tensor(places), torch.full((2, 4), 0.3)])
+    terms = RewardTerms((2, 2), {"mse": map_BGT.mean(-1)}, {"mse": map_BGT})
+    changes = {"reward.lpips": 0, "advantage.radius": 0}
+    by_sample = with_changes(tiny_recipe, changes)
+    assert flat_groups(advantages(terms, by_sample)).tolist() == [True, True]
+    by_token = with_changes(by_sample, {"advantage.credit": "token"})
+    assert flat_groups(advantages(terms, by_token)).tolist() == [False, True]

@@ -23,6 +23,7 @@ from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.weights_files import load_weights
 from common.paths import CHECKOUT
 from common.schema import GroupBatch
+from common.token_distribution import TokenDistribution
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
@@ -75,7 +76,7 @@ def golden_recipe(micro_batch_size: int = 2) -> Recipe:
             "tokenizer": {"size": "vq16", "checkpoint": ""},
             "policy": POLICY.model_dump(),
             "group": {"size": GOLDEN["G"], "temperature": GOLDEN["temperature"]},
-            "reward": {"mse_weight": 1, "lpips_weight": 0},
+            "reward": {"mse": 1, "lpips": 0},
             "actors": {"images_per_ticket": 1},
             "learner": learner_section(micro_batch_size).model_dump(),
         }
@@ -93,9 +94,8 @@ def golden_groups(expected: dict[str, Tensor]) -> GroupBatch:
         target_tokens_BT=expected["gt_tokens"].int().numpy(),
         sampled_tokens_BGT=expected["grpo_sampled_tokens"].int().numpy(),
         behaviour_logprobs_BGT=expected["grpo_old_logprobs"].numpy(),
-        reward_mse_BG=-rewards_BG,
-        reward_lpips_BG=100 + rewards_BG,  # of weight 0
         condition={"label": expected["labels"].numpy()},
+        reward_terms={"mse": -rewards_BG, "lpips": 100 + rewards_BG},  # the second of weight 0
     )
 
 
@@ -114,7 +114,7 @@ def grouped_terms(policy: LlamaGenTransformer, expected: dict[str, Tensor]) -> d
         hidden_BTD,
         expected["grpo_sampled_tokens"],
         expected["gt_tokens"],
-        GOLDEN["temperature"],
+        TokenDistribution(GOLDEN["temperature"]),
         rows_at_once=20,
     )
     advantages_BG = group_advantages(expected["grpo_rewards"], GOLDEN["adv_clip_max"])

@@ -84,9 +84,8 @@ def groups_of(step: int) -> GroupBatch:
         target_tokens_BT=tokens(B, T),
         sampled_tokens_BGT=tokens(B, G, T),
         behaviour_logprobs_BGT=np.full((B, G, T), -np.log(V), dtype=np.float32),
-        reward_mse_BG=draws.random((B, G), dtype=np.float32),
-        reward_lpips_BG=draws.random((B, G), dtype=np.float32),
         condition={"label": np.arange(B)},
+        reward_terms={name: draws.random((B, G), dtype=np.float32) for name in ("mse", "lpips")},
     )
 
 

@@ -173,7 +173,10 @@ def test_held_out_images_none_of_which_can_be_read_are_an_error(
 ) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"none of the held-out samples \(0, 1\) can be read"):
+    with pytest.raises(
+        DataError,
+        match=r"none of the held-out samples \(0, 1\) can be read and scored; the first: it is of no known",
+    ):
         HeldOutChunk((0, 1), seed=0).run(policy, models)
 
 

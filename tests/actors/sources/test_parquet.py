@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from actors.image_batch import ImageBatch, batch_of, start_reading
+from actors.rewards.decoded_reward import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder
@@ -154,12 +155,13 @@ def test_captioned_shards_feed_a_text_conditional_rollout(captioned: Path, tiny_
     recipe = with_changes(
         tiny_recipe,
         {f"policy.{key}": value for key, value in changes.items()}
-        | {"source": {"kind": "parquet", "path": str(captioned)}, "reward.lpips_weight": 0},
+        | {"source": {"kind": "parquet", "path": str(captioned)}, "reward.lpips": 0},
     )
     torch.manual_seed(0)
     tokenizer = build_tokenizer(recipe.tokenizer, image_size=32).eval()
     policy = build_policy(recipe.policy, codebook_size=20, grid_size=8).eval()
-    pipeline = RolloutPipeline(recipe, build_source(recipe, "train"), tokenizer, None, torch.device("cpu"))
+    reward = build_reward(recipe.reward, tokenizer, None)
+    pipeline = RolloutPipeline(recipe, build_source(recipe, "train"), tokenizer, reward, torch.device("cpu"))
     groups = pipeline.roll_out(policy, 0, (0, 1, 2), StageClock()).groups
     assert groups is not None
     assert groups.condition["caption_features"].shape == (3, L, D)

@@ -47,7 +47,7 @@ def test_a_small_recipe_takes_the_papers_settings(path: Path) -> None:
     recipe = load_recipe(path)
     assert (recipe.group.size, recipe.learner.images_per_step, recipe.learner.lr) == (8, 128, 1e-6)
     assert (recipe.learner.clip_range, recipe.learner.ce_weight) == (0.2, 0.1)
-    assert (recipe.reward.mse_weight, recipe.reward.lpips_weight) == (1, 1)
+    assert (recipe.reward.mse, recipe.reward.lpips) == (1, 1)
     assert (recipe.grid_size, recipe.num_tokens, recipe.tickets_per_step) == (2, 4, 16)
 
 
@@ -315,3 +315,83 @@ def test_loading_recipes_imports_neither_torch_nor_ray() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+OLDER = {"mse_weight": 0.5, "lpips_weight": 0.25, "l1_weight": 2.0}
+NAMED = {name.removesuffix("_weight"): weight for name, weight in OLDER.items()}
+
+
+def with_reward(path: Path, reward: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(SMALL | {"reward": reward}))
+    return path
+
+
+def test_the_older_names_of_the_reward_s_weights_mean_the_same_in_files_and_overrides(path: Path) -> None:
+    named = load_recipe(with_reward(path, NAMED))
+    assert named.reward.weights == {"mse": 0.5, "lpips": 0.25, "l1": 2.0}
+    assert load_recipe(with_reward(path, OLDER)) == named
+    with_reward(path, {})
+    assert load_recipe(path, [f"reward.{name}={weight}" for name, weight in OLDER.items()]) == named
+    assert load_recipe(path, [f"reward={json.dumps(OLDER)}"]) == named
+
+
+def test_an_override_by_either_name_takes_the_place_of_what_the_file_says_by_the_other(path: Path) -> None:
+    assert load_recipe(with_reward(path, OLDER), ["reward.mse=3"]).reward.mse == 3
+    assert load_recipe(with_reward(path, NAMED), ["reward.mse_weight=3"]).reward.mse == 3
+    assert load_recipe(path, ["reward.mse_weight=3", "reward.mse=4"]).reward.mse == 4
+    changed = with_changes(load_recipe(path), {"reward.lpips_weight": 0, "reward.l1": 7})
+    assert (changed.reward.lpips, changed.reward.l1) == (0, 7)
+
+
+def test_a_resolved_recipe_of_the_former_version_is_read_and_written_by_the_names_of_today(path: Path) -> None:
+    named = load_recipe(with_reward(path, NAMED)).model_dump(mode="json")
+    former = {key: value for key, value in named.items() if key not in ("rollout", "reward")}
+    reward = {key: value for key, value in named["reward"].items() if key not in (*NAMED, "python")}
+    path.write_text(json.dumps(former | {"reward": OLDER | reward}))
+    assert load_recipe(path).model_dump(mode="json") == named
+
+
+@pytest.mark.parametrize("name", ["mse", "lpips", "l1"])
+def test_both_names_of_a_weight_at_once_are_refused(name: str, path: Path) -> None:
+    both = {name: 1, f"{name}_weight": 1}
+    key = f"reward.{name}_weight"
+    sentence = f"{key} is an older name of reward.{name}, which is given too: leave {key} out"
+    assert refusal(with_reward(path, both)) == sentence
+    with_reward(path, {})
+    assert refusal(path, f"reward={json.dumps(both)}") == sentence
+
+
+@pytest.mark.parametrize("key", ["reward.mse", "reward.mse_weight"])
+def test_a_weight_below_zero_is_refused_by_the_name_that_was_used(key: str, path: Path) -> None:
+    assert refusal(path, f"{key}=-1") == f"{key} is -1: input should be greater than or equal to 0"
+
+
+def test_terms_of_ones_own_have_a_weight_each_or_are_one_address(path: Path) -> None:
+    reward = load_recipe(path, ["reward.python={own:sharpness: 0.5, other.rewards:colour: 2}"]).reward
+    assert reward.weights == {"mse": 1, "lpips": 1, "sharpness": 0.5, "colour": 2}
+    assert reward.own_terms == {"sharpness": "own:sharpness", "colour": "other.rewards:colour"}
+    assert load_recipe(path, ["reward.python=own:sharpness"]).reward.python == {"own:sharpness": 1}
+    assert load_recipe(path, ["reward.python={own:sharpness: 0}"]).reward.weights == {"mse": 1, "lpips": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("sharpness", "reward.python names 'sharpness': write module:attribute, as in my_rewards:sharpness"),
+        ("'own:'", "reward.python names 'own:': write module:attribute, as in my_rewards:sharpness"),
+        ("rewards/own.py:a", "reward.python names 'rewards/own.py:a': write module:attribute, as in"),
+        ("{own:sharpness: -1}", "reward.python.own:sharpness is -1: input should be greater than or equal to 0"),
+        (
+            "{own:a: 1, other:a: 2}",
+            "reward.python names two terms a: give the attribute of one of them another",
+        ),
+        (
+            "own:l1",
+            "reward.python names a term l1, which is the name of something else that is measured",
+        ),
+        ("own:MSE", "reward.python names a term MSE, which is the name of something else that is measured"),
+        ("own:std", "reward.python names a term std, which is the name of something else that is measured"),
+    ],
+)
+def test_a_term_that_cannot_be_named_so_is_refused(value: str, sentence: str, path: Path) -> None:
+    assert refusal(path, f"reward.python={value}").startswith(sentence)

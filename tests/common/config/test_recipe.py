@@ -54,14 +54,18 @@ TEXT = {
 }
 
 
+BOTH = ("mse", "lpips")
+OWN = ({"reward.python": "own:sharpness", "reward.lpips": 0, "advantage.credit": "token"}, ("mse", "sharpness"))
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [{}, TEXT, {"reward.l1_weight": 1}, {"advantage.credit": "token"}],
-    ids=["class", "text", "absolute error", "token credit"],
+    ("changes", "terms"),
+    [({}, BOTH), (TEXT, BOTH), ({"reward.l1": 1}, (*BOTH, "l1")), ({"advantage.credit": "token"}, BOTH), OWN],
+    ids=["class", "text", "absolute error", "token credit", "a term of one's own"],
 )
 @pytest.mark.parametrize("num_rows", [1, 8])
 def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
-    num_rows: int, changes: dict[str, Any], tiny_recipe: Recipe
+    num_rows: int, changes: dict[str, Any], terms: tuple[str, ...], tiny_recipe: Recipe
 ) -> None:
     recipe = with_changes(tiny_recipe, changes)
     B, G, T, policy = num_rows, recipe.group.size, recipe.num_tokens, recipe.policy
@@ -79,16 +83,11 @@ def test_a_group_takes_no_more_bytes_than_the_check_of_the_buffer_counts(
         target_tokens_BT=np.zeros((B, T), np.int32),
         sampled_tokens_BGT=np.zeros((B, G, T), np.int32),
         behaviour_logprobs_BGT=np.zeros((B, G, T), np.float32),
-        reward_mse_BG=np.zeros((B, G), np.float32),
-        reward_lpips_BG=np.zeros((B, G), np.float32),
         condition=caption if policy.conditioning == "text" else label,
+        reward_terms={name: np.zeros((B, G), np.float32) for name in terms},
     )
-    if recipe.reward.l1_weight:
-        groups = replace(groups, reward_l1_BG=np.zeros((B, G), np.float32))
     if recipe.advantage.credit == "token":
-        names = ("mse", "lpips") if not recipe.reward.l1_weight else ("mse", "lpips", "l1")
-        maps: dict[str, Any] = {f"reward_{name}_map_BGT": np.zeros((B, G, T), np.float32) for name in names}
-        groups = replace(groups, **maps)
+        groups = replace(groups, reward_maps={name: np.zeros((B, G, T), np.float32) for name in terms})
     assert 0.85 * B * recipe.group_bytes < to_table(groups).nbytes <= B * recipe.group_bytes
 
 

@@ -22,6 +22,8 @@ def test_a_cell_keeps_its_steps_its_scores_and_a_picture(study_file: StudyFile, 
     result = folder.result(cell)
     assert result is not None
     assert [line["step"] for line in result.steps] == [1, 2]
+    assert all(line["reward_mean"] == pytest.approx(-line["reward_mse"]) for line in result.steps)
+    assert "reward_lpips" not in result.steps[0]
     assert result.settings == cell.settings
     assert {"held_out_reward", "held_out_cross_entropy", "fd", "recall"} <= set(result.scores)
     with Image.open(folder.picture(cell)) as picture:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.ablation.results import CellResult, StudyFolder
-from deploy.ablation.score_table import ScoreTable, Statistic, build_score_table
+from deploy.ablation.score_table import ScoreTable, Statistic, build_score_table, title
 from deploy.ablation.study import Cell, load_study
 
 StudyFile = Callable[..., str]
@@ -84,3 +84,14 @@ def test_numbers_show_a_thousandth_of_their_size() -> None:
         "0.01235",
         "0",
     ]
+
+
+def test_scores_of_the_known_terms_say_which_is_better_and_others_are_called_by_their_names() -> None:
+    assert [title(f"held_out_{name}") for name in ("mse", "lpips", "l1", "perplexity", "sharp_edges")] == [
+        ("held-out MSE", "lower"),
+        ("held-out LPIPS", "lower"),
+        ("held-out L1", "lower"),
+        ("held-out perplexity", "lower"),
+        ("held-out sharp_edges", ""),
+    ]
+    assert (title("fd"), title("some_score")) == (("FD over classifier features", "lower"), ("some score", ""))

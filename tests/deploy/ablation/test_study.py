@@ -70,6 +70,15 @@ def test_changes_and_overrides_hold_for_every_cell_and_for_the_scoring(study_fil
     assert study.recipe.reward.mse == 1  # what a variant leaves out is scored all the same
 
 
+def test_the_older_names_of_the_reward_s_weights_make_the_same_cells(study_file: StudyFile) -> None:
+    named = {"a": {"reward.mse": 0.5, "reward.l1": 2}, "b": {"reward": {"mse": 0, "lpips": 1}}}
+    older = {"a": {"reward.mse_weight": 0.5, "reward.l1_weight": 2}, "b": {"reward": {"mse_weight": 0}}}
+    by_name, by_older_name = (load_study(study_file(variants=each)) for each in (named, older))
+    assert [cell.key for cell in by_name.cells] == [cell.key for cell in by_older_name.cells]
+    changed = load_study(study_file(changes={"reward.lpips_weight": 0.5}), ["reward.mse_weight=3"])
+    assert changed.recipe.reward.weights == {"mse": 3, "lpips": 0.5}
+
+
 def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:
     recipes = [cell.recipe for cell in load_study("group").cells if cell.recipe]
     assert {recipe.group.size * recipe.learner.images_per_step for recipe in recipes} == {256}

@@ -35,6 +35,14 @@ def test_it_needs_no_weights_and_says_that_nothing_was_measured(
     assert max(map(len, lines)) <= 115
 
 
+def test_it_says_which_terms_of_the_reward_it_knows_nothing_of(
+    recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(capsys, recipe_file, "reward.python={gone:sharpness: 0.5, gone:colour: 1}")
+    assert text.splitlines()[2] == "Not counted: reward terms of your own, sharpness, colour."
+    assert "Not counted" not in printed(capsys, recipe_file)
+
+
 @pytest.mark.parametrize("name", ["demo", "llamagen_xl_c2i_tiny", "llamagen_xl_t2i_tiny"])
 def test_a_shipped_recipe_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan = json.loads(printed(capsys, str(RECIPES / f"{name}.yaml"), "--json"))

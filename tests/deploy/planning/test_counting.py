@@ -69,7 +69,7 @@ def both(recipe: Recipe) -> tuple[ActorWork, LearnerWork]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"compute.autocast": "bfloat16"}, {"profile": "published"}, {"reward.lpips_weight": 0}]
+    "changes", [{}, {"compute.autocast": "bfloat16"}, {"profile": "published"}, {"reward.lpips": 0}]
 )
 def test_fake_tensors_count_what_real_ones_do(tiny_recipe: Recipe, changes: dict[str, Any]) -> None:
     recipe = with_changes(tiny_recipe, changes)
@@ -121,9 +121,16 @@ def test_the_published_profile_takes_a_row_a_sample(tiny_recipe: Recipe) -> None
 
 
 def test_a_reward_without_its_metric_has_no_perceptual_work(tiny_recipe: Recipe) -> None:
-    actor, _ = both(with_changes(tiny_recipe, {"reward.lpips_weight": 0}))
+    actor, _ = both(with_changes(tiny_recipe, {"reward.lpips": 0}))
     assert actor.perceptual == 0
     assert "perceptual" not in actor.peak_bytes
+
+
+def test_terms_of_ones_own_are_not_looked_at_and_what_they_are_measured_on_is_decoded(tiny_recipe: Recipe) -> None:
+    usual, _ = both(tiny_recipe)
+    changes = {"reward.mse": 0, "reward.lpips": 0, "reward.python": "gone:sharpness"}
+    actor, _ = both(with_changes(tiny_recipe, changes))
+    assert (actor.decode, actor.perceptual) == (usual.decode, 0)
 
 
 @pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])

@@ -182,6 +182,32 @@ def test_numbers_that_were_not_finite_leave_a_gap(run_folder: Callable[..., Path
     assert '"values": [[0.41000000000000003, null, 0.43000000000000005, 0.44]]' in (drawn["data-chart"] or "")
 
 
+def terms_chart(page: Page) -> str:
+    (label,) = [svg["aria-label"] or "" for svg in page.all("svg") if "Reward terms" in (svg["aria-label"] or "")]
+    return label
+
+
+def test_every_term_of_the_reward_is_a_curve_by_its_name(run_folder: Callable[..., Path]) -> None:
+    own = [step(number, reward_sharpness=0.5 * number, reward_broken=0.0) for number in (1, 2)]
+    page = page_of(run_folder(own, []))
+    assert terms_chart(page) == (
+        "Reward terms, steps 1 to 2: MSE from 0.03 to 0.03; LPIPS from 0.01 to 0.01; sharpness from 0.5 to 1; "
+        "broken from 0 to 0"
+    )
+    assert "Reward terms unweighted" in page.text
+    assert "Reward terms unweighted;" not in page.text
+
+
+def test_terms_that_a_former_version_wrote_as_zero_are_none(run_folder: Callable[..., Path]) -> None:
+    page = page_of(
+        run_folder(
+            [step(number, reward_mse=0.5 * number, reward_lpips=0.0, reward_l1=0.0) for number in (1, 2)], []
+        )
+    )
+    assert terms_chart(page) == "Reward terms, steps 1 to 2: MSE from 0.5 to 1"
+    assert "Reward terms unweighted; lower is better" in page.text
+
+
 def test_a_recipe_of_other_code_is_shown_whole(run_folder: Callable[..., Path]) -> None:
     folder = run_folder([step(1)], [])
     (folder / "recipe.json").write_text('{"run": {"name": "old"}, "gone": 1}')

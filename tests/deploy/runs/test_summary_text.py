@@ -28,8 +28,8 @@ def test_a_run_without_evaluation_says_what_it_did_and_where(recipe: Recipe) -> 
 
 def test_images_that_were_skipped_are_mentioned(recipe: Recipe) -> None:
     text = summary_text(recipe, SUMMARY | {"images_skipped": 3}, Path("runs/x"))
-    assert "3 images could not be read; events.jsonl names them" in text
-    assert "could not be read" not in summary_text(recipe, SUMMARY, Path("runs/x"))
+    assert "3 images were left out; events.jsonl names them, and why" in text
+    assert "left out" not in summary_text(recipe, SUMMARY, Path("runs/x"))
 
 
 def test_scores_stand_in_a_table_and_gains_count_in_the_good_direction(recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from actors.evaluation.chunks import EvaluationModels, GenerateChunk, GeneratedPictures
+from actors.rollout_actor import ActorJob
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy
@@ -28,18 +29,20 @@ class InProcess:
     def __init__(self, dies_after: int | None = None):
         self.chunks: list[GenerateChunk] = []
         self.recipe: Recipe | None = None
+        self.job: ActorJob | None = None
         self._dies_after = dies_after  # chunks
 
     @contextmanager
-    def __call__(self, recipe: Recipe, on_event: Callable[..., None]) -> Iterator[RunChunks]:
-        self.recipe = recipe
+    def __call__(self, recipe: Recipe, tell: Callable[..., None], job: ActorJob) -> Iterator[RunChunks]:
+        self.recipe, self.job = recipe, job
         yield self._run
 
     def _run(self, chunks: Sequence[GenerateChunk]) -> Iterator[tuple[int, GeneratedPictures]]:
         assert self.recipe is not None
+        assert self.job is not None
         self.chunks = list(chunks)
         cpu = torch.device("cpu")
-        policy = load_policy(self.recipe, cpu)
+        policy = load_policy(self.recipe, cpu, self.job.checkpoint, may_compile=False)
         models = EvaluationModels(self.recipe, load_tokenizer(self.recipe, cpu), None, cpu)
         for number, index in enumerate(reversed(range(len(chunks)))):
             if number == self._dies_after:

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from actors.evaluation.conditions import class_labels
+from actors.rollout_actor import ActorJob
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, DataError, RecipeError
+from common.models.families import build_policy
+from common.models.weights_files import save_weights
+from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.sampling.options import SampleOptions
 from deploy.sampling.sample import sample
 from tests.deploy.sampling.conftest import LINES, InProcess
@@ -70,12 +75,30 @@ def test_a_complete_folder_starts_no_actor(fives: Recipe, tmp_path: Path) -> Non
 
 def test_actors_need_no_metric_no_compiler_and_not_more_of_them_than_chunks(fives: Recipe, tmp_path: Path) -> None:
     runner = InProcess()
-    recipe = with_changes(fives, {"reward.lpips_weight": 1, "compute.compile": True, "actors.count": 6})
+    recipe = with_changes(fives, {"reward.lpips": 1, "compute.compile": True, "actors.count": 6})
     sample(recipe, SampleOptions(tmp_path / "out", num=7), runner)
-    assert runner.recipe is not None
-    assert runner.recipe.actors.count == 2
-    assert not runner.recipe.reward.lpips_weight
-    assert not runner.recipe.compute.compile
+    assert runner.recipe == with_changes(recipe, {"actors.count": 2})
+    assert runner.job == ActorJob(checkpoint=None, only_draws=True)
+
+
+def test_the_weights_to_draw_with_are_those_of_the_call(fives: Recipe, tiny_weights: Path, tmp_path: Path) -> None:
+    runner = InProcess()
+    checkpoint = str(tmp_path / "other.safetensors")
+    torch.manual_seed(1)
+    other = build_policy(fives.policy, codebook_size=20, grid_size=fives.grid_size)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_weights(other.state_dict(), checkpoint)
+    sample(fives, SampleOptions(tmp_path / "out", num=3, checkpoint=checkpoint), runner)
+    assert runner.job == ActorJob(checkpoint, only_draws=True)
+    sample(fives, SampleOptions(tmp_path / "recipes", num=3), InProcess())
+    recorded = [
+        json.loads((tmp_path / folder / "sampling.json").read_text())["weights_sha256"]
+        for folder in ("out", "recipes")
+    ]
+    assert recorded[0] == weights_sha256(take_snapshot(other, 0))
+    assert recorded[0] != recorded[1]
+    assert pngs(tmp_path / "out") != pngs(tmp_path / "recipes")
 
 
 def test_uniform_classes_and_an_output_size_reach_the_archive(fives: Recipe, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def test_a_call_with_the_same_settings_goes_on(recipe: Recipe, tmp_path: Path) -
     folder = tmp_path / "out"
     claim(folder, settings(recipe))
     (folder / "000000.png").touch()
-    same = {"actors.count": 7, "policy.checkpoint": "/copied/to.pt", "learner.lr": 1, "run.name": "other"}
+    same = {"actors.count": 7, "learner.lr": 1, "run.name": "other"}
+    same |= {"policy.checkpoint": "/copied/to.pt", "policy.obtain_from": "elsewhere"}
     claim(folder, settings(with_changes(recipe, same)))
 
 

@@ -25,14 +25,15 @@ def problems(recipe: Recipe) -> dict[str, str]:
 
 def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     findings = list(check(recipe))
-    assert [finding.problem for finding in findings] == [None] * 10
+    assert [finding.problem for finding in findings] == [None] * 11
     details = {finding.subject: finding.detail for finding in findings}
     assert details.pop("profile").startswith("corrected: no dropout; actors drop 0% of the conditions")
     assert details == {
         "source": "9 images, 0.89 epochs",  # 2 steps of 4 images
         "tokenizer": "307,239 parameters, 8 x 8 tokens of 20 codes",
         "policy": "7,552 parameters",
-        "perceptual": "not used (reward.lpips_weight is 0)",
+        "reward": "mse x 1",
+        "perceptual": "not used (reward.lpips is 0)",
         "features": "not used (evaluation.enabled is false)",
         "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
         "checkpoints": "every 50 steps, the 2 newest kept in the run folder",
@@ -128,7 +129,7 @@ def test_a_perceptual_metric_without_maps_is_refused_under_token_credit_alone(
     class OnlyFar:
         """Says how far two pictures are apart, not where."""
 
-    by_sample = with_changes(recipe, {"reward.lpips_weight": 1})
+    by_sample = with_changes(recipe, {"reward.lpips": 1})
     by_token = with_changes(by_sample, {"advantage.credit": "token"})
     assert problems(by_token) == {}
     monkeypatch.setitem(families.PERCEPTUAL_METRICS, "shift_tolerant_lpips", lambda spec, trained: OnlyFar())
@@ -138,10 +139,32 @@ def test_a_perceptual_metric_without_maps_is_refused_under_token_credit_alone(
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"reward.python": {"tests.own_terms:term": 0.5}, "reward.l1": 2}, "mse x 1, l1 x 2, term x 0.5"),
+        ({"reward.mse": 0}, "none: the prior alone"),
+    ],
+)
+def test_the_terms_of_the_reward_are_listed_with_their_weights(
+    recipe: Recipe, changes: dict[str, Any], detail: str
+) -> None:
+    (found,) = (finding for finding in check(with_changes(recipe, changes)) if finding.subject == "reward")
+    assert (found.problem, found.detail) == (None, detail)
+
+
+def test_a_term_of_one_s_own_that_cannot_be_had_is_a_problem_of_the_reward(recipe: Recipe) -> None:
+    for weight in (1, 0):
+        gone = with_changes(recipe, {"reward.python": {"tests.own_terms:gone": weight}})
+        assert problems(gone) == {
+            "reward": "reward.python names tests.own_terms:gone, but the module tests.own_terms has no gone"
+        }
+
+
 def test_missing_weights_of_the_perceptual_metric_are_refused_where_it_is_used(recipe: Recipe) -> None:
     changed = with_changes(recipe, {"perceptual.weights": "/nowhere/alex.pth"})
     assert problems(changed) == {}
-    changed = with_changes(changed, {"reward.lpips_weight": 1})
+    changed = with_changes(changed, {"reward.lpips": 1})
     assert problems(changed) == {"perceptual": "perceptual.weights names /nowhere/alex.pth, which is not a file."}
 
 

@@ -56,6 +56,21 @@ def test_a_checkpoint_from_before_a_key_was_added_goes_on(tiny_recipe: Recipe) -
     require_same_run(tiny_recipe, state(older))
 
 
+def test_a_checkpoint_with_the_reward_s_weights_by_their_older_names_goes_on(tiny_recipe: Recipe) -> None:
+    older = stored(tiny_recipe)
+    for name in ("mse", "lpips", "l1"):
+        older["reward"][f"{name}_weight"] = older["reward"].pop(name)
+    del older["reward"]["python"], older["rollout"]
+    require_same_run(tiny_recipe, state(older))
+    with pytest.raises(RecipeError, match="was made with another group: resume with"):
+        require_same_run(with_changes(tiny_recipe, {"group.size": 2}), state(older))
+    both = older | {"reward": {"mse": 1.0, "mse_weight": 1.0}}
+    with pytest.raises(
+        RecipeError, match=r"another version \(.*\): reward\.mse_weight is an older name of reward\.mse,"
+    ):
+        require_same_run(tiny_recipe, state(both))
+
+
 def test_a_checkpoint_whose_recipe_cannot_be_read_is_refused_in_a_sentence(tiny_recipe: Recipe) -> None:
     with pytest.raises(RecipeError) as caught:
         require_same_run(tiny_recipe, state(stored(tiny_recipe) | {"momentum": 0.9}))

@@ -1,0 +1,26 @@
+"""The terms of the reward as pages call them, and which of them a run has measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deploy.reporting.numbers import finite
+
+KNOWN = {"mse": "MSE", "lpips": "LPIPS", "l1": "L1"}
+"""Lower is better. A term of somebody's own is called what its recipe calls it."""
+
+PREFIX = "reward_"  # of their keys in metrics.jsonl
+_OTHERS = {"reward_mean", "reward_std"}
+
+
+def title(name: str) -> str:
+    return KNOWN.get(name, name)
+
+
+def measured_terms(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """By name, in the order of the lines of metrics.jsonl that have them.
+
+    Runs of a former version have a 0 in every line for a known term that they left out.
+    """
+    keys = dict.fromkeys(key for line in steps for key in line if key.startswith(PREFIX) and key not in _OTHERS)
+    values = {key.removeprefix(PREFIX): finite(line.get(key) for line in steps) for key in keys}
+    return [name for name, found in values.items() if (any(found) if name in KNOWN else found)]
