@@ -30,7 +30,8 @@ from deploy.scoring.scorer import Scorer
 from deploy.service.check import require_sound
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
-from deploy.service.training_loop import Counts, TrainingLoop
+from deploy.service.stepper import Counts, Stepper
+from deploy.service.training_loop import TrainingLoop
 from learner.checkpoint import Checkpoint, CheckpointState, newest_checkpoint, read_checkpoint
 from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
@@ -136,29 +137,32 @@ class _Run:
             ray=self._parts.ray,
             pool=pool,
             learner=learner,
+            stepper=Stepper(tell, self._parts.ray, learner, published, counts),
             ledger=ledger,
-            published=published,
             control=control,
             checkpoints=CheckpointWriter(recipe, self._folder, tell),
             evaluation=during,
-            counts=counts,
         )
         cleanup.callback(on_stop_signal(loop.stop))
         loop.run()
         self._line.close()
-        is_whole = loop.stop_signal is None
-        scores = before_after.after(pool, loop.published) if before_after and is_whole else None
-        summary = {
+        summary = self._summary(loop, before_after)
+        tell(Ended(summary["status"], summary))
+        return Outcome(self._folder, summary, loop.stop_signal)
+
+    def _summary(self, loop: TrainingLoop, before_after: BeforeAfter | None) -> dict[str, Any]:
+        """What the run came to, scored where it is whole."""
+        is_whole, published, counts = loop.stop_signal is None, loop.stepper.published, loop.stepper.counts
+        scores = before_after.after(loop.pool, published) if before_after and is_whole else None
+        return {
             "status": "succeeded" if is_whole else "stopped",
             "steps": counts.step,
             "groups_learned": counts.groups_learned,
             "images_skipped": counts.images_skipped,
-            "actor_restarts": pool.num_restarts,
-            "weights_sha256": weights_sha256(self._parts.ray.get(loop.published.snapshot)),
+            "actor_restarts": loop.pool.num_restarts,
+            "weights_sha256": weights_sha256(self._parts.ray.get(published.snapshot)),
             "evaluation": scores,
         }
-        tell(Ended("succeeded" if is_whole else "stopped", summary))
-        return Outcome(self._folder, summary, loop.stop_signal)
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:

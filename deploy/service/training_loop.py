@@ -6,44 +6,25 @@ the recorder is told what happened.
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PublishedPolicy
+from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import RolloutBuffer
 from common.config.recipe import Recipe
-from common.facts import (
-    Fact,
-    GroupsQuarantined,
-    Published,
-    Scaled,
-    StepLearned,
-    StepSkipped,
-    StopAskedFor,
-)
+from common.facts import Fact, Scaled, StepLearned, StopAskedFor
 from common.ray_calls_group import RayCalls
-from common.types import StepReport
 from deploy.runs.status import LoopState
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.service.autoscaler import Autoscaler
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
 from deploy.service.intake import Intake
-from deploy.service.running_step import RunningStep
-from learner.checkpoint import CheckpointState
+from deploy.service.stepper import Stepper
 from learner.learner_group import LearnerGroup
 
 POLL_SECONDS = 0.5
-
-
-@dataclass
-class Counts:
-    """Where the run is; what a checkpoint keeps of it."""
-
-    step: int = 0
-    groups_learned: int = 0
-    images_skipped: int = 0
 
 
 @dataclass
@@ -55,28 +36,25 @@ class TrainingLoop:
     ray: RayCalls
     pool: RolloutPool
     learner: LearnerGroup
+    stepper: Stepper
     ledger: Ledger
-    published: PublishedPolicy
     control: ControlLink
     checkpoints: CheckpointWriter
     evaluation: BackgroundEvaluation | None = None
-    counts: Counts = field(default_factory=Counts)
     stop_signal: int | None = None
-    _running: RunningStep | None = None
-    _weights_are_lost: bool = False  # no actor can pull the published version
 
     def __post_init__(self) -> None:
-        recipe = self.recipe
-        self.buffer = RolloutBuffer(recipe.buffer.max_bytes)
-        self._intake = Intake(self.ledger, self.buffer, recipe.actors.images_per_ticket, self.tell)
-        self._autoscaler = Autoscaler(recipe.actors.autoscale) if recipe.actors.autoscale else None
-        self._idle_since = self._last_publication = self.ray.clock()
+        self._buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
+        self._intake = Intake(self.ledger, self._buffer, self.recipe.actors.images_per_ticket, self.tell)
+        autoscale = self.recipe.actors.autoscale
+        self._autoscaler = Autoscaler(autoscale) if autoscale else None
 
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
-        last_saved = self.counts.step
+        counts, every = self.stepper.counts, self.recipe.checkpoint.every
+        last_saved = counts.step
         while self._is_unfinished():
-            if self.stop_signal is not None and self._running is None:
+            if self.stop_signal is not None and self.stepper.running is None:
                 break
             self._answer_requests()
             self._start_step()
@@ -85,22 +63,22 @@ class TrainingLoop:
             self._collect()
             if self._finish_step():
                 self._start_evaluation()
-                if self.counts.step % self.recipe.checkpoint.every == 0:
+                if counts.step % every == 0:
                     self._checkpoint()
-                    last_saved = self.counts.step
+                    last_saved = counts.step
             if self.evaluation is not None:
                 self.evaluation.record()
             self.watch(self._state())
-        if last_saved != self.counts.step:
+        if last_saved != counts.step:
             self._checkpoint()
-
-    def _is_unfinished(self) -> bool:
-        evaluating = self.evaluation is not None and self.evaluation.is_running
-        return evaluating or self.counts.step < self.recipe.learner.num_steps
 
     def stop(self, signal_number: int) -> None:
         """Finish the running step, then stop; for a signal handler."""
         self.stop_signal = signal_number
+
+    def _is_unfinished(self) -> bool:
+        evaluating = self.evaluation is not None and self.evaluation.is_running
+        return evaluating or self.stepper.counts.step < self.recipe.learner.num_steps
 
     def _answer_requests(self) -> None:
         for request in self.control.exchange(lambda: self.status(self._state())):
@@ -117,15 +95,16 @@ class TrainingLoop:
             self.tell(Scaled(before, count, reason))
 
     def _state(self) -> LoopState:
+        counts = self.stepper.counts
         return LoopState(
-            step=self.counts.step,
-            policy_version=self.published.version,
+            step=counts.step,
+            policy_version=self.stepper.published.version,
             tickets_learned=self.ledger.num_learned,
             num_tickets=self.ledger.num_tickets,
-            groups_learned=self.counts.groups_learned,
-            images_skipped=self.counts.images_skipped,
-            groups_buffered=self.buffer.num_groups,
-            bytes_buffered=self.buffer.num_bytes,
+            groups_learned=counts.groups_learned,
+            images_skipped=counts.images_skipped,
+            groups_buffered=self._buffer.num_groups,
+            bytes_buffered=self._buffer.num_bytes,
             actors=self.pool.states(),
             actors_wanted=self.pool.num_wanted,
             actor_restarts=self.pool.num_restarts,
@@ -133,7 +112,7 @@ class TrainingLoop:
 
     def _hand_out(self) -> None:
         """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
-        if self.stop_signal is not None or not self._have_weights():
+        if self.stop_signal is not None or not self.stepper.have_weights():
             return
         for actor in self.pool.free_actors():
             chunk = self.evaluation.take(actor) if self.evaluation else None
@@ -143,13 +122,7 @@ class TrainingLoop:
             ticket = self.ledger.admit(actor)
             if ticket is None:
                 return
-            self.pool.submit(actor, ticket, self.published)
-
-    def _have_weights(self) -> bool:
-        """Whether actors can pull the published version; should it be lost, the learner gives it again."""
-        if self._weights_are_lost and self._running is None:
-            self._publish()
-        return not self._weights_are_lost
+            self.pool.submit(actor, ticket, self.stepper.published)
 
     def _wait(self) -> None:
         references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
@@ -167,87 +140,44 @@ class TrainingLoop:
                 if self.evaluation is not None:
                     self.evaluation.give_back(event.actor)
             elif isinstance(event, LostTicket):
-                is_current = event.version == self.published.version
-                self._weights_are_lost |= event.lost == "weights" and is_current
+                if event.lost == "weights":
+                    self.stepper.lose_weights(event.version)
                 self._intake.lose_ticket(event)
             elif isinstance(event, ChunkDone) and self.evaluation is not None:
                 self.evaluation.deliver(event.index, event.result)
 
     def _start_step(self) -> None:
-        if self._running is not None or self.stop_signal is not None:
-            return
-        taken = self._intake.take(self.published.version)
-        if taken is None:
-            return
-        self.counts.images_skipped += sum(len(ticket.receipt.skipped) for ticket in taken)
-        self.learner.start_step([(t.groups, t.receipt.num_groups) for t in taken if t.receipt.num_groups])
-        self._running = RunningStep(taken, self.published.version, self.ray.clock() - self._idle_since)
+        if self.stepper.running is None and self.stop_signal is None:
+            taken = self._intake.take(self.stepper.published.version)
+            if taken is not None:
+                self.stepper.start(taken)
 
     def _finish_step(self) -> bool:
-        """Publish the weights of the running step if it has ended; whether it had."""
-        if self._running is None or not self.ray.ready(self.learner.waiting_for()):
+        """Whether the running step has ended, and its weights are published."""
+        learned = self.stepper.finish(len(self.pool), self._buffer.num_groups)
+        if learned is None:
             return False
-        running, self._running = self._running, None
-        report = self.learner.finish_step()
-        self.counts.step = report.step
-        self.counts.groups_learned += report.num_groups
-        self._publish()
-        self.ledger.release(running.ids)
-        self._tell_step(report, running)
+        self.ledger.release(learned.tickets)
+        self._autoscale(learned)
         return True
 
-    def _publish(self) -> None:
-        """Policy version n is what n optimizer steps made."""
-        start, version = self.ray.clock(), self.counts.step
-        self.published = PublishedPolicy(version, self.learner.snapshot(version))
-        self._weights_are_lost = False
-        self.tell(Published(version, self.ray.clock() - start))
-
-    def _tell_step(self, report: StepReport, running: RunningStep) -> None:
-        now = self.ray.clock()
-        step_seconds, self._last_publication, self._idle_since = now - self._last_publication, now, now
-        self.tell(
-            StepLearned(
-                report=report,
-                policy_version=self.published.version,
-                tickets=running.ids,
-                staleness=running.staleness,
-                num_actors=len(self.pool),
-                groups_buffered=self.buffer.num_groups,
-                step_seconds=step_seconds,
-                wait_seconds=running.wait_seconds,
-                actor_stage_seconds=running.actor_stage_seconds(),
-            )
-        )
-        if report.is_bad:
-            self.tell(StepSkipped(report.step, str(report.grad_norm)))
-        if report.num_quarantined:
-            self.tell(GroupsQuarantined(report.step, report.num_quarantined))
-        self._autoscale(running.wait_seconds / max(step_seconds, 1e-9))
-
-    def _autoscale(self, wait_share: float) -> None:
+    def _autoscale(self, learned: StepLearned) -> None:
         if self._autoscaler is None:
             return
         stock = self.recipe.buffer.max_staleness * self.recipe.learner.images_per_step
-        fill = self.buffer.num_groups / stock if stock else 0.0
+        fill = self._buffer.num_groups / stock if stock else 0.0
+        wait_share = learned.wait_seconds / max(learned.step_seconds, 1e-9)
         decision = self._autoscaler.after_step(wait_share, fill, len(self.pool), self.pool.num_wanted)
         if decision is not None:
             self._scale(*decision)
 
     def _start_evaluation(self) -> None:
-        step, every = self.counts.step, self.recipe.evaluation.every
+        step, every = self.stepper.counts.step, self.recipe.evaluation.every
         if self.evaluation and every and step % every == 0 and step < self.recipe.learner.num_steps:
-            self.evaluation.start(self.published)
+            self.evaluation.start(self.stepper.published)
 
     def _checkpoint(self) -> None:
-        counts = self.counts
-        state = CheckpointState(
-            step=counts.step,
-            ledger=self.ledger.state(),
-            groups_learned=counts.groups_learned,
-            images_skipped=counts.images_skipped,
-            recipe=self.recipe.model_dump(mode="json"),
-        )
-        snapshot = self.ray.get(self.published.snapshot)
-        self.checkpoints.write(snapshot, self.learner.optimizer_arrays(), state)
-        self._idle_since = self.ray.clock()
+        snapshot = self.ray.get(self.stepper.published.snapshot)
+        optimizer = self.learner.optimizer_arrays()
+        self.checkpoints.write(snapshot, optimizer, self.stepper.counts, self.ledger.state())
+        self.stepper.idle_from_now()

@@ -28,6 +28,7 @@ from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.scoring.scorer import Evaluation
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink, control_name
+from deploy.service.stepper import Counts, Stepper
 from deploy.service.training_loop import TrainingLoop
 from learner.learner_group import LearnerGroup
 from tests.fakes import FakeRay, Told
@@ -197,7 +198,7 @@ def serving(
             recipe.actors.images_per_ticket,
             recipe.buffer.max_staleness,
         ),
-        published=PublishedPolicy(0, learner.snapshot(0)),
+        stepper=Stepper(tell, ray, learner, PublishedPolicy(0, learner.snapshot(0)), Counts()),
         control=ControlLink(recipe.run.name, ray),
         checkpoints=CheckpointWriter(recipe, run_folder, tell),
         evaluation=evaluation,
