@@ -19,7 +19,7 @@ pretrain: $(VENV)/installed
 
 # What starts a Ray cluster comes by itself: its processes want the cores.
 test: $(VENV)/installed
-	$(RUN) -m pytest -m "not ray and not chaos" -n auto --maxprocesses=4
+	$(RUN) -m pytest -m "not ray and not chaos" -n auto --maxprocesses=4 --dist loadfile
 	$(RUN) -m pytest -m "ray and not chaos" --durations=10
 
 chaos: $(VENV)/installed

@@ -12,10 +12,10 @@ from torch import Tensor
 def noisy_context(
     target_tokens_BT: Tensor, noises: Sequence[float], codebook_size: int, generators: Sequence[torch.Generator]
 ) -> Tensor:
-    """The first T-1 target tokens, each replaced with its image's probability ξ by a uniform codebook id.
+    """The first T-1 target tokens, each replaced by a uniform codebook id with its image's probability ξ.
 
-    Drawn once a group: all samples of the group, and the learner, share the context. The replacement may
-    equal the original. One CPU generator an image; returns int64 [B, T-1].
+    Drawn once per group: the group's samples and the learner share the context. The replacement may equal the
+    original. One CPU generator per image; returns int64 [B, T-1].
     """
     context_BT = target_tokens_BT[:, :-1].clone()
     length = context_BT.shape[1]

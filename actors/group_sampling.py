@@ -1,6 +1,6 @@
-"""G samples a group under teacher forcing, with the log-probabilities the behaviour policy gave them.
+"""G samples per group under teacher forcing, with their log-probabilities under the behaviour policy.
 
-Letters: B images, G samples a group, T image tokens, V codebook entries, D width of hidden states.
+Letters: B images, G samples per group, T image tokens, V codebook entries, D width of hidden states.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,9 @@ def sample_groups(
 ) -> tuple[Tensor, Tensor]:
     """Sampled tokens int64 [B, G, T] and their behaviour log-probs float32 [B, G, T].
 
-    Every position is drawn independently from softmax(logits / temperature), of which `top_k` and `top_p` may keep
-    the most likely tokens alone: the context is given, so one forward serves all samples. One CPU generator an
-    image. Works image by image: `head` turns hidden states [T, D] into float32 logits [T, V], and no more of them
-    exist at once.
+    Every position is drawn independently from softmax(logits / temperature), truncated to the most likely tokens
+    by `top_k` and `top_p`: the context is given, so one forward serves all samples. One CPU generator per image.
+    `head` turns one image's hidden states [T, D] into float32 logits [T, V] at a time, to bound memory.
     """
     tokens, logprobs = [], []
     for hidden_TD, generator in zip(hidden_BTD, generators, strict=True):

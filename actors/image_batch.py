@@ -1,4 +1,4 @@
-"""Images read together, without the broken ones among them."""
+"""Batches of images, without the broken ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,10 +15,10 @@ from common.protocols import Condition, ImageSource, SourceImage
 
 @dataclass(frozen=True)
 class ImageBatch:
-    positions: tuple[int, ...]  # [B]; which of the images asked for these are
+    positions: tuple[int, ...]  # [B]; position of each image in the request
     image_ids: tuple[str, ...]  # [B]
     pixels_BHWC: np.ndarray  # uint8 [B, H, W, 3]
-    condition: Mapping[str, np.ndarray]  # [B, …] a column
+    condition: Mapping[str, np.ndarray]  # each column [B, …]
     broken: Mapping[int, BrokenImageError]  # by position, the images that could not be decoded
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Condition]:
@@ -30,13 +30,13 @@ class ImageBatch:
 def start_reading(
     source: ImageSource, image_indices: Sequence[int], executor: Executor | None = None
 ) -> Iterable[SourceImage | BrokenImageError]:
-    """The images, or what is wrong with them, in order; the threads of `executor` begin at once."""
+    """Images or their errors, in order; the threads of `executor`, if given, start reading at once."""
     read_all = map if executor is None else executor.map
     return read_all(partial(_read, source), image_indices)
 
 
 def batch_of(read_images: Iterable[SourceImage | BrokenImageError]) -> ImageBatch | dict[int, BrokenImageError]:
-    """The readable ones together; where none is, what is wrong with each."""
+    """Batch the readable images; if there are none, return the errors by position."""
     images, broken = {}, {}
     for position, image in enumerate(read_images):
         if isinstance(image, BrokenImageError):
@@ -63,7 +63,7 @@ def _read(source: ImageSource, index: int) -> SourceImage | BrokenImageError:
 
 
 def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBatch:
-    """Like `batch_of`, where a batch without a single readable image is an error (DataError)."""
+    """Like `batch_of`, but raises DataError if no image is readable."""
     batch = batch_of(start_reading(source, image_indices))
     if isinstance(batch, ImageBatch):
         return batch
@@ -76,5 +76,5 @@ def to_tensor(pixels_BHWC: np.ndarray) -> Tensor:
 
 
 def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:
-    """float [B, 3, H, W] around [-1, 1] → uint8 [B, H, W, 3], clamped as the published sampler does."""
+    """float [B, 3, H, W] around [-1, 1] → uint8 [B, H, W, 3], clamped as in the published sampler."""
     return (127.5 * pixels_BCHW.float() + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

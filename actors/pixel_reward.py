@@ -2,10 +2,10 @@
 
     r = -(mse_weight · mean((Î - I)²) + lpips_weight · LPIPS(Î, I) + l1_weight · mean |Î - I|)
 
-against the original image, not its reconstruction; images in [-1, 1], the decoder's output not clamped.
-Actors record the terms; the learner applies the weights.
+where I is the original image, not its reconstruction; images in [-1, 1], the decoder's output unclamped. Actors
+record the terms; the learner applies the weights.
 
-Letters: B images, G samples a group, T image tokens, C, H, W channels and pixels.
+Letters: B images, G samples per group, T image tokens, C, H, W channels and pixels.
 """
 
 from contextlib import AbstractContextManager
@@ -30,7 +30,7 @@ class PixelReward:
         section: RewardSection,
         has_maps: bool = False,
     ):
-        """`perceptual` may be None where `section.lpips_weight` is 0. With maps it must have a `distance_map`."""
+        """`perceptual` may be None if `section.lpips_weight` is 0. For maps it must have a `distance_map`."""
         if has_maps and perceptual is not None:
             require_maps(perceptual)
         self._tokenizer = tokenizer
@@ -39,9 +39,9 @@ class PixelReward:
         self._has_maps = has_maps
 
     def terms(self, sampled_tokens_BGT: Tensor, pixels_BCHW: Tensor, clock: StageClock) -> RewardTerms:
-        """The terms of each sample, and where there are to be any the maps; a term of weight 0 is left 0.
+        """The terms of each sample, with maps if `has_maps`; a term of weight 0 stays 0.
 
-        The source image's features are computed once a group and serve its G samples.
+        The source image's features are computed once per group, for all G samples.
         """
         B, G, T = sampled_tokens_BGT.shape
         section = self._section
@@ -63,7 +63,7 @@ class PixelReward:
         return terms
 
     def _compare_pixels(self, decoded_bGCHW: Tensor, source_bCHW: Tensor, terms: RewardTerms) -> None:
-        """Fill in the squared and the absolute error of these images."""
+        """Fill in the squared and the absolute errors of these images."""
         difference_bGCHW = decoded_bGCHW - source_bCHW[:, None]
         if self._section.mse_weight:
             _fill(terms.mse_BG, terms.mse_map_BGT, difference_bGCHW.square())
@@ -78,7 +78,7 @@ class PixelReward:
 def _compare_features(
     perceptual: PerceptualMetric, decoded_bGCHW: Tensor, source_bCHW: Tensor, terms: RewardTerms
 ) -> None:
-    """Fill in the perceptual distance of these images."""
+    """Fill in the perceptual distances of these images."""
     features = perceptual.reference_features(source_bCHW)
     if terms.lpips_map_BGT is None:
         terms.lpips_BG.copy_(perceptual.distance(decoded_bGCHW, features))
@@ -89,14 +89,14 @@ def _compare_features(
 
 
 def _fill(term_bG: Tensor, map_bGT: Tensor | None, error_bGCHW: Tensor) -> None:
-    """The mean of the errors, and by place where there is a map."""
+    """Fill in the mean error and, if there is a map, the error of each place."""
     term_bG.copy_(error_bGCHW.mean(dim=(2, 3, 4)))
     if map_bGT is not None:
         map_bGT.copy_(pool_to_grid(error_bGCHW.mean(dim=2), isqrt(map_bGT.shape[-1])))
 
 
 def require_maps(perceptual: object) -> None:
-    """RecipeError for a metric, or a class of them, that says how far two pictures are apart but not where."""
+    """Raise RecipeError for a metric (or its class) that gives a distance but no map of it."""
     if not hasattr(perceptual, "distance_map"):
         name = getattr(perceptual, "__name__", type(perceptual).__name__)
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""What the pool of reward actors is given, and what it gives back."""
+"""What the pool of reward actors receives and the events it reports."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from common.types import GroupReceipt
 
 @dataclass(frozen=True)
 class PublishedPolicy:
-    """A policy version that actors can pull."""
+    """A policy version that actors can fetch."""
 
     version: int
     snapshot: Any  # reference to a WeightSnapshot
@@ -16,17 +16,17 @@ class PublishedPolicy:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A finished ticket. Its groups are on this node, too, and outlive the one that made them."""
+    """A finished ticket. A copy of its groups is on this node, so they outlive their actor."""
 
     actor: str
     receipt: GroupReceipt
     groups: Any  # reference to their Arrow table
-    table: Any  # what `groups` refers to: this node's copy stays as long as somebody holds it
+    table: Any  # the table behind `groups`: this node keeps its copy as long as somebody holds it
 
 
 @dataclass(frozen=True)
 class LostTicket:
-    """A ticket whose actor lives, but not what it needed or made: a node went down with it."""
+    """A ticket whose actor is alive but whose weights or groups were lost with a node."""
 
     actor: str
     ticket_id: int
@@ -45,7 +45,7 @@ class ChunkDone:
 
 @dataclass(frozen=True)
 class LostActor:
-    """It died or hung. Its tickets and its chunk must be given to others."""
+    """An actor that died or hung. Its tickets and its chunk must be given to others."""
 
     actor: str
     reason: str

@@ -25,7 +25,7 @@ from common.weights.snapshot import load_snapshot
 
 log = logging.getLogger("vapi.actors")
 
-READING = "reading"  # the concurrency group, a thread of its own, in which an actor looks ahead
+READING = "reading"  # an actor's concurrency group (with its own thread) for reading ahead
 
 
 class WeightsLostError(Exception):
@@ -34,7 +34,7 @@ class WeightsLostError(Exception):
 
 @dataclass(frozen=True)
 class ActorDescription:
-    """What an actor says of itself when it is ready."""
+    """What an actor reports about itself when it is ready."""
 
     node: str
     pid: int
@@ -45,8 +45,8 @@ class ActorDescription:
 class RolloutActor:
     """One incarnation of a reward actor.
 
-    Ray never restarts it: the pool replaces it under a new name, so that what an old incarnation still
-    delivers can be told apart and refused.
+    Ray never restarts it: the pool replaces it under a new name, so that late deliveries of an old incarnation can
+    be recognized and refused.
     """
 
     def __init__(self, recipe: Recipe, name: str, calls: RayCalls | None = None):
@@ -57,17 +57,17 @@ class RolloutActor:
         perceptual = load_perceptual_metric(recipe, self._device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device)
-        self._version = -1  # the recipe's own weights, until a snapshot is pulled
+        self._version = -1  # the recipe's own weights, until a snapshot is loaded
         log.info("ready on %s", self._device)
 
     @ray.method(concurrency_group=READING)
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
-        """Read the images of a ticket that waits, while the models work on the one before."""
+        """Read the images of a waiting ticket while the models work on the previous one."""
         if "_pipeline" in self.__dict__:  # never built here, beside the thread that may be building it
             self._pipeline.read_ahead(sample_indices)
 
     @cached_property
-    def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
+    def _pipeline(self) -> RolloutPipeline:  # built at the first ticket: drawing pictures needs no training images
         models = self._models
         source = build_source(models.recipe, "train")
         return RolloutPipeline(models.recipe, source, models.tokenizer, models.perceptual, self._device)
@@ -80,9 +80,9 @@ class RolloutActor:
     ) -> tuple[GroupReceipt, pa.Table | None]:
         """Receipt and groups of a ticket, under policy `version`.
 
-        `snapshot` holds the reference to that version's weights, in a list so that Ray does not fetch them
-        for an actor that has them. The groups are returned, not put: the driver owns them, and they outlive
-        the actor. Raises WeightsLostError where no node has that version's weights any more.
+        `snapshot` is a list with the reference to that version's weights; the list keeps Ray from fetching them
+        for an actor that already has them. The groups are returned, not put, so that the driver owns them and they
+        outlive the actor. Raises WeightsLostError if no node has that version's weights any more.
         """
         clock = StageClock(self._device)
         if version != self._version:
@@ -109,7 +109,7 @@ class RolloutActor:
         return chunk.run(self._policy, self._models)
 
     def _take(self, version: int, snapshot: list[Any]) -> None:
-        """Have the weights of `version`, which is an older one where an evaluation looks back."""
+        """Load the weights of `version`, which may be older: an evaluation can look back."""
         if version == self._version:
             return
         try:

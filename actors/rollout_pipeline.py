@@ -1,8 +1,8 @@
 """From a ticket to scored groups: read, encode, noise, one forward, G samples, decode, score.
 
-Plain torch on one device; no Ray. Everything random about a sample comes from (run seed, sample index).
+Plain torch on one device; no Ray. All randomness of a sample comes from (run seed, sample index).
 
-Letters: B images of the ticket, G samples a group, T image tokens, D width of hidden states.
+Letters: B images of the ticket, G samples per group, T image tokens, D width of hidden states.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,9 +34,9 @@ from common.types import SkippedImage
 
 @dataclass(frozen=True)
 class Rollout:
-    """What became of the samples asked for."""
+    """The outcome of the requested samples."""
 
-    groups: GroupBatch | None  # None where no image gave a group
+    groups: GroupBatch | None  # None if no image gave a group
     skipped: tuple[SkippedImage, ...]
 
 
@@ -50,7 +50,7 @@ class RolloutPipeline:
         device: torch.device,
         order: SampleOrder | None = None,
     ):
-        """`order` says which image a sample index means; by default it is the run's own."""
+        """`order` maps a sample index to an image; the run's own order by default."""
         self._recipe = recipe
         self._source = source
         self._order = order or SampleOrder(recipe.seed, len(source))
@@ -61,7 +61,7 @@ class RolloutPipeline:
         self._ahead: dict[tuple[int, ...], Iterable] = {}  # by sample indices: images being read
 
     def read_ahead(self, sample_indices: Sequence[int]) -> None:
-        """Begin to read the images of a ticket that `roll_out` will be called with soon. From any thread."""
+        """Start reading the images of a ticket that `roll_out` will be called with soon. Thread-safe."""
         self._ahead[tuple(sample_indices)] = self._start_reading(sample_indices)
 
     def _start_reading(self, sample_indices: Sequence[int]) -> Iterable:
@@ -72,10 +72,7 @@ class RolloutPipeline:
     def roll_out(
         self, policy: Policy, policy_version: int, sample_indices: Sequence[int], clock: StageClock
     ) -> Rollout:
-        """The scored groups of `sample_indices`, in order.
-
-        Without those whose image is broken, and those with a number that is not finite.
-        """
+        """The scored groups of `sample_indices`, in order, without broken images and non-finite groups."""
         with clock("read"):
             being_read = self._ahead.pop(tuple(sample_indices), None) or self._start_reading(sample_indices)
             images = batch_of(being_read)
@@ -124,7 +121,7 @@ def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError
 
 
 def _quarantined(groups: GroupBatch) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
-    """The groups that can be learned from (None: none can), and what is wrong with the others."""
+    """The groups fit for learning (None if there are none), and the others as skipped images."""
     bad = non_finite_groups(groups)
     if not bad:
         return groups, ()

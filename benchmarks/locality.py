@@ -1,13 +1,13 @@
-"""How far from its own place one changed token moves pixels: what a reward map can credit to whom.
+"""How far from its own place a changed token changes pixels: how precisely a reward map can assign credit.
 
-A token of a grid is replaced by another code, both grids are decoded, and the squared change of the pixels is
-added up by the distance in tokens, max(|rows|, |columns|), from the changed one. Two decoders: the demo's on real
-digits, and LlamaGen's VQ-16, attention included, with random weights on random codes. Without its published
-weights it shows what the architecture does before training has told attention where to look.
+One token of a grid is replaced by another code, both grids are decoded, and the squared change of the pixels is
+summed by the distance in tokens, max(|rows|, |columns|), from that token. Two decoders: the demo's on real digits,
+and LlamaGen's VQ-16, including attention, with random weights on random codes. Without its published weights it
+shows the effect of the architecture before training directs its attention.
 
-The reward of a token is a mean over the tokens around it (`advantage.radius`). A wider one holds more of what the
-token itself did (`within`), and more of what its neighbours did. `contrast` weighs the two: the token's own share
-over the root of the squared shares of all others, in the middle of an endless grid where all changes spread alike.
+A token's reward is a mean over the tokens around it (`advantage.radius`). A wider mean holds more of the token's
+own change (`within`), and more of its neighbours' changes. `contrast` compares the two: the token's own share over
+the root of the sum of the others' squared shares, in an infinite grid where all changes spread alike.
 
 Letters: T image tokens, C, H, W channels and pixels.
 """
@@ -30,11 +30,11 @@ from common.models.loading import load_tokenizer
 from common.token_grid import pool_to_grid
 
 CPU = torch.device("cpu")
-SHOWN = 8  # distances with a row of their own
+SHOWN = 8  # distances with their own row
 
 
 def change_by_distance(decode, tokens_T: Tensor, position: int, code: int, grid_size: int) -> Tensor:
-    """Squared change of the pixels at distance 0, 1, … from the token at `position`, once it is `code`."""
+    """Squared change of the pixels at distance 0, 1, … from the token at `position` when it becomes `code`."""
     changed_T = tokens_T.clone()
     changed_T[position] = code
     before_CHW, after_CHW = (decode(tokens[None])[0] for tokens in (tokens_T, changed_T))
@@ -47,7 +47,7 @@ def change_by_distance(decode, tokens_T: Tensor, position: int, code: int, grid_
 
 @torch.no_grad()
 def measure(tokenizer: TokenizerModule, grids: list[Tensor], num_changes: int) -> dict[str, list[float]]:
-    """Shares by distance of the squared change of all changed tokens together, and the same added up."""
+    """Shares by distance of the squared change of all changed tokens together, and their running sum."""
     grid_size = round(tokenizer.num_tokens**0.5)
     draws = torch.Generator().manual_seed(0)
     total = torch.zeros(grid_size)
@@ -78,7 +78,7 @@ def untrained_vq16(image_size: int, num_pictures: int) -> tuple[TokenizerModule,
 
 
 def contrast(shares: list[float], radius: int) -> float:
-    """Own over others' shares of change in the (2 · radius + 1)² tokens around a token."""
+    """A token's own share over the others' shares of the change in the (2 · radius + 1)² tokens around it."""
     reach = len(shares) - 1
     line = torch.arange(-reach, reach + 1).abs()
     a_token = torch.tensor([share / max(1, 8 * distance) for distance, share in enumerate(shares)])

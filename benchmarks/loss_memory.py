@@ -1,10 +1,10 @@
-"""Peak memory of the learner's loss: logits some rows at a time, against all of them at once.
+"""Peak memory of the learner's loss: logits for some rows at a time, compared with all at once.
 
-The vocabulary head, the log-probabilities, the loss and their backward, of a LlamaGen-B in float32 on random
-hidden states; the transformer's blocks are left out, as they are the same in both. Each form runs in a process
-of its own, which reports by how much its peak of resident memory rose.
+Measures the vocabulary head, the log-probabilities, the loss and their backward for a LlamaGen-B in float32 on
+random hidden states; the transformer's blocks are the same in both and left out. Each form runs in its own
+process, which reports the increase of its peak resident memory.
 
-Letters: B groups, G samples a group, T image tokens, D width, V codebook entries.
+Letters: B groups, G samples per group, T image tokens, D width, V codebook entries.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Groups a second of the service against the same algorithm in one process, taking turns.
+"""Groups per second of the service and of the same algorithm in one process, in alternating runs.
 
-The service has one reward actor and one learner rank and may be two versions stale, so that the two overlap;
-every process computes with one thread. Each run is a command of its own, and what is read is its run folder.
+The service has one reward actor and one learner rank and may be two versions stale, so that the two overlap; every
+process computes with one thread. Each run is a separate command, measured from its run folder.
 """
 
 import argparse
@@ -20,7 +20,7 @@ COMMANDS = {"service": "train", "local": "local"}
 ACTOR_STAGES = ("transfer", "read", "encode", "policy", "sample", "decode", "perceptual")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
 MAX_STALENESS = 2
-TAIL = MAX_STALENESS + 1  # last steps: no more tickets are handed out, and the buffer only empties
+TAIL = MAX_STALENESS + 1  # last steps: no more tickets are handed out, and the buffer only drains
 OVERRIDES = (
     "resume=never",
     "actors.count=1",
@@ -28,7 +28,7 @@ OVERRIDES = (
     "compute.num_threads=1",
     f"buffer.max_staleness={MAX_STALENESS}",
     "evaluation.enabled=false",
-    "checkpoint.every=1000000000",  # the one at the end lies outside of every step
+    "checkpoint.every=1000000000",  # the one at the end lies outside every step
     "metrics.port=0",
 )
 
@@ -38,7 +38,7 @@ Line = dict[str, Any]  # of metrics.jsonl
 @dataclass(frozen=True)
 class Measured:
     lines: list[Line]  # of the steps between warm-up and tail
-    groups_from_before: int  # of those learned, the ones that the buffer had before and does not hold after
+    groups_from_before: int  # net decrease of the buffer: groups learned but made before these steps
 
     @property
     def groups_per_second(self) -> float:
@@ -47,9 +47,9 @@ class Measured:
 
 
 def run(kind: str, folder: Path, options: argparse.Namespace) -> Measured:
-    """Run the command to its end, and read its metrics."""
+    """Run the command to its end and read its metrics."""
     own = (f"run.dir={folder}", f"run.name={kind}", f"learner.num_steps={options.steps}")
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # a Ray of its own
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # start its own Ray
     done = subprocess.run(
         [sys.executable, "-m", "deploy", COMMANDS[kind], options.recipe, *OVERRIDES, *own, *options.overrides],
         cwd=ROOT,
@@ -68,9 +68,9 @@ def run(kind: str, folder: Path, options: argparse.Namespace) -> Measured:
 
 
 def seconds_a_step(lines: list[Line]) -> dict[str, dict[str, float]]:
-    """Where the time of a step of the service goes, by process and stage; each process's add up to the step.
+    """Seconds of a step of the service by process and stage; each process's seconds add up to the step.
 
-    The actor's are those of the tickets that the step learned from, divided among the actors.
+    The actors' seconds are those of the tickets that the step learned from, divided by the number of actors.
     """
     step = fmean(line["step_seconds"] for line in lines)
     actor = {

@@ -1,10 +1,10 @@
-"""Seconds of one policy update: a group in one row, against the published way of a row for every sample.
+"""Seconds of one policy update: one row per group, compared with the published one row per sample.
 
-Both forms take the same groups, give the same loss and the same gradient (asserted first), and differ only
-in what goes through the model: B rows with G samples each, or B·G rows that repeat the context.
+Both forms take the same groups and give the same loss and gradient (asserted first). They differ only in the rows
+through the model: B rows with G samples each, or B·G rows that repeat the context.
 
-Shape letters: B groups, G samples a group, T image tokens, V codebook entries; N rows through the model,
-K samples a row. Grouped: N = B, K = G. Repeated: N = B·G, K = 1.
+Shape letters: B groups, G samples per group, T image tokens, V codebook entries; N rows through the model, K
+samples per row. Grouped: N = B, K = G. Repeated: N = B·G, K = 1.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from learner.rows import Rows
 from learner.token_logprobs import token_logprobs
 
 NUM_CLASSES = 1000
-MAX_DIFFERENCE = 1e-4  # of loss and gradients, relative; float32 sums in another order
+MAX_DIFFERENCE = 1e-4  # of loss and gradients, relative; float32 sums in a different order
 SETTINGS = LearnerSection(num_steps=1)  # the paper's
 
 
@@ -47,7 +47,7 @@ def random_groups(policy: PolicyModule, codebook_size: int, num_tokens: int, num
 
 
 def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
-    """Forward, loss and backward, normalised by the rows of the whole update; the loss."""
+    """Forward, loss and backward, normalised by the rows of the whole update; returns the loss."""
     total = 0.0
     for start in range(0, len(rows), micro_batch):
         micro = rows[start : start + micro_batch]
@@ -68,7 +68,7 @@ def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
 def update(
     policy: PolicyModule, optimizer: torch.optim.Optimizer, rows: Rows, micro_batch: int
 ) -> tuple[float, float]:
-    """One whole update; its seconds, and those of clipping and the optimizer alone."""
+    """One whole update; returns its seconds, and those of clipping and the optimizer alone."""
     start = perf_counter()
     optimizer.zero_grad(set_to_none=True)
     backward(policy, rows, micro_batch)
@@ -80,8 +80,9 @@ def update(
 
 
 def difference(policy: PolicyModule, forms: dict[str, Rows], micro_batch: int) -> tuple[float, float]:
-    """Relative difference of the losses, and of the gradients: the worst parameter's largest deviation over
-    its largest gradient. Leaves the gradients of the last form behind."""
+    """Relative difference of the losses, and of the gradients: the worst parameter's largest deviation over its
+    largest gradient. Afterwards the policy has the last form's gradients.
+    """
     losses, gradients = [], []
     for rows in forms.values():
         policy.zero_grad(set_to_none=True)
@@ -109,7 +110,7 @@ def main() -> None:
     print(f"same update: loss differs by {loss_difference:.1e}, gradients by {gradient_difference:.1e} (relative)")
     assert max(loss_difference, gradient_difference) < MAX_DIFFERENCE
     optimizer = build_optimizer(policy, SETTINGS)
-    optimizer.step()  # allocates its state, outside of what is timed
+    optimizer.step()  # allocates its state before the timing starts
 
     timings: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
     for _ in range(options.repeats):

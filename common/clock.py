@@ -11,7 +11,7 @@ import torch
 class StageClock:
     """Adds up the seconds of named stages: `with clock("decode"): …`.
 
-    On a GPU a stage waits for its kernels, so that the seconds are its own; `device` says which to wait for.
+    If `device` is a GPU, a stage waits for its kernels, so that their time counts in their own stage.
     """
 
     def __init__(self, device: torch.device | None = None):

@@ -1,4 +1,4 @@
-"""Conditions left out now and then, so that the generator stays good without one, which guidance needs."""
+"""Random condition drop: keeps the generator good without a condition, which guidance needs."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from common.protocols import Condition, Policy
 
 
 def drop_conditions(policy: Policy, condition: Condition, dropped_B: Tensor) -> Condition:
-    """`condition` with the null one where `dropped_B` (bool) says so."""
+    """`condition`, replaced by the null condition where `dropped_B` (bool) is true."""
     if not dropped_B.any():
         return condition
     null = policy.null_condition(condition)

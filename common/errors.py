@@ -1,7 +1,6 @@
-"""Mistakes that a user can mend. Each message says the value seen, the value needed and what to change.
+"""Mistakes that a user can fix. Each message gives the value seen, the value needed and what to change.
 
-Commands print such a message as one line and exit with code 2; anything else is a bug of ours and shows
-its traceback.
+Commands print such a message as one line and exit with code 2; other exceptions are bugs and show a traceback.
 """
 
 
@@ -18,7 +17,7 @@ class CheckpointError(UserError):
 
 
 class DataError(UserError):
-    """A data set that cannot be read, or that holds nothing to learn from."""
+    """A data set that cannot be read, or that contains nothing to learn from."""
 
 
 class BrokenImageError(DataError):
@@ -35,13 +34,13 @@ class ClusterError(UserError):
 
 
 class LearnerLostError(ClusterError):
-    """Every learner rank died: what they had learned since the newest checkpoint is gone."""
+    """Every learner rank died: what they learned since the newest checkpoint is lost."""
 
 
 class DivergedError(UserError):
-    """The training left the finite numbers, and did not come back by itself."""
+    """Training became non-finite and did not recover by itself."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the traces that Ray adds."""
+    """An error's message without the traces that Ray appends."""
     return str(error).partition("\n")[0]

@@ -1,6 +1,6 @@
-"""What happens in a run. Each fact is told once, to the recorder, which hands it to whoever shows or keeps it.
+"""The events of a run. Each fact is reported once, to the recorder, which passes it to its sinks.
 
-`event` is the fact's name in events.jsonl, and `told()` what stands beside it there.
+`event` is the fact's name in events.jsonl; `told()` gives its other fields there.
 """
 
 import re
@@ -25,13 +25,13 @@ class Fact:
 @dataclass(frozen=True)
 class Started(Fact):
     metrics: str  # the URL of the Prometheus endpoint
-    resumed_from: str  # the checkpoint; empty for a run that starts anew
+    resumed_from: str  # the checkpoint; empty for a new run
     step: int
 
 
 @dataclass(frozen=True)
 class Resumed(Fact):
-    """The run goes on from `step`: what came after it comes again."""
+    """The run continues from `step`; later steps are repeated."""
 
     step: int
 
@@ -39,7 +39,7 @@ class Resumed(Fact):
 @dataclass(frozen=True)
 class Ended(Fact):
     status: Literal["succeeded", "stopped", "failed"]
-    summary: Mapping[str, Any]  # what summary.json holds
+    summary: Mapping[str, Any]  # the contents of summary.json
 
     @property
     def event(self) -> str:
@@ -51,7 +51,7 @@ class Ended(Fact):
 
 @dataclass(frozen=True)
 class StopAskedFor(Fact):
-    """By `stop`; the running step is finished first."""
+    """Requested by `stop`; the running step is finished first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Scaled(Fact):
 @dataclass(frozen=True)
 class ActorPending(Fact):
     actor: str
-    needs: str  # what it waits for, and what is free
+    needs: str  # the resources it waits for, and the free ones
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ class ActorJoined(Fact):
 
 @dataclass(frozen=True)
 class ActorLeft(Fact):
-    """It was scaled away, and had finished what it had."""
+    """An actor was scaled away after finishing its work."""
 
     actor: str
 
 
 @dataclass(frozen=True)
 class ActorLost(Fact):
-    """It died or hung. Others roll its tickets out again."""
+    """An actor died or hung. Others roll its tickets out again."""
 
     actor: str
     reason: str
@@ -115,10 +115,10 @@ class RankLost(Fact):
 
 @dataclass(frozen=True)
 class LearnerLost(Fact):
-    """Every rank was lost; the service begins again."""
+    """Every rank was lost; the service restarts."""
 
     reason: str
-    resumed_from: str  # the checkpoint; empty where there was none yet
+    resumed_from: str  # the checkpoint; empty if there was none yet
     step: int
 
 
@@ -139,7 +139,7 @@ class TicketDelivered(Fact):
 
 @dataclass(frozen=True)
 class ResultRefused(Fact):
-    """An actor that had lost its ticket answered after all."""
+    """A late result of an actor that had lost its ticket."""
 
     actor: str
     ticket: int
@@ -147,10 +147,10 @@ class ResultRefused(Fact):
 
 @dataclass(frozen=True)
 class TicketDropped(Fact):
-    """It is rolled out again."""
+    """A ticket whose groups were dropped; it is rolled out again."""
 
     ticket: int
-    reason: str  # "stale", or what was "lost with a node"
+    reason: str  # "stale", or "… lost with a node"
     version: int  # of the policy that sampled
     num_groups: int
 
@@ -168,16 +168,16 @@ class StepLearned(Fact):
     report: StepReport
     policy_version: int  # published after the step
     tickets: Sequence[int]
-    staleness: Sequence[int]  # of each ticket that has groups
+    staleness: Sequence[int]  # of each ticket with groups
     num_actors: int
     groups_buffered: int
-    step_seconds: float  # since the publication before
-    wait_seconds: float  # in which the learner had nothing to learn from
+    step_seconds: float  # since the previous publication
+    wait_seconds: float  # during which the learner had nothing to learn from
     actor_stage_seconds: Mapping[str, float]  # over all tickets
 
     @classmethod
     def alone(cls, report: StepReport, step_seconds: float) -> Self:
-        """Of a process that is actor and learner in one, and waits for nobody."""
+        """A step of a process that is actor and learner in one, and never waits."""
         return cls(report, report.step, (), (), 0, 0, step_seconds, 0.0, {})
 
     def told(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class StepSkipped(Fact):
 
 @dataclass(frozen=True)
 class GroupsQuarantined(Fact):
-    """The learner found numbers in them that are not finite, and left them out."""
+    """The learner found non-finite numbers in these groups and left them out."""
 
     step: int
     num_groups: int
@@ -216,7 +216,7 @@ class GroupsQuarantined(Fact):
 
 @dataclass(frozen=True)
 class Published(Fact):
-    """Actors can pull the weights of a policy version."""
+    """Actors can fetch the weights of a policy version."""
 
     version: int
     seconds: float
@@ -238,7 +238,7 @@ class CheckpointWritten(Fact):
 
 @dataclass(frozen=True)
 class CheckpointNotCopied(Fact):
-    """checkpoint.url could not be written to; the run folder has the checkpoint."""
+    """Writing to checkpoint.url failed; the run folder has the checkpoint."""
 
     step: int
     reason: str
@@ -261,7 +261,7 @@ class PictureSaved(Fact):
 
 @dataclass(frozen=True)
 class TrackerFailed(Fact):
-    """It gets nothing more."""
+    """A tracker failed and receives nothing more."""
 
     tracker: str
     reason: str
@@ -269,14 +269,14 @@ class TrackerFailed(Fact):
 
 @dataclass(frozen=True)
 class TrackingBehind(Fact):
-    """Trackers are so slow that what comes is dropped."""
+    """Trackers are so slow that new records are dropped."""
 
     capacity: int
 
 
 @dataclass(frozen=True)
 class SinkFailed(Fact):
-    """A sink of the recorder raised; the run goes on, and the sink is told of what comes."""
+    """A sink of the recorder raised; the run goes on, and the sink still receives later facts."""
 
     sink: str
     reason: str

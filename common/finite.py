@@ -1,7 +1,7 @@
-"""Groups with a number that is not finite: found, left out, made harmless. Letters: B groups.
+"""Non-finite groups: finding them, leaving them out, making them harmless. Letters: B groups.
 
-Actors leave such groups out and name them. The learner looks again, because one such number in the loss of a step
-spoils the whole gradient.
+Actors leave such groups out and report them. The learner checks again, because one non-finite number in a step's
+loss spoils the whole gradient.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from common.schema import GroupBatch, reward_columns
 
 
 def non_finite_groups(groups: GroupBatch) -> dict[int, str]:
-    """What is wrong with each row that cannot be learned from, by its number."""
+    """By row number, the reason why a group cannot be learned from."""
     reasons = {int(row): "non-finite log-probability" for row in _not_finite(groups.behaviour_logprobs_BGT)}
     for column in reward_columns(groups).values():
         reasons |= {int(row): "non-finite reward" for row in _not_finite(column)}
@@ -22,7 +22,7 @@ def non_finite_groups(groups: GroupBatch) -> dict[int, str]:
 
 
 def take_rows(groups: GroupBatch, rows: Sequence[int]) -> GroupBatch:
-    """The groups of `rows` alone, in that order."""
+    """Only the groups of `rows`, in that order."""
     arrays: dict[str, Any] = {
         name: column[rows] for name, column in vars(groups).items() if isinstance(column, np.ndarray)
     }
@@ -35,10 +35,10 @@ def take_rows(groups: GroupBatch, rows: Sequence[int]) -> GroupBatch:
 
 
 def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
-    """The groups, and the weight of each in the loss, float32 [B]: 1, or 0 for one that cannot be learned from.
+    """The groups, and each group's weight in the loss, float32 [B]: 1, or 0 if it cannot be learned from.
 
-    Such a group stays, with zeros for rewards and log-probabilities: a rank without groups would leave the
-    others waiting, and the loss is normalised by the groups that the step was given.
+    Such a group stays, with zero rewards and log-probabilities: a rank without groups would leave the others
+    waiting, and the loss is normalised by the number of groups given to the step.
     """
     weights_B = np.ones(len(groups), dtype=np.float32)
     bad = list(non_finite_groups(groups))

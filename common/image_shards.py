@@ -1,13 +1,13 @@
 """The Parquet shards that `prepare` writes and the `parquet` source reads.
 
-A folder of shards holds shard-00000.parquet …, skipped.jsonl (what was left out and why, a line each) and,
-once all of it is there, manifest.json. A row is one picture:
+A folder of shards holds shard-00000.parquet …, skipped.jsonl (one line per skipped item, with the reason) and,
+once the folder is complete, manifest.json. A row is one picture:
 
-    image_id          string  a name that a person can find the original by
+    image_id          string  a readable name that leads to the original
     image             binary  PNG, RGB, image_size x image_size
     label             int64   class-conditional shards: the class id
-    caption           string  text-conditional shards: the caption as it was found
-    caption_tokens    int32   with text features: their number, L; the mask follows from it
+    caption           string  text-conditional shards: the original caption
+    caption_tokens    int32   with text features: the number of tokens, L; it defines the mask
     caption_features  binary  with text features: float16, little-endian, [L, D] in row-major order
 """
 
@@ -24,7 +24,7 @@ from common.errors import DataError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-ROWS_PER_GROUP = 8  # a group is the least that is read at once: 2 to 4 MB at 384 pixels
+ROWS_PER_GROUP = 8  # a row group is the smallest unit of reading: 2 to 4 MB at 384 pixels
 FEATURE_TYPE = "<f2"
 
 Conditioning = Literal["label", "caption"]
@@ -34,11 +34,11 @@ _FACTS = b"vapi.shard"
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What a shard says of itself in its footer: rows and skipped items are there together or not at all."""
+    """Facts in a shard's footer, so that its rows and skipped items are both complete or both absent."""
 
     num_rows: int
-    skipped: tuple[tuple[str, str], ...]  # name and reason of each item left out
-    max_label: int = -1  # the largest class id; -1 where there is none
+    skipped: tuple[tuple[str, str], ...]  # name and reason of each skipped item
+    max_label: int = -1  # the largest class id; -1 without labels
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Captions:
 
     encoder: str  # path or hub name
     dim: int  # D
-    length: int  # the largest L that a caption was cut to
+    length: int  # the largest L, to which longer captions were cut
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Manifest:
     num_skipped: int
     columns: dict[str, str]  # name: Arrow type
     rows_per_group: int
-    classes: tuple[str, ...]  # names by class id, where the input names them
+    classes: tuple[str, ...]  # names by class id, if the input has them
     max_label: int
     captions: Captions | None
     input: str
@@ -73,7 +73,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """DataError where `folder` is no complete folder of shards."""
+    """Raises DataError if `folder` is not a complete folder of shards."""
     try:
         tree = json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -98,12 +98,12 @@ def shard_schema(conditioning: Conditioning, with_features: bool) -> pa.Schema:
 
 
 def add_facts(writer: pq.ParquetWriter, facts: ShardFacts) -> None:
-    """Put `facts` into the footer that `writer` will write."""
+    """Put `facts` into the footer that `writer` writes on closing."""
     writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
 
 
 def read_facts(path: Path) -> ShardFacts | None:
-    """None where there is no complete shard at `path`."""
+    """The facts of the shard at `path`; None if there is no complete shard."""
     try:
         tree = json.loads(pq.read_metadata(path).metadata[_FACTS])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError):

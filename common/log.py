@@ -1,6 +1,6 @@
-"""Log lines: one format for driver, actors and ranks. Each says who wrote it, and after how many optimizer steps.
+"""Log lines: one format for driver, actors and ranks. Each line gives the role and the optimizer step.
 
-Workers write to standard error, which Ray forwards to the driver's.
+Workers write to standard error, which Ray forwards to the driver.
 """
 
 import json
@@ -16,7 +16,7 @@ _context: dict[str, str | int] = {"role": "driver", "step": 0}  # of this proces
 
 
 def set_up_logging(form: LogFormat = "text", role: str = "driver") -> None:
-    """Send the project's log lines to standard error: for people, or a JSON object each."""
+    """Send the project's log lines to standard error: as text, or as one JSON object per line."""
     log_context(role=role)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_context)
@@ -28,7 +28,7 @@ def set_up_logging(form: LogFormat = "text", role: str = "driver") -> None:
 
 
 def log_context(*, role: str | None = None, step: int | None = None) -> None:
-    """What this process's next lines say of it; None leaves it."""
+    """Set the role and step in this process's next lines; None leaves a value unchanged."""
     _context.update({name: value for name, value in (("role", role), ("step", step)) if value is not None})
 
 

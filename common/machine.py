@@ -1,4 +1,4 @@
-"""The machine that a process runs on: device and precision, compiler, memory, place in the cluster."""
+"""A process's machine: device and precision, compiler, memory, place in the cluster."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def prepare_device(section: ComputeSection) -> torch.device:
-    """Set PyTorch's threads as the recipe says, and return the device to compute on."""
+    """Set PyTorch's number of threads from the recipe, and return the device to compute on."""
     torch.set_num_threads(section.num_threads)
     available = torch.cuda.is_available()
     if section.device == "cuda" and not available:
@@ -28,13 +28,13 @@ def prepare_device(section: ComputeSection) -> torch.device:
 
 
 def autocast(section: ComputeSection, device: torch.device) -> AbstractContextManager:
-    """bfloat16 autocast where the recipe asks for it."""
+    """bfloat16 autocast if the recipe asks for it."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=section.autocast == "bfloat16")
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise ClusterError where torch.compile cannot make code for `device` in this process."""
-    compiler = os.environ.get("CXX", "g++")  # where PyTorch looks
+    """Raise ClusterError if torch.compile cannot generate code for `device` in this process."""
+    compiler = os.environ.get("CXX", "g++")  # as PyTorch does
     if shutil.which(compiler) is None:
         raise ClusterError(
             f"compute.compile is true, but this process finds no C++ compiler ({compiler}): install one, point "
@@ -48,23 +48,23 @@ def require_compiler(device: torch.device) -> None:
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in RAM, with what it has read of the shared object store; 0 where /proc has no answer.
+    """Resident bytes of this process, shared object-store pages included; 0 if /proc is not available.
 
-    Reading what is shared by how many (PSS) would walk the page tables of a large process each time.
+    The proportional size (PSS) would need a walk through a large process's page tables at each call.
     """
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:  # no Linux
+    except FileNotFoundError:  # not Linux
         return 0
 
 
 def gpu_peak_bytes(device: torch.device) -> int:
-    """Most bytes that this process's tensors have taken on `device` so far; 0 on a CPU."""
+    """Peak bytes of this process's tensors on `device` so far; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def needs_text(num_cpus: float, num_gpus: float, labels: Mapping[str, str], free: Mapping[str, float]) -> str:
-    """What it needs, and what is `free` of Ray's resources."""
+    """Describe the resources needed and the `free` ones of Ray."""
     listed = ", ".join(f"{key} = {value}" for key, value in labels.items())
     node = f" on a node with the label {listed}" if listed else ""
     return (

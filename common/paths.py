@@ -1,4 +1,4 @@
-"""This checkout: where files are looked for, and which code it holds."""
+"""This checkout: where relative paths lead, and a fingerprint of its code."""
 
 from functools import cache
 from hashlib import sha256
@@ -8,17 +8,17 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def resolve(path: str | Path) -> Path:
-    """`path` itself where absolute, otherwise inside this process's checkout.
+    """`path` itself if absolute, otherwise inside this process's checkout.
 
-    An actor on another node runs an unpacked copy of the checkout in a folder of its own, so a relative
-    path of a recipe means the same file there as it does beside the driver.
+    An actor on another node runs an unpacked copy of the checkout in its own folder, so a relative path in a
+    recipe means the same file there and at the driver.
     """
     path = Path(path).expanduser()
     return path if path.is_absolute() else CHECKOUT / path
 
 
 def find_run(run: str) -> Path | None:
-    """The run folder that `run` names: a path, or a name in runs/; None where there is none."""
+    """The run folder that `run` names: a path, or a name in runs/; None if there is none."""
     for folder in (Path(run).expanduser().absolute(), resolve(run), CHECKOUT / "runs" / run):
         if (folder / "recipe.json").is_file():
             return folder
@@ -27,7 +27,7 @@ def find_run(run: str) -> Path | None:
 
 @cache
 def code_fingerprint() -> str:
-    """12 hex digits over the names and contents of this checkout's Python files; driver and actors compare."""
+    """12 hex digits over the names and contents of this checkout's Python files, to compare driver and actors."""
     digest = sha256()
     for room in ("actors", "common", "learner"):
         for path in sorted((CHECKOUT / room).rglob("*.py")):

@@ -1,8 +1,7 @@
-"""What a model, a metric and a data set must offer. Typed structurally: no base class to inherit.
+"""The interfaces of models, metrics and data sets. Typed structurally: there is no base class to inherit.
 
-Shape letters: B images (groups), G samples a group, T image tokens, V codebook entries,
-C channels (3), H and W pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; pixels at rest
-are uint8.
+Shape letters: B images (groups), G samples per group, T image tokens, V codebook entries, C channels (3), H and W
+pixels, D width of hidden states. Pixels in tensors are float in [-1, 1]; stored pixels are uint8.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# What the generator is conditioned on, by column name. Class-conditional: `label` int64 [B].
+# The generator's condition, by column name. Class-conditional: `label` int64 [B].
 # Text-conditional: `caption_features` float [B, L, D] and `caption_mask` [B, L], 1 where valid.
 Condition = Mapping[str, Tensor]
 
@@ -28,14 +27,14 @@ class ImageTokenizer(Protocol):
         """Token ids int64 [B, T]."""
 
     def decode(self, tokens_BT: Tensor) -> Tensor:
-        """Images [B, C, H, W], around [-1, 1] and not clamped."""
+        """Images [B, C, H, W], around [-1, 1] and unclamped."""
 
 
 class CachedDecoder(Protocol):
     """Free-running decoding of one batch with a key-value cache."""
 
     def next_logits(self, tokens_B: Tensor | None) -> Tensor:
-        """Append the last drawn tokens (None at the start) and give float32 logits [B, V] of the next."""
+        """Append the last drawn tokens (None at the start) and return float32 logits [B, V] of the next."""
 
 
 class Policy(Protocol):
@@ -47,33 +46,33 @@ class Policy(Protocol):
     def __call__(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
         """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1].
 
-        Without `head` the hidden states [B, T, D] before the vocabulary head.
+        Without `head`: the hidden states [B, T, D] before the vocabulary head.
         """
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 logits [..., V] of hidden states [..., D], so that they need never be whole in memory."""
+        """Float32 logits [..., V] of hidden states [..., D], so that a caller can compute them in parts."""
 
     def null_condition(self, condition: Condition) -> Condition:
-        """The unconditional twin of `condition`, for classifier-free guidance and label drop."""
+        """The unconditional twin of `condition`, for classifier-free guidance and condition drop."""
 
     def start_decoding(self, condition: Condition) -> CachedDecoder: ...
 
 
 class PerceptualMetric(Protocol):
-    """A perceptual distance whose features of the source images are computed once a group."""
+    """A perceptual distance that computes the source images' features once per group."""
 
     def to(self, device: torch.device) -> Self: ...
 
     def reference_features(self, pixels_BCHW: Tensor) -> Any:
-        """Features of the B source images, to hand to `distance`."""
+        """Features of the B source images, for `distance`."""
 
     def distance(self, pixels_BGCHW: Tensor, reference: Any) -> Tensor:
         """Distance float32 [B, G] of each sample to its group's source image."""
 
     def distance_map(self, pixels_BGCHW: Tensor, reference: Any, grid_size: int) -> Tensor:
-        """The same by place, float32 [B, G, T] over a grid_size x grid_size grid: its mean is the distance.
+        """The distance at each place, float32 [B, G, T] over a square grid; its mean is the distance.
 
-        Only where advantage.credit is token.
+        Needed only if advantage.credit is token.
         """
 
 
@@ -81,9 +80,9 @@ class PerceptualMetric(Protocol):
 class SourceImage:
     """One image of a data set, cropped to the recipe's size."""
 
-    image_id: str  # a name that a person can find the file by
+    image_id: str  # a readable name that leads to the file
     pixels: np.ndarray  # uint8 [H, W, 3]
-    condition: Mapping[str, np.ndarray | np.generic]  # one value (no batch axis) a condition column
+    condition: Mapping[str, np.ndarray | np.generic]  # one value (no batch axis) per condition column
 
 
 class ImageSource(Protocol):
@@ -92,4 +91,4 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> SourceImage:
-        """Image `index`; BrokenImageError names the image and the reason where it cannot be decoded."""
+        """Image `index`. Raises BrokenImageError, with the image and the reason, if it cannot be decoded."""

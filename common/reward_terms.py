@@ -1,6 +1,6 @@
-"""What the samples of some groups are worth, as facts: the reward's terms before any weight.
+"""The reward's terms of some groups' samples, before any weight.
 
-Letters: B groups, G samples a group, T image tokens.
+Letters: B groups, G samples per group, T image tokens.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from common.config.algorithm import RewardSection
 
 @dataclass(frozen=True)
 class RewardTerms:
-    """Float32. A map says where in the picture a term comes from; its mean over tokens is the term."""
+    """Float32. A map gives a term at each place in the picture; its mean over tokens is the term."""
 
     mse_BG: Tensor  # mean squared error, images in [-1, 1]
     lpips_BG: Tensor  # perceptual distance
-    l1_BG: Tensor | None = None  # mean absolute error, where reward.l1_weight is above 0
-    mse_map_BGT: Tensor | None = None  # maps under advantage.credit token alone
+    l1_BG: Tensor | None = None  # mean absolute error, if reward.l1_weight is above 0
+    mse_map_BGT: Tensor | None = None  # maps only if advantage.credit is token
     lpips_map_BGT: Tensor | None = None
     l1_map_BGT: Tensor | None = None
 
@@ -32,7 +32,7 @@ class RewardTerms:
 
     @classmethod
     def zeros(cls, like: Tensor, num_groups: int, group_size: int, num_tokens: int | None, has_l1: bool) -> Self:
-        """Terms to be filled in, of the type and on the device of `like`; `num_tokens` is the size of the maps."""
+        """Empty terms with the dtype and device of `like`; `num_tokens` is the size of the maps."""
 
         def term() -> Tensor:
             return like.new_zeros(num_groups, group_size)
@@ -53,7 +53,7 @@ class RewardTerms:
         return _weighted(self.mse_BG, self.lpips_BG, self.l1_BG, section)
 
     def reward_map(self, section: RewardSection) -> Tensor | None:
-        """The same at each token, [B, G, T]; its mean over tokens is the reward. None without maps."""
+        """The rewards at each token, [B, G, T]; the mean over tokens is the reward. None without maps."""
         if self.mse_map_BGT is None or self.lpips_map_BGT is None:
             return None
         return _weighted(self.mse_map_BGT, self.lpips_map_BGT, self.l1_map_BGT, section)

@@ -1,7 +1,7 @@
-"""Which image each sample index of a run means.
+"""Which image each sample index of a run refers to.
 
-Sample indices count through the run: 0, 1, 2, … Every `num_images` of them make an epoch, and each epoch
-visits every image once, in an order drawn from (seed, epoch).
+Sample indices count through the run: 0, 1, 2, … Each `num_images` of them form an epoch, which visits every image
+once, in an order drawn from (seed, epoch).
 """
 
 from functools import lru_cache

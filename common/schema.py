@@ -1,9 +1,9 @@
-"""The table of scored groups that travels from actors to the learner: one Arrow row a group.
+"""The table of scored groups that travels from actors to the learner: one Arrow row per group.
 
-Rows hold facts, not decisions: the reward's terms, not its weights; rewards, not advantages. A recorded
-table can be learned from again under other settings.
+Rows hold facts, not decisions: the reward's terms, not its weights; rewards, not advantages. A recorded table can
+be learned from again with other settings.
 
-Letters: T image tokens, G samples a group, V codebook entries, B rows.
+Letters: T image tokens, G samples per group, V codebook entries, B rows.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 2  # 2: reward_l1 and the reward maps, where there are any
+SCHEMA_VERSION = 2  # 2 added the optional reward_l1 and reward maps
 
 
 @dataclass(frozen=True)
 class GroupBatch:
     """The groups of one ticket, as arrays."""
 
-    sample_index_B: np.ndarray  # int64; the group's identity in the run
+    sample_index_B: np.ndarray  # int64; identifies the group in the run
     image_id_B: tuple[str, ...]
     policy_version: int  # of the policy that sampled
     codebook_size: int  # V
@@ -29,10 +29,10 @@ class GroupBatch:
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]
     reward_mse_BG: np.ndarray  # float32 [B, G]; mean squared error, images in [-1, 1]
     reward_lpips_BG: np.ndarray  # float32 [B, G]; perceptual distance
-    condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] a column
-    reward_l1_BG: np.ndarray | None = None  # float32 [B, G]; mean absolute error, where the reward weighs it
-    reward_mse_map_BGT: np.ndarray | None = None  # float32 [B, G, T]; where in the picture a term comes from,
-    reward_lpips_map_BGT: np.ndarray | None = None  # under token credit alone; the mean of a map is the term
+    condition: Mapping[str, np.ndarray]  # the policy's condition, each column [B, …]
+    reward_l1_BG: np.ndarray | None = None  # float32 [B, G]; mean absolute error, if l1_weight is above 0
+    reward_mse_map_BGT: np.ndarray | None = None  # float32 [B, G, T]; the term at each place in the picture, only
+    reward_lpips_map_BGT: np.ndarray | None = None  # under token credit; the mean of a map is the term
     reward_l1_map_BGT: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ _CONDITION = "condition."
 
 
 def to_table(groups: GroupBatch) -> pa.Table:
-    """The Arrow table of `groups`; shapes are kept in the tensor columns' types."""
+    """The Arrow table of `groups`; the tensor columns' types keep the shapes."""
     columns = {
         "sample_index": pa.array(groups.sample_index_B, pa.int64()),
         "image_id": pa.array(groups.image_id_B, pa.string()),
@@ -71,7 +71,7 @@ def to_table(groups: GroupBatch) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> GroupBatch:
-    """The groups of a table; arrays are read-only views of it where the table is in one piece."""
+    """The groups of a table; arrays are read-only views of it if each column is one chunk."""
     metadata = {key.decode(): int(value) for key, value in table.schema.metadata.items()}
     if metadata["schema_version"] != SCHEMA_VERSION:
         raise ValueError(
@@ -98,7 +98,7 @@ def from_table(table: pa.Table) -> GroupBatch:
 
 
 def concatenate(batches: list[GroupBatch]) -> GroupBatch:
-    """One batch of all rows, in order. Its policy version is the oldest."""
+    """All rows in one batch, in order. Its policy version is the oldest."""
     arrays = {
         field: np.concatenate([getattr(batch, field) for batch in batches])
         for field in ("sample_index_B", *_columns_of(batches[0]).values())
@@ -118,7 +118,7 @@ def _columns_of(groups: GroupBatch) -> dict[str, str]:
 
 
 def reward_columns(groups: GroupBatch) -> dict[str, np.ndarray]:
-    """The reward's terms and maps that the groups have, by the names of `RewardTerms`."""
+    """The reward terms and maps that the groups have, by their names in `RewardTerms`."""
     fields = {name: field for name, field in _columns_of(groups).items() if name.startswith("reward_")}
     return {field.removeprefix("reward_"): getattr(groups, field) for field in fields.values()}
 

@@ -1,8 +1,7 @@
-"""Random numbers that depend on what they are for, never on which process draws them or when.
+"""Random numbers that depend on their purpose, never on the process that draws them or the time.
 
-Every draw of the project starts from `generator(seed, purpose, *path)`: the run's seed, what the numbers
-are for, and where in the run they belong (epoch, sample index). Two actors that roll the same sample out
-therefore draw the same noise and the same tokens.
+Every draw of the project starts from `generator(seed, purpose, *path)`: the run's seed, the purpose, and the place
+in the run (epoch, sample index). Two actors that roll out one sample therefore draw the same noise and tokens.
 """
 
 import zlib
@@ -19,5 +18,5 @@ def derive_seed(seed: int, purpose: str, *path: int) -> int:
 
 
 def generator(seed: int, purpose: str, *path: int) -> torch.Generator:
-    """A CPU generator: numbers are drawn on the CPU and moved, so that a GPU sees the same ones."""
+    """A CPU generator. Numbers are drawn on the CPU and then moved, so that a GPU gets the same ones."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *path))

@@ -1,9 +1,9 @@
 """From logits to tokens and their log-probabilities.
 
-Tokens are drawn by inverting the cumulative distribution at given uniform numbers, so that a draw depends
-on its seed alone, not on the device or on what else is in the batch.
+Tokens are drawn by inverting the cumulative distribution at given uniform numbers, so that a draw depends on its
+seed alone, not on the device or the rest of the batch.
 
-Shape letters: N any number of rows, K draws a row, V codebook entries.
+Shape letters: N any number of rows, K draws per row, V codebook entries.
 """
 
 import torch
@@ -17,14 +17,14 @@ def log_probabilities(logits_NV: Tensor, tokens_NK: Tensor, temperature: float =
 
 @torch.no_grad()
 def entropy(logprobs_NV: Tensor) -> Tensor:
-    """-Σ p log p of each row of log-probabilities, in nats, [N]; no gradient flows through it."""
+    """-Σ p log p of each row of log-probabilities, in nats, [N]; without gradient."""
     return -logprobs_NV.exp().mul_(logprobs_NV).sum(dim=-1)
 
 
 def draw(logits_NV: Tensor, uniforms_NK: Tensor, temperature: float = 1.0) -> Tensor:
     """Tokens int64 [N, K], each drawn from softmax(logits / temperature) at its uniform number in [0, 1).
 
-    Cumulates in float64: a float32 sum over 16,384 entries would misplace the rare ones.
+    The cumulative sum is float64: in float32, a sum over 16,384 entries would misplace rare ones.
     """
     cumulative_NV = torch.softmax(logits_NV.float() / temperature, dim=-1).double().cumsum(dim=-1)
     points_NK = uniforms_NK.to(cumulative_NV) * cumulative_NV[:, -1:]
@@ -49,11 +49,11 @@ def keep_likely(logits_NV: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor
 def likely_log_probabilities(
     logits_NV: Tensor, tokens_NK: Tensor, temperature: float, top_k: int, top_p: float
 ) -> Tensor:
-    """Log-probabilities float32 [N, K] of tokens within what `keep_likely` keeps at this temperature.
+    """Log-probabilities float32 [N, K] of tokens under the truncation by `keep_likely` at this temperature.
 
-    A token outside counts as kept too, for its own probability. So the policy that sampled has exactly the
-    probabilities that it drew with, and a later one, which may have moved a drawn token out of its most likely,
-    still has a finite log-probability of it, with a gradient. Which tokens are kept is a constant to the gradient.
+    A token outside the truncation is added to it with its own probability. So the policy that sampled gets exactly
+    the probabilities it drew with, and a later policy that no longer keeps a drawn token still gives it a finite
+    log-probability with a gradient. The choice of kept tokens is constant for the gradient.
     """
     scaled_NV = logits_NV.float() / temperature
     kept_NV = keep_likely(scaled_NV, top_k, top_p)

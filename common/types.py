@@ -1,4 +1,4 @@
-"""What crosses rooms, beside the table of groups in `common/schema.py`."""
+"""The types that cross rooms, besides the table of groups in `common/schema.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class WorkTicket:
-    """Ledger → actor: the samples to roll out, as one unit of work."""
+    """Ledger → actor: samples to roll out as one unit of work."""
 
     ticket_id: int  # position in the run: ticket n holds samples n·size … (n+1)·size - 1
     sample_indices: tuple[int, ...]
@@ -16,34 +16,34 @@ class WorkTicket:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that no group was made of, or whose group cannot be learned from."""
+    """An image that gave no group, or a group that cannot be learned from."""
 
     sample_index: int
     image_id: str
     reason: str
-    is_quarantined: bool = False  # the image could be decoded; its group holds a number that is not finite
+    is_quarantined: bool = False  # the image was decoded, but its group has a non-finite number
 
 
 @dataclass(frozen=True)
 class GroupReceipt:
-    """Actor → driver: what became of a ticket. The groups themselves stay in the object store."""
+    """Actor → driver: the result of a ticket. The groups themselves stay in the object store."""
 
     ticket_id: int
     policy_version: int
     num_groups: int
     num_bytes: int
     skipped: tuple[SkippedImage, ...]
-    stage_seconds: Mapping[str, float]  # read, encode, … perceptual; transfer where weights were pulled
+    stage_seconds: Mapping[str, float]  # read, encode, … perceptual; transfer if weights were fetched
     num_tokens: int = 0  # sampled
     resident_bytes: int = 0  # memory of the actor's process
-    gpu_peak_bytes: int = 0  # most GPU memory that its tensors have taken so far; 0 without a GPU
+    gpu_peak_bytes: int = 0  # peak GPU memory of its tensors so far; 0 without a GPU
 
 
 @dataclass(frozen=True)
 class WeightSnapshot:
     """Learner → actors: the weights of one policy version."""
 
-    version: int  # optimizer steps that made them: every step publishes
+    version: int  # optimizer steps behind these weights: every step publishes
     arrays: Mapping[str, np.ndarray]  # by parameter name; bfloat16 travels as its int16 bits
     bfloat16_names: frozenset[str] = frozenset()
 
@@ -66,14 +66,14 @@ class StepReport:
     reward_lpips: float
     reward_std: float  # mean over groups of the std over a group's samples
     clip_fraction: float  # share of tokens whose ratio left [1 - ε, 1 + ε]
-    kl: float  # KL(behaviour policy ‖ policy) a token, before the update, estimated on the sampled tokens
-    entropy: float  # of the policy a token, in nats, at the sampling temperature, before the update
+    kl: float  # KL(behaviour policy ‖ policy) per token, before the update, estimated on the sampled tokens
+    entropy: float  # of the policy per token, in nats, at the sampling temperature, before the update
     grad_norm: float  # before clipping
-    kl_prior: float = 0.0  # KL(policy ‖ initial policy) a token, where it is the prior
-    reward_l1: float = 0.0  # where it is in the reward
-    num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
-    is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
+    kl_prior: float = 0.0  # KL(policy ‖ initial policy) per token, if it is the prior
+    reward_l1: float = 0.0  # if it is in the reward
+    num_quarantined: int = 0  # groups of the step that were not learned from, in addition to num_groups
+    is_bad: bool = False  # the gradient was not finite: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # fetch, forward_backward, optimizer
     resident_bytes: int = 0  # memory of the largest rank's process
-    gpu_peak_bytes: int = 0  # most GPU memory that a rank's tensors have taken so far; 0 without a GPU
+    gpu_peak_bytes: int = 0  # peak GPU memory of a rank's tensors so far; 0 without a GPU

@@ -1,4 +1,4 @@
-"""`python -m deploy COMMAND`. Heavy imports wait until a command needs them, so that --help is quick."""
+"""`python -m deploy COMMAND`. Heavy imports are deferred until a command needs them, so that --help is quick."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ from deploy.commands import (
     train,
 )
 
-# Each is a file with HELP, add_arguments(parser) and run(arguments) -> exit code.
+# Each is a module with HELP, add_arguments(parser) and run(arguments) -> exit code.
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "local": local,
@@ -44,7 +44,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 on success, 2 with one line on standard error for a mistake that the user can mend."""
+    """Run a command; 0 on success, 2 with one line on standard error for a mistake that the user can fix."""
     arguments = _parse(argv)
     from common.errors import UserError
     from common.log import set_up_logging
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand before and after options: argparse ends a list of words at the first option."""
+    """Allow overrides before and after options: argparse ends a list of words at the first option."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     takes_overrides = "overrides" in arguments

@@ -1,9 +1,9 @@
 """The whole algorithm in one process: read this page to know what VA-π does.
 
-No Ray, no queue, no clock. The service computes exactly this with reward actors and learner ranks in
-processes of their own, and a test holds it to the same losses and the same final weights.
+No Ray, no queue, no clock. The service computes exactly this, with reward actors and learner ranks in their own
+processes; a test checks for the same losses and the same final weights.
 
-Letters: B source images (groups), G samples a group, T image tokens, D width of hidden states.
+Letters: B source images (groups), G samples per group, T image tokens, D width of hidden states.
 """
 
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ def post_train(
     recipe: Recipe,
     device: torch.device,
 ) -> Iterator[StepReport]:
-    """Train `policy` in place, one optimizer step at a time; yields what each step measured."""
+    """Train `policy` in place, one optimizer step at a time; yields each step's report."""
     learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
-    reference = frozen_reference(policy, learner)  # None unless the prior is the KL from it
+    reference = frozen_reference(policy, learner)  # None unless the prior is KL
     for step in range(learner.num_steps):
         first = step * learner.images_per_step
         tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
@@ -58,13 +58,13 @@ def post_train(
 
 @torch.no_grad()
 def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samples: range) -> Groups:
-    """Score G samples of each source image: what a reward actor does with a ticket."""
+    """Score G samples of each source image: a reward actor's work on one ticket."""
     order = SampleOrder(recipe.seed, len(source))
     images = read_readable(source, [order.image_index(index) for index in samples])
     kept = [samples[position] for position in images.positions]
     pixels_BCHW, condition = images.tensors(device)
 
-    # 1. The image's own codes are the targets; noise on them makes the teacher-forcing context.
+    # 1. The image's own codes are the targets; with noise they become the teacher-forcing context.
     targets_BT = tokenizer.encode(pixels_BCHW)
     noises = [recipe.context_noise(index) for index in kept]
     draws = [generator(recipe.seed, "context noise", index) for index in kept]
@@ -72,7 +72,7 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
     chances = [torch.rand(1, generator=generator(recipe.seed, "condition drop", index)) for index in kept]
     condition = drop_conditions(policy, condition, torch.cat(chances) < recipe.context.condition_drop)
 
-    # 2. One forward gives the distribution of every position; each of the G samples draws from all of them.
+    # 2. One forward gives the distribution at every position; each of the G samples draws from all of them.
     group = recipe.group
     draws = [generator(recipe.seed, "group samples", index) for index in kept]
     with autocast(recipe.compute, device):
@@ -81,7 +81,7 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
             policy.logits, hidden_BTD, group.size, group.temperature, draws, group.top_k, group.top_p
         )
 
-    # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
+    # 3. A sample is as good as its decoded picture: squared error and perceptual distance to the image.
     reward = PixelReward(tokenizer, perceptual, recipe.reward, recipe.has_reward_maps)
     terms = reward.terms(samples_BGT, pixels_BCHW, StageClock())
     return condition, terms, context_BT, targets_BT, samples_BGT, logprobs_BGT
@@ -90,18 +90,18 @@ def roll_out(policy, tokenizer, perceptual, source, recipe: Recipe, device, samp
 def learn(
     policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None
 ) -> StepReport:
-    """One optimizer step on the groups of all tickets: what the learner does."""
+    """One optimizer step on the groups of all tickets: the learner's work."""
     learner = recipe.learner
     conditions, all_terms, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
     context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
 
-    # 4. A sample's advantage is its reward against those of its own group; [B, G], or a token's own [B, G, T].
+    # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens.
     terms = RewardTerms.joined(all_terms)
     rewards_BG = terms.rewards(recipe.reward)
     advantages_BGT = advantages(terms, recipe)
 
-    # 5. The G samples share one context, so one forward and backward a group serves them all.
+    # 5. The G samples share one context, so one forward and backward per group serves them all.
     def logprobs(model: PolicyModule, b: slice) -> TokenLogprobs:
         with autocast(recipe.compute, device):
             hidden_BTD = model({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
@@ -117,7 +117,7 @@ def learn(
         b = slice(start, start + learner.micro_batch_size)
         logprobs_BGT, target_logprobs_BT, entropy_BT = logprobs(policy, b)
         policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BGT[b], learner)
-        prior_B = ce_B = ce_prior(target_logprobs_BT)  # what holds the policy, or the KL from the first one
+        prior_B = ce_B = ce_prior(target_logprobs_BT)  # the prior, unless it is the KL from the initial policy
         if reference is not None:
             with torch.no_grad():
                 reference_BGT = logprobs(reference, b).samples_BGT

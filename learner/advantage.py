@@ -1,4 +1,4 @@
-"""Group-relative advantages. Letters: B groups, G samples a group, T image tokens."""
+"""Group-relative advantages. Letters: B groups, G samples per group, T image tokens."""
 
 from math import isqrt
 
@@ -11,7 +11,7 @@ from common.reward_terms import RewardTerms
 
 
 def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor:
-    """Of each sample [B, G], or under `advantage.credit` token of each of its tokens [B, G, T]."""
+    """Advantages of samples [B, G], or of their tokens [B, G, T] if `advantage.credit` is token."""
     section, clip = recipe.advantage, recipe.learner.advantage_clip
     sample_BG = group_advantages(terms.rewards(recipe.reward), clip, section.normalize_std)
     if section.credit == "sample":
@@ -29,8 +29,8 @@ def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor:
 def group_advantages(rewards_BG: Tensor, clip: float, normalize_std: bool = True) -> Tensor:
     """A = (r - mean r) / (std r + 1e-8) over each group, unbiased std, clamped to ± `clip`; [B, G].
 
-    With G samples |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 acts from G = 27 on. Reward maps
-    [B, G, T] are taken position by position. Without `normalize_std` A = r - mean r, clamped alike.
+    With G samples, |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 has an effect from G = 27 on.
+    Reward maps [B, G, T] are treated position by position. Without `normalize_std`, A = r - mean r, also clamped.
     """
     deviations_BG = rewards_BG - rewards_BG.mean(dim=1, keepdim=True)
     if normalize_std:
@@ -39,7 +39,7 @@ def group_advantages(rewards_BG: Tensor, clip: float, normalize_std: bool = True
 
 
 def smoothed(map_BGT: Tensor, radius: int) -> Tensor:
-    """Means over (2 · radius + 1)² neighbours in the token grid, at its edges over those that exist."""
+    """Means over the (2 · radius + 1)² neighbourhood in the token grid, or its part inside the grid."""
     grid_size = isqrt(map_BGT.shape[-1])
     map_BGHW = map_BGT.unflatten(-1, (grid_size, grid_size))
     means_BGHW = F.avg_pool2d(map_BGHW, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)

@@ -1,7 +1,7 @@
 """Resumable state in a folder: complete or absent.
 
-A checkpoint is written under a temporary name, gets its manifest with the digest of every file last, and is
-then renamed. What has no manifest, or other digests, is no checkpoint.
+A checkpoint is written under a temporary name, gets its manifest with every file's digest last, and is then
+renamed. A folder without a manifest, or with other digests, is not a checkpoint.
 """
 
 import json
@@ -38,9 +38,9 @@ FILES = (POLICY, OPTIMIZER, STATE)
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """What a resume needs beside weights and optimizer."""
+    """What a resume needs besides weights and optimizer."""
 
-    step: int  # optimizer steps done, and the policy version
+    step: int  # optimizer steps done; also the policy version
     ledger: dict[str, Any]
     groups_learned: int
     images_skipped: int
@@ -49,7 +49,7 @@ class CheckpointState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run goes on from."""
+    """Everything that a resumed run starts from."""
 
     path: Path
     state: CheckpointState
@@ -76,7 +76,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Everything in a checkpoint, its digests verified. Raises CheckpointError."""
+    """Everything in a checkpoint, with its digests verified. Raises CheckpointError."""
     if not (path / MANIFEST).is_file():
         raise CheckpointError(
             f"{path} is no complete checkpoint: {MANIFEST} is missing; set resume to a folder such as "
@@ -93,13 +93,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _state(stored: Mapping[str, Any]) -> CheckpointState:
-    """Older checkpoints hold the policy version, too, which is the step."""
+    """Older checkpoints also hold the policy version, which equals the step."""
     known = {field.name for field in fields(CheckpointState)}
     return CheckpointState(**{name: value for name, value in stored.items() if name in known})
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step in `folder`; one with a damaged file is passed over, with a warning."""
+    """The checkpoint with the highest step in `folder`; damaged ones are passed over with a warning."""
     for path in reversed(_complete(folder)):
         damaged = _damaged_file(path)
         if damaged is None:
@@ -115,7 +115,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Checkpoints with a manifest, by rising step."""
+    """Checkpoints with a manifest, by increasing step."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if step_of(path.name) >= 0 and (path / MANIFEST).is_file()]
@@ -123,13 +123,13 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def step_of(name: str) -> int:
-    """The step in a checkpoint's folder name; -1 where it is not one."""
+    """The step in a checkpoint's folder name; -1 for other names."""
     match = re.fullmatch(r"step-(\d{6,})", name)
     return int(match[1]) if match else -1
 
 
 def _damaged_file(path: Path) -> str | None:
-    """The first file of a checkpoint that is not as its manifest says."""
+    """The first file of a checkpoint that does not match its manifest."""
     try:
         digests = json.loads((path / MANIFEST).read_text())
     except ValueError:

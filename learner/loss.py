@@ -1,13 +1,12 @@
 """The GRPO loss with its off-policy corrections, and the priors, for groups that share one context.
 
-All G samples of a group were drawn under the same context, so one forward gives the log-probabilities of all
-of them, and one backward gives exactly the gradient that G repeated forwards and backwards would add up to
-(dropout off).
+All G samples of a group were drawn given the same context, so one forward gives the log-probabilities of all of
+them, and one backward gives exactly the summed gradient of G repeated forwards and backwards (without dropout).
 
-A correction weights a token with its truncated ratio min(π / π_behaviour, cap), through which no gradient flows.
-Where the policy is the one that sampled, every correction has the value and the gradient of none.
+A correction weights a token by its truncated ratio min(π / π_behaviour, cap), without a gradient through it. If
+the policy is the one that sampled, every correction has the value and the gradient of none.
 
-Letters: B groups, G samples a group, T image tokens. Advantages are [B, G, T], or [B, G] where the tokens of a
+Letters: B groups, G samples per group, T image tokens. Advantages are [B, G, T], or [B, G] if the tokens of a
 sample share one.
 """
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from common.config.algorithm import LearnerSection
 from common.models.families import PolicyModule
 
-Unit = Literal["token", "sequence"]  # what has a ratio of its own
+Unit = Literal["token", "sequence"]  # the unit with its own ratio
 
 
 class PolicyLoss(NamedTuple):
@@ -31,10 +30,9 @@ class PolicyLoss(NamedTuple):
 def surrogate_loss(
     logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, section: LearnerSection
 ) -> PolicyLoss:
-    """The policy loss under the recipe's `learner.correction`, in a step of one update.
+    """The policy loss under the recipe's `learner.correction`, for one update per step.
 
-    There the policy before the step is the policy itself: its log-probabilities, detached, need no forward of
-    their own.
+    The policy before the step is then the policy itself: its detached log-probabilities need no extra forward.
     """
     if section.correction == "truncated":
         return truncated_loss(
@@ -50,8 +48,8 @@ def importance_ratio(logprobs_BGT: Tensor, other_logprobs_BGT: Tensor, unit: Uni
     """π / π_other of each token, or of its sample.
 
     A sample's ratio is exp(mean_T log π - log π_other) (GSPO, arXiv 2507.18071), the same at all its tokens. Its
-    gradient at a token is ratio · ∇log π of that token (GSPO-token): where the tokens share one advantage, their
-    mean has the gradient of the sample's ratio, and where they do not, each keeps its own credit.
+    gradient at a token is ratio · ∇log π of that token (GSPO-token): if the tokens share one advantage, their mean
+    has the gradient of the sample's ratio; if not, each keeps its own credit.
     """
     log_ratio_BGT = logprobs_BGT - other_logprobs_BGT
     if unit == "sequence":
@@ -82,7 +80,7 @@ def truncated_loss(
 ) -> PolicyLoss:
     """Truncated importance sampling: a loss whose gradient is mean_{G,T} -min(ρ, cap) A ∇log π_θ.
 
-    The weight of V-trace's policy gradient (IMPALA, arXiv 1802.01561), and no clip. Its value is
+    This is the weight of V-trace's policy gradient (IMPALA, arXiv 1802.01561), without a clip. The loss's value is
     mean_{G,T} -min(ρ, cap) A.
     """
     ratio_BGT = importance_ratio(logprobs_BGT, behaviour_logprobs_BGT, unit)
@@ -101,11 +99,11 @@ def decoupled_loss(
     cap: float,
     unit: Unit = "token",
 ) -> PolicyLoss:
-    """Decoupled PPO (Hilton et al. 2021, arXiv 2110.00641), its weight truncated.
+    """Decoupled PPO (Hilton et al. 2021, arXiv 2110.00641) with a truncated weight.
 
     mean_{G,T} w max(-A r, -A clip(r, 1-ε, 1+ε)) with r = π_θ / π_prox and w = min(π_prox / π_behaviour, cap) per
-    token: how far a step may go is measured from the proximal policy, and what corrects for the age of the
-    samples is the weight. The log-probabilities of both other policies are constants.
+    token: the clip limits the step from the proximal policy, and the weight corrects for the age of the samples.
+    The log-probabilities of both other policies are constants.
     """
     weight_BGT = importance_ratio(proximal_logprobs_BGT, behaviour_logprobs_BGT, unit).clamp(max=cap)
     step_BGT = importance_ratio(logprobs_BGT, proximal_logprobs_BGT, unit)
@@ -120,18 +118,17 @@ def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
 
 
 def frozen_reference(policy: PolicyModule, section: LearnerSection) -> PolicyModule | None:
-    """The reference of the KL prior: a copy of the initial policy, which never learns; None under another prior.
+    """The reference of the KL prior: a frozen copy of the initial policy; None under another prior.
 
-    To be taken before the first update, a resumed state or dropout.
+    Take it before the first update, before loading a resumed state, and before turning dropout on.
     """
     return deepcopy(policy).eval().requires_grad_(False) if section.prior == "kl" else None
 
 
 def kl_prior(logprobs_BGT: Tensor, reference_logprobs_BGT: Tensor) -> Tensor:
-    """KL(π_θ ‖ π_reference) a token, estimated on the sampled ones as in GRPO (arXiv 2402.03300); [B].
+    """KL(π_θ ‖ π_reference) per token, estimated on the sampled tokens as in GRPO (arXiv 2402.03300); [B].
 
-    mean_{G,T} ρ - 1 - log ρ with ρ = π_reference / π_θ: never negative, and unbiased where the tokens were drawn
-    from π_θ.
+    mean_{G,T} ρ - 1 - log ρ with ρ = π_reference / π_θ: never negative, and unbiased if tokens are drawn from π_θ.
     """
     log_ratio_BGT = reference_logprobs_BGT - logprobs_BGT
     return (torch.expm1(log_ratio_BGT) - log_ratio_BGT).mean(dim=(1, 2))
@@ -139,10 +136,10 @@ def kl_prior(logprobs_BGT: Tensor, reference_logprobs_BGT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def kl_to_behaviour(logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor) -> Tensor:
-    """KL(π_behaviour ‖ π_θ) a token, estimated on the sampled ones: mean_{G,T} ρ - 1 - log ρ; [B], a measurement.
+    """KL(π_behaviour ‖ π_θ) per token, estimated on the sampled tokens: mean_{G,T} ρ - 1 - log ρ; [B].
 
-    Unbiased, as the tokens were drawn from π_behaviour, and no term is negative (Schulman's k3, joschu.net/blog/
-    kl-approx.html).
+    Without gradient. Unbiased, because the tokens were drawn from π_behaviour, and never negative (Schulman's k3,
+    joschu.net/blog/kl-approx.html).
     """
     log_ratio_BGT = logprobs_BGT - behaviour_logprobs_BGT
     return (torch.expm1(log_ratio_BGT) - log_ratio_BGT).mean(dim=(1, 2))

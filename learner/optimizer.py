@@ -1,4 +1,4 @@
-"""AdamW as the paper sets it."""
+"""AdamW with the paper's settings."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from common.config.algorithm import LearnerSection
 
 
 def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
-    """AdamW at a constant rate, without weight decay on parameters whose name contains "norm"."""
+    """AdamW with a constant rate, without weight decay for parameters with "norm" in their name."""
     parameters = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
     decayed = [parameter for name, parameter in parameters if "norm" not in name]
     exempt = [parameter for name, parameter in parameters if "norm" in name]
@@ -32,14 +32,14 @@ def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> dict[str, np.ndarra
 
 
 def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Take up the state that `optimizer_arrays` gave."""
+    """Restore the state returned by `optimizer_arrays`."""
     for name, parameter in policy.named_parameters():
         state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if any(value is None for value in state.values()):
             if arrays:
                 raise ValueError(f"the optimizer state has nothing for {name}: it belongs to another model")
             continue
-        # step stays on the CPU, where AdamW keeps it; the moments live beside their parameter
+        # AdamW keeps step on the CPU, and the moments on the parameter's device
         optimizer.state[parameter] = {
             key: torch.from_numpy(np.array(value)).to("cpu" if key == "step" else parameter.device)
             for key, value in state.items()

@@ -1,4 +1,4 @@
-"""What a rank says when the collective it took part in broke: usually that another rank is gone."""
+"""The error of a rank whose collective failed, usually because another rank is gone."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 class PeerLostError(RuntimeError):
-    """A collective failed. Whoever meets it lives, and can form a new group with the others that do."""
+    """A collective failed. The rank that gets this error is alive and can form a new group with the others."""
 
 
 _TRANSPORT = re.compile("gloo|nccl|c10d", re.IGNORECASE)  # gloo's errors have no class of their own
@@ -16,7 +16,7 @@ _TRANSPORT = re.compile("gloo|nccl|c10d", re.IGNORECASE)  # gloo's errors have n
 
 @contextmanager
 def peer_errors() -> Iterator[None]:
-    """Turns what torch.distributed raises into PeerLostError; any other error passes as it is."""
+    """Turn errors of torch.distributed into PeerLostError; other errors pass unchanged."""
     try:
         yield
     except RuntimeError as error:

@@ -116,6 +116,11 @@ class RankGroup:
             steps = self._living(step)
             members = sorted(steps, key=lambda rank: -steps[rank])
             furthest = steps[members[0]]
+            if furthest < step:  # who only was about to join has its own first weights
+                raise LearnerLostError(
+                    f"the learner ranks that had done step {step} were lost before others had their state: resume "
+                    "from the newest checkpoint; events.jsonl has the reasons"
+                )
             try:
                 self._form(members, lagging=[rank for rank in members if steps[rank] < furthest])
             except A_RANK_IS_LOST:

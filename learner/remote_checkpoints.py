@@ -1,7 +1,7 @@
-"""Copies of a run's checkpoints at a URL: object storage, or whatever else fsspec reaches.
+"""Copies of a run's checkpoints at a URL: object storage, or anything else that fsspec supports.
 
-Complete or absent there as well: the manifest, which names the digest of every other file, is written last and
-removed first.
+A remote checkpoint, too, is complete or absent: the manifest, which holds the digest of every other file, is
+written last and removed first.
 """
 
 import shutil
@@ -15,19 +15,19 @@ from learner.checkpoint import FILES, MANIFEST, step_of
 
 class RemoteCheckpoints:
     def __init__(self, url: str):
-        """The checkpoints below `url`. Raises RecipeError where fsspec cannot reach it."""
+        """The checkpoints under `url`. Raises RecipeError if fsspec cannot reach it."""
         self._url = url.rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self._url)
             self._files.makedirs(self._root, exist_ok=True)
-        except Exception as error:  # each storage has errors of its own
+        except Exception as error:  # each storage has its own errors
             raise RecipeError(
                 f"{url} cannot be used for checkpoints ({first_line(error)}): set checkpoint.url to storage that "
                 "fsspec reaches from the driver, and install its package there (s3fs, gcsfs, adlfs, …)"
             ) from None
 
     def upload(self, checkpoint: Path) -> None:
-        """Copy a complete checkpoint of the run folder; one of the same step is replaced."""
+        """Copy a complete checkpoint from the run folder; a remote one of the same step is replaced."""
         remote = f"{self._root}/{checkpoint.name}"
         self._remove(remote)
         self._files.makedirs(remote, exist_ok=True)
@@ -35,13 +35,13 @@ class RemoteCheckpoints:
             self._files.put_file(str(checkpoint / name), f"{remote}/{name}")
 
     def newest(self) -> str | None:
-        """The name of the complete checkpoint of the highest step."""
+        """The name of the complete checkpoint with the highest step."""
         return max(self._complete(), key=step_of, default=None)
 
     def download(self, name: str, folder: Path) -> Path:
-        """Copy a checkpoint to `folder`/`name`, which is complete or absent, too; the reader verifies it.
+        """Copy a checkpoint to `folder`/`name`, complete or not at all; the reader verifies it.
 
-        Raises CheckpointError where there is none of this name.
+        Raises CheckpointError if there is no checkpoint of this name.
         """
         if not self._files.exists(f"{self._root}/{name}/{MANIFEST}"):
             raise CheckpointError(

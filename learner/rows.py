@@ -1,6 +1,6 @@
-"""What goes through the policy in the learner: a row a group, or a row a sample as the released scripts do it.
+"""The learner's rows through the policy: one row per group, or one per sample as in the released scripts.
 
-Letters: N rows, K samples a row, T image tokens. A row a group: N = B, K = G. A row a sample: N = B · G, K = 1.
+Letters: N rows, K samples per row, T image tokens. Row per group: N = B, K = G. Row per sample: N = B · G, K = 1.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class Rows:
     targets_NT: Tensor  # int64
     samples_NKT: Tensor  # int64
     behaviour_logprobs_NKT: Tensor  # float32
-    advantages_NKT: Tensor  # float32; [N, K] where a sample's tokens share one
+    advantages_NKT: Tensor  # float32; [N, K] if a sample's tokens share one
 
     def __len__(self) -> int:
         return len(self.context_NT)
@@ -29,7 +29,7 @@ class Rows:
         return type(self)(condition, *(column[rows] for name, column in vars(self).items() if name != "condition"))
 
     def repeated(self) -> Self:
-        """A row a sample: the same loss and the same gradient, at K times the work."""
+        """One row per sample: the same loss and the same gradient, at K times the work."""
         num_samples = self.samples_NKT.shape[1]
 
         def for_each_sample(column: Tensor) -> Tensor:
@@ -46,5 +46,5 @@ class Rows:
         )
 
     def without_conditions(self, policy: Policy, dropped_N: Tensor) -> Self:
-        """The rows of `dropped_N` (bool) under the null condition."""
+        """A copy with the null condition in the rows of `dropped_N` (bool)."""
         return replace(self, condition=drop_conditions(policy, self.condition, dropped_N))

@@ -1,4 +1,4 @@
-"""How the groups of a step are divided among learner ranks."""
+"""The division of a step's groups among learner ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Piece:
 
 
 def share(tables: Sequence[tuple[Any, int]], num_ranks: int) -> list[list[Piece]]:
-    """Each rank's pieces: consecutive groups, as equal in number as can be, in the order of `tables`.
+    """Each rank's pieces: consecutive groups in the order of `tables`, as equal in number as possible.
 
-    `tables` holds a reference and its number of groups. DataError where a rank would get none, which
-    happens only if nearly every image of the step was broken, or its group not finite.
+    `tables` holds each table's reference and its number of groups. Raises DataError if a rank would get none,
+    which happens only if nearly every image of the step was broken or gave a non-finite group.
     """
     total = sum(count for _, count in tables)
     if total < num_ranks:

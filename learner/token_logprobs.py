@@ -1,9 +1,9 @@
-"""Log-probabilities of the tokens that the loss needs, without the logits of a whole batch in memory.
+"""Log-probabilities of the tokens in the loss, without a whole batch's logits in memory.
 
-Over a codebook of 16,384 entries, logits are most of a learner's activations. They are made of the hidden
-states some rows at a time, reduced to the few numbers that count, and made again in the backward pass.
+Over a codebook of 16,384 entries, logits are most of a learner's activations. They are computed from the hidden
+states for some rows at a time, reduced to the few numbers needed, and recomputed in the backward pass.
 
-Letters: B groups, G samples a group, T image tokens, N = B * T rows, D width of hidden states.
+Letters: B groups, G samples per group, T image tokens, N = B * T rows, D width of hidden states.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ def token_logprobs(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> TokenLogprobs:
-    """What the policy gives the sampled and the target tokens, int64. Logits exist for `rows_at_once` rows.
+    """The policy's log-probs of the sampled and the target tokens (int64), with logits for `rows_at_once` rows.
 
-    With `top_k` or `top_p`, the samples' are those within the policy's own most likely tokens.
+    With `top_k` or `top_p`, those of the samples are within the policy's own most likely tokens.
     """
     logprobs = partial(_likely_logprobs, top_k, top_p) if top_k or top_p < 1 else _logprobs
     grid = targets_BT.shape
     rows = [hidden_BTD.flatten(0, 1), samples_BGT.transpose(1, 2).flatten(0, 1), targets_BT.flatten()[:, None]]
     chunks = list(zip(*(column.split(rows_at_once) for column in rows), strict=True))
-    if len(chunks) == 1:  # nothing would be saved by making the logits twice
+    if len(chunks) == 1:  # recomputing the logits would save nothing
         parts = [logprobs(head, temperature, *chunks[0])]
     else:
         parts = [checkpoint(logprobs, head, temperature, *chunk, use_reentrant=False) for chunk in chunks]
@@ -56,9 +56,9 @@ def token_logprobs(
 def _logprobs(
     head: Head, temperature: float, hidden_ND: Tensor, samples_NG: Tensor, targets_N1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of samples [N, G] and targets [N, 1], and the entropy [N].
+    """Log-probs of samples [N, G] and targets [N, 1], and the entropy [N].
 
-    The entropy comes last, when all that the backward pass needs is there: made again, it is left out.
+    The entropy comes last, after everything that the backward pass needs, so that the recomputation skips it.
     """
     logits_NV = head(hidden_ND).float()
     logprobs_NV = torch.log_softmax(logits_NV / temperature, dim=-1)
@@ -79,7 +79,7 @@ def _likely_logprobs(
     samples_NG: Tensor,
     targets_N1: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, samples and entropy within the most likely tokens."""
+    """As `_logprobs`, with samples and entropy within the most likely tokens."""
     logits_NV = head(hidden_ND).float()
     samples = likely_log_probabilities(logits_NV, samples_NG, temperature, top_k, top_p)
     targets = logits_NV.log_softmax(-1).gather(1, targets_N1)

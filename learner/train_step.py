@@ -1,7 +1,7 @@
-"""One optimizer step from scored groups. Plain torch: the DDP wrapping and the gathering are elsewhere.
+"""One optimizer step from scored groups. Plain torch: DDP wrapping and gathering are elsewhere.
 
-Losses are normalised by the number of groups of the whole step, over all ranks and micro-batches, so that
-neither the split nor the micro-batch size changes the gradient.
+Losses are normalised by the number of groups of the whole step, over all ranks and micro-batches, so that neither
+the split nor the micro-batch size changes the gradient.
 """
 
 import math
@@ -29,15 +29,15 @@ from learner.optimizer import build_optimizer
 from learner.rows import Rows
 from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
 
-PUBLISHED_DROPOUT = 0.1  # of tokens, attention and feed-forward outputs in the released scripts' learner
+PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
 
 
 @dataclass
 class StepSums:
-    """Sums over a rank's groups; ranks add theirs up."""
+    """Sums over a rank's groups; the ranks' sums are added up."""
 
     num_groups: int = 0  # learned from
-    num_quarantined: int = 0  # of weight 0, and in no other sum
+    num_quarantined: int = 0  # of weight 0, and not in the other sums
     loss: float = 0.0
     policy_loss: float = 0.0
     ce_prior: float = 0.0
@@ -69,10 +69,10 @@ class StepSums:
 
 
 class Trainer:
-    """The policy, its optimizer, and the step."""
+    """The policy, its optimizer, and the optimizer step."""
 
     def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
-        self.policy = policy.eval()  # dropout off, in learning as in sampling
+        self.policy = policy.eval()  # no dropout, in learning as in sampling
         self._reference = frozen_reference(policy, recipe.learner)
         self._is_published = recipe.profile == "published"
         if self._is_published:
@@ -95,15 +95,15 @@ class Trainer:
     ) -> tuple[StepSums, float]:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
-        Under DDP `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
-        groups of all ranks. A norm that is no finite number skips the update, and the step counts all the same:
-        it is the norm of the averaged gradient, so that all ranks skip together.
+        Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
+        groups of all ranks. A non-finite norm skips the update, but the step still counts; it is the norm of the
+        averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
         scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
         groups, weights_B = quarantine(groups)
         sums = StepSums()
-        if self._is_published:  # a resumed run drops what an undisturbed one would
+        if self._is_published:  # a resumed run drops the same as an uninterrupted one
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
         starts = range(0, len(groups), learner.micro_batch_size)
         self.optimizer.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ class Trainer:
     def _loss(
         self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module
     ) -> tuple[Tensor, StepSums]:
-        """The loss summed over the groups in `micro`, weighted, and the sums to report."""
+        """The weighted loss summed over the groups in `micro`, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
         terms = RewardTerms(**{name: self._tensor(term[micro]) for name, term in reward_columns(groups).items()})
         rewards_BG = terms.rewards(recipe.reward)
@@ -185,7 +185,7 @@ class Trainer:
             )
 
     def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Of each row the cross-entropy, and the KL from the reference, 0 where there is none."""
+        """Each row's cross-entropy, and its KL from the reference, 0 without a reference."""
         ce_N = ce_prior(logprobs.targets_BT)
         if self._reference is None:
             return ce_N, torch.zeros_like(ce_N)
@@ -194,11 +194,11 @@ class Trainer:
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self._device)  # copied: arrays of the store are read-only
+        return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
 
 
 def turn_on_dropout(policy: nn.Module, rate: float) -> None:
-    """Dropout at `rate` in every place that the model has for it, though the rest stays in eval mode."""
+    """Enable dropout at `rate` in all of the model's dropout layers; the rest stays in eval mode."""
     for module in policy.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

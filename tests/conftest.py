@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,24 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_recipe(weights: Path, folder: Path, name: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """Of a run of the tiny models, FOLDER/NAME: five steps of eight images."""
+    own = {
+        "run.name": name,
+        "run.dir": str(folder),
+        "tokenizer.checkpoint": str(weights / "tokenizer.safetensors"),
+        "policy.checkpoint": str(weights / "policy.safetensors"),
+        "learner.num_steps": 5,
+        "learner.images_per_step": 8,
+        "ray.object_store_bytes": 80 << 20,
+    }
+    return with_changes(Recipe.model_validate(TINY_RECIPE), own | (changes or {}))
+
+
 @pytest.fixture
 def small_run(tiny_weights: Path, tmp_path: Path) -> Callable[..., Recipe]:
     """Makes recipes for runs of the tiny models in a folder of the test's own: small_run(name, changes)."""
-
-    def make(name: str, changes: dict[str, Any] | None = None) -> Recipe:
-        recipe = Recipe.model_validate(TINY_RECIPE)
-        own = {
-            "run.name": name,
-            "run.dir": str(tmp_path),
-            "tokenizer.checkpoint": str(tiny_weights / "tokenizer.safetensors"),
-            "policy.checkpoint": str(tiny_weights / "policy.safetensors"),
-            "learner.num_steps": 5,
-            "learner.images_per_step": 8,
-            "ray.object_store_bytes": 80 << 20,
-        }
-        return with_changes(recipe, own | (changes or {}))
-
-    return make
+    return partial(run_recipe, tiny_weights, tmp_path)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Stand-ins: a Ray that runs actors in the test's own process under a clock that the test moves, and its session.
 
 An actor is any class. What a method returns is the answer to its call, what it raises is the error: `DiesError` is
-the death of its process, `Late(seconds, value)` an answer that takes its time, `Late(NEVER)` one that never comes.
-Time passes only where somebody waits.
+the death of its process, `Late(seconds, value)` an answer that takes its time (an error where `value` is one),
+`Late(NEVER)` one that never comes. An actor answers one call after the other, and time passes only where somebody
+waits.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from common.ray_calls_group import NameTakenError, NoAnswerError, ProcessLostErr
 from deploy.cluster.ray_session import RaySession
 
 NEVER = inf
+MANY = 100_000  # waits, for one test
 
 
 class DiesError(Exception):
@@ -40,7 +42,8 @@ class FakeActor:
     made_by: Any  # the class and its arguments
     options: dict[str, Any]
     self: Any = None  # the object, made at the first call
-    is_dead: bool = False
+    died_of: str | None = None  # None: it lives
+    busy_until: float = 0.0
     calls: list[Reference] = field(default_factory=list)
     asked: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)  # methods and arguments
 
@@ -67,20 +70,26 @@ class FakeRay(RayCalls):
         self.actors: list[FakeActor] = []
         self.killed: list[FakeActor] = []
         self.kills_work = True
+        self.instead: dict[tuple[int, str, int], Exception | Late] = {}
+        """What a call answers: by number of the actor, method, and number of its calls before, each from 0."""
         self._resources = resources or {"CPU": 2.0}
+        self._num_waits = 0
 
     def start(self, actor_class, *arguments, concurrency_groups=None, **options):
         name = options.get("name")
-        if name and any(not each.is_dead and each.options.get("name") == name for each in self.actors):
+        if name and any(each.died_of is None and each.options.get("name") == name for each in self.actors):
             raise NameTakenError(f"an actor named {name} is alive")
         self.actors.append(FakeActor(self, (actor_class, arguments), options))
         return self.actors[-1]
 
     def call(self, method: Method, arguments: tuple[Any, ...]) -> Any:
-        actor, reference = method.actor, Reference(done_at=self.now)
+        actor, needed = method.actor, [each for each in arguments if isinstance(each, Reference)]
+        reference = Reference(done_at=max([self.now, actor.busy_until, *(each.done_at for each in needed)]))
         actor.asked.append((method.name, arguments))
-        if actor.is_dead:
-            reference.error = ProcessLostError("the actor died before")
+        if actor.died_of is not None:
+            reference.error, reference.done_at = ProcessLostError(actor.died_of), self.now
+        elif failed := [each.error for each in needed if each.error is not None]:
+            reference.error = failed[0]
         else:
             self._run(actor, method.name, [_value(argument) for argument in arguments], reference)
         references = [reference]
@@ -92,27 +101,45 @@ class FakeRay(RayCalls):
 
     def _run(self, actor: FakeActor, name: str, arguments: list[Any], reference: Reference) -> None:
         try:
-            if actor.self is None:
-                actor_class, own = actor.made_by
-                takes_calls = "calls" in inspect.signature(actor_class).parameters
-                actor.self = actor_class(*own, **({"calls": self} if takes_calls else {}))
-            reference.value = getattr(actor.self, name)(*arguments)
+            reference.value = self._answer(actor, name, arguments)
         except DiesError as death:
             self.bury(actor, str(death) or "the actor died")
-            reference.error = ProcessLostError(str(death) or "the actor died")
+            reference.error, reference.done_at = ProcessLostError(actor.died_of), self.now
         except Exception as error:
             reference.error = error
-        if isinstance(reference.value, Late):
-            reference.done_at += reference.value.seconds
-            reference.value = reference.value.value
+        if isinstance(late := reference.value, Late):
+            reference.done_at += late.seconds
+            is_error = isinstance(late.value, Exception)
+            reference.value, reference.error = (None, late.value) if is_error else (late.value, None)
+        actor.busy_until = reference.done_at
+
+    def _answer(self, actor: FakeActor, name: str, arguments: list[Any]) -> Any:
+        if actor.self is None:
+            actor.self = self._made(actor)
+        number = sum(asked == name for asked, _ in actor.asked) - 1
+        instead = self.instead.get((self.actors.index(actor), name, number))
+        if isinstance(instead, Exception):
+            raise instead
+        return getattr(actor.self, name)(*arguments) if instead is None else instead
+
+    def _made(self, actor: FakeActor) -> Any:
+        actor_class, own = actor.made_by
+        takes_calls = "calls" in inspect.signature(actor_class).parameters
+        try:
+            return actor_class(*own, **({"calls": self} if takes_calls else {}))
+        except Exception as error:  # as Ray does it: who cannot be made is dead
+            raise DiesError(f"{type(error).__name__}: {error}") from error
 
     def bury(self, actor: FakeActor, reason: str) -> None:
-        actor.is_dead = True
+        if actor.died_of is None:
+            actor.died_of = reason
         for reference in actor.calls:
             if reference.done_at > self.now:
                 reference.error, reference.done_at = ProcessLostError(reason), self.now
 
     def ready(self, references, timeout=0.0, count=1):
+        self._num_waits += 1
+        assert self._num_waits < MANY, "the test would wait forever"
         deadline = self.now + timeout
         while len(done := [each for each in references if each.done_at <= self.now]) < min(count, len(references)):
             if self.now >= deadline:

@@ -16,7 +16,7 @@ def texts(source: str) -> Iterator[str]:
             parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
             yield "".join(str(part) for part in parts)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield re.sub(r"%(\.\d+)?[sdfg]", "…", node.value)
+            yield re.sub(r"%(\.\d+)?[sdfg]|\{\w+\}", "…", node.value)
 
 
 def quoted() -> list[str]:
@@ -29,6 +29,7 @@ def quoted() -> list[str]:
 def test_a_string_is_read_with_its_values_left_open() -> None:
     assert next(texts('say(f"{a} of " f"{b:.0f} s")')) == "… of … s"
     assert list(texts('log("%s after %.0f s")')) == ["… after … s"]
+    assert list(texts('Wording("{actor} left", "warn")')) == ["… left", "warn"]
 
 
 def test_every_quoted_message_is_one_of_the_code() -> None:

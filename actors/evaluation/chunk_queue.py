@@ -1,4 +1,4 @@
-"""Which chunks of an evaluation wait, are at work, and are done. Pure bookkeeping; an actor has one at a time."""
+"""Which chunks of an evaluation are waiting, running and done. Pure bookkeeping; an actor runs one at a time."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class ChunkQueue:
         return not self._waiting and not self._running
 
     def take(self, actor: str) -> tuple[int, EvaluationChunk] | None:
-        """Index and chunk for `actor`; None where it has one already or none waits."""
+        """Index and chunk for `actor`; None if it already has one or none is waiting."""
         if actor in self._running or not self._waiting:
             return None
         index = self._running[actor] = self._waiting.pop(0)
@@ -26,7 +26,7 @@ class ChunkQueue:
         self._running = {actor: running for actor, running in self._running.items() if running != index}
 
     def give_back(self, actor: str) -> None:
-        """What a lost actor had is the next to be taken."""
+        """Put a lost actor's chunk at the front of the queue."""
         index = self._running.pop(actor, None)
         if index is not None:
             self._waiting.insert(0, index)

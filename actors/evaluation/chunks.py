@@ -1,9 +1,9 @@
-"""The work of an evaluation, in chunks that any actor can do: free-running pictures, scores of held-out images.
+"""The work of an evaluation, in chunks that any actor can run: free-running pictures, scores of held-out images.
 
-What a chunk gives depends on the chunk and the policy alone, so not on the number of actors.
+A chunk's result depends only on the chunk and the policy, not on the number of actors.
 
-Letters: N pictures or images shown, B held-out images, G samples a group, S of them shown, T image tokens, L valid
-caption tokens, D width of a caption feature or of hidden states.
+Letters: N pictures or images shown, B held-out images, G samples per group, S samples shown per group, T image
+tokens, L valid caption tokens, D width of a caption feature or of hidden states.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ SAMPLES_SHOWN = 4
 
 @dataclass(frozen=True)
 class EvaluationModels:
-    """What a chunk is done with, beside the policy."""
+    """The recipe and the models that a chunk needs besides the policy."""
 
     recipe: Recipe
     tokenizer: ImageTokenizer
@@ -52,19 +52,19 @@ class EvaluationModels:
 @dataclass(frozen=True)
 class GeneratedPictures:
     sample_index_N: np.ndarray  # int64
-    label_N: np.ndarray  # int64, as `sampling.classes` says; NO_CLASS where captions are the condition
+    label_N: np.ndarray  # int64, chosen by `sampling.classes`; NO_CLASS if the condition is captions
     pixels_NHWC: np.ndarray  # uint8
 
 
 @dataclass(frozen=True)
 class GenerateChunk:
-    """Free-running pictures. Without `captions` a text-conditional policy takes the held-out images' in turn."""
+    """Free-running pictures. Without `captions`, a text-conditional policy uses the held-out captions in turn."""
 
     sample_indices: tuple[int, ...]
     seed: int
     temperature: float
     captions: tuple[np.ndarray, ...] | None = None  # N features of prompts, float16 [L, D] each
-    output_size: int | None = None  # pixels; None leaves the pictures as they are decoded
+    output_size: int | None = None  # pixels; None keeps the decoded size
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> GeneratedPictures:
@@ -78,7 +78,7 @@ class GenerateChunk:
         return GeneratedPictures(np.array(self.sample_indices), label_N, to_uint8(pixels_NCHW))
 
     def _condition(self, models: EvaluationModels) -> tuple[np.ndarray, Condition]:
-        """Labels int64 [N], and the columns that the policy is given."""
+        """Labels int64 [N], and the condition columns for the policy."""
         recipe = models.recipe
         if recipe.policy.conditioning == "class":
             label_N = class_labels(
@@ -93,36 +93,36 @@ class GenerateChunk:
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Facts; the caller weighs them. Errors are the reward's: images in [-1, 1], decoded ones not clamped."""
+    """Measurements; the caller weights them. Errors as in the reward: images in [-1, 1], decoded unclamped."""
 
     mse_BG: np.ndarray  # float32; samples against their source images
-    lpips_BG: np.ndarray  # float32; 0 where no perceptual metric is loaded
-    reconstruction_mse_B: np.ndarray  # float32; the decoded target tokens: what no sample can be expected to beat
+    lpips_BG: np.ndarray  # float32; 0 without a perceptual metric
+    reconstruction_mse_B: np.ndarray  # float32; of the decoded target tokens, hard to beat for samples
     reconstruction_lpips_B: np.ndarray  # float32
-    cross_entropy_B: np.ndarray  # float32, nats a token; of the target tokens given the noisy context
-    pictures: HeldOutPictures | None  # of the first images, where the chunk asks for them
-    l1_BG: np.ndarray | None = None  # float32; mean absolute error, where the reward weighs it
+    cross_entropy_B: np.ndarray  # float32, nats per token; of the target tokens given the noisy context
+    pictures: HeldOutPictures | None  # of the first images, if the chunk asks for them
+    l1_BG: np.ndarray | None = None  # float32; mean absolute error, if the reward has a weight for it
 
 
 @dataclass(frozen=True)
 class HeldOutChunk:
-    """Teacher-forced groups of some held-out images, their noise and samples drawn from `seed`.
+    """Teacher-forced groups of some held-out images; noise and samples are drawn from `seed`.
 
-    The images are the same under every seed, so that two seeds differ by their draws alone.
+    The images are the same for every seed, so two seeds differ only by their draws.
     """
 
     sample_indices: tuple[int, ...]
     seed: int
-    num_pictures: int = 0  # images to bring pictures of
+    num_pictures: int = 0  # number of images to return pictures of
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult:
-        # The error is measured even where the reward leaves it out; the caller's weights are what counts.
+        # The error is measured even if the reward omits it; the caller applies its own weights.
         changes = {
             "seed": self.seed,
             "reward.mse_weight": models.recipe.reward.mse_weight or 1.0,
             "context.condition_drop": 0.0,
-            "context.noise_schedule": "constant",  # or a score would depend on the place in the run
+            "context.noise_schedule": "constant",  # otherwise a score would depend on the progress of the run
             "advantage.credit": "sample",  # no maps
         }
         recipe = with_changes(models.recipe, changes)
@@ -133,7 +133,7 @@ class HeldOutChunk:
         groups = pipeline.roll_out(policy, 0, self.sample_indices, StageClock()).groups
         if groups is None:
             raise DataError(f"none of the held-out samples {self.sample_indices} can be read")
-        # read again: a rollout keeps no pixels
+        # read again: a rollout does not keep pixels
         images = read_readable(models.held_out, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, _ = images.tensors(models.device)
         reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward)
@@ -153,9 +153,9 @@ class HeldOutChunk:
 
 
 def _cross_entropy(policy: Policy, groups: GroupBatch, models: EvaluationModels) -> Tensor:
-    """The CE prior of each group, float32 [B]: as the learner's, given the context and the condition.
+    """The CE prior of each group, float32 [B]: computed as in the learner, given the context and the condition.
 
-    The logits of one image exist at a time.
+    Only one image's logits exist at a time.
     """
     condition = {name: torch.from_numpy(column).to(models.device) for name, column in groups.condition.items()}
     target_BT = _tokens(groups.target_tokens_BT, models)

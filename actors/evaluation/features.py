@@ -1,4 +1,4 @@
-"""The features of free-running pictures: a network gives each picture its features and class logits.
+"""Features of free-running pictures: a network gives each picture features and class logits.
 
 Shape letters: N pictures, H, W, C pixels and channels, D features, K classes.
 """
@@ -23,23 +23,23 @@ from common.paths import resolve
 
 log = logging.getLogger("vapi.evaluation")
 
-PUBLISHED_DIGEST = "6726825d"  # how the SHA-256 of the published Inception weights begins, and their name ends
+PUBLISHED_DIGEST = "6726825d"  # start of the published Inception weights' SHA-256, and end of their file name
 
 
 class Features(Protocol):
     """A frozen network."""
 
     dim: int  # D
-    distance_name: str  # what the Fréchet distance over these features is called
-    batch_size: int  # pictures that go through it together
-    knows_labels: bool  # whether its classes are the policy's
+    distance_name: str  # the name of the Fréchet distance over these features
+    batch_size: int  # pictures per forward pass
+    knows_labels: bool  # whether its classes are the policy's classes
 
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features [N, D] and logits [N, K] of uint8 pictures, float32 on the CPU."""
 
 
 class ClassifierFeatures:
-    """Those of the small classifier: they tell one data set's classes apart, and compare within it only."""
+    """Features of the small classifier. They separate one data set's classes and are comparable only within it."""
 
     dim = FEATURE_DIM
     distance_name = "fd"
@@ -59,16 +59,16 @@ class ClassifierFeatures:
 
 
 class InceptionFeatures:
-    """Those of the Inception-v3 that FID is defined over: torch-fidelity's port of the TensorFlow network of 2015.
+    """Features of the Inception-v3 that defines FID: torch-fidelity's port of the TensorFlow network of 2015.
 
-    2,048 pooled features, and the logits without bias that published inception scores take. Pictures of any
-    size; it resizes them to 299 px itself, as TensorFlow 1 did.
+    2,048 pooled features, and the bias-free logits used for published inception scores. Takes pictures of any size
+    and resizes them to 299 px itself, as TensorFlow 1 did.
     """
 
     dim = 2048
     distance_name = "fid"
     batch_size = 50
-    knows_labels = False  # 1,008 classes, in an order of its own
+    knows_labels = False  # 1,008 classes in its own order
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         self._network = load_inception(weights).to(device)
@@ -82,7 +82,7 @@ class InceptionFeatures:
 
 
 def build_features(recipe: Recipe, device: torch.device) -> Features:
-    """The features that the recipe names. Raises CheckpointError where their weights are missing or do not fit."""
+    """The features that the recipe names. Raises CheckpointError if their weights are missing or do not fit."""
     section = recipe.evaluation
     if section.features == "inception":
         return InceptionFeatures(resolve(section.inception_weights), device)
@@ -90,10 +90,10 @@ def build_features(recipe: Recipe, device: torch.device) -> Features:
 
 
 def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Features [N, D] and logits [N, K] of all pictures, which come in batches uint8 [n, H, W, 3]."""
+    """Features [N, D] and logits [N, K] of all pictures, given as batches uint8 [n, H, W, 3]."""
     size = features.batch_size
     parts = [
-        features(np.array(batch[start : start + size]))  # a copy: torch warns of arrays that came through Ray
+        features(np.array(batch[start : start + size]))  # a copy: torch warns about Ray's read-only arrays
         for batch in pictures
         for start in range(0, len(batch), size)
     ]
@@ -102,7 +102,7 @@ def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tupl
 
 
 def load_inception(path: Path) -> FeatureExtractorInceptionV3:
-    """Inception-v3 with the weights at `path`, which is never downloaded. Raises CheckpointError."""
+    """Inception-v3 with the weights at `path`, which are never downloaded. Raises CheckpointError."""
     source = f"{URL_INCEPTION_V3} (pytorch-fid's pt_inception-2015-12-05-6726825d.pth)"
     if not path.is_file():
         raise CheckpointError(
@@ -110,11 +110,11 @@ def load_inception(path: Path) -> FeatureExtractorInceptionV3:
             "evaluation.inception_weights at a file that exists."
         )
     try:
-        # torch-fidelity would unpickle anything: see first that these are tensors
+        # torch-fidelity would unpickle anything: first make sure that these are tensors
         torch.load(path, map_location="cpu", weights_only=True)
         layers = ["2048", "logits_unbiased"]
         network = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=str(path))
-    except Exception as error:  # a damaged pickle can raise anything at all
+    except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(
             f"The evaluation.inception_weights file {path} ({path.stat().st_size} bytes) does not hold the "
             f"weights of torch-fidelity's Inception-v3 ({type(error).__name__}): replace it with {source}."

@@ -1,6 +1,6 @@
-"""Free-running sampling: the generator decodes from its own tokens, as its users will run it.
+"""Free-running sampling: the generator decodes from its own tokens, as in use after training.
 
-Classifier-free guidance says how strongly each token is pulled towards its condition.
+Classifier-free guidance sets how strongly each token is pulled towards its condition.
 
 Letters: N pictures, T image tokens, V codebook entries.
 """
@@ -21,10 +21,10 @@ from common.token_distribution import draw, keep_likely
 def sample_tokens(
     policy: Policy, condition: Condition, sampling: SamplingSection, seed: int, sample_indices: Sequence[int]
 ) -> Tensor:
-    """Tokens int64 [N, T], one row a sample index.
+    """Tokens int64 [N, T], one row per sample index.
 
-    Each picture's random numbers come from (seed, sample index) alone. Where a token's guidance scale is
-    not 1, each picture is decoded twice side by side, with its condition and without.
+    Each picture's random numbers depend on (seed, sample index) alone. If any token's guidance scale is not 1,
+    each picture is decoded twice in one batch, with and without its condition.
     """
     device = next(iter(condition.values())).device
     scales_T = guidance_scales(sampling, policy.num_tokens)
@@ -39,7 +39,7 @@ def sample_tokens(
         ]
     ).to(device)
     tokens: list[Tensor] = []
-    # Around all tokens: autocast keeps the weights it has cast until the outermost context ends.
+    # One context for all tokens: autocast keeps its cast weights until the outermost context ends.
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=sampling.autocast == "bfloat16"):
         decoder = policy.start_decoding(condition)
         for scale, uniforms_N in zip(scales_T, uniforms_NT.T, strict=True):
@@ -60,10 +60,11 @@ def _next_token(logits_NV: Tensor, uniforms_N: Tensor, sampling: SamplingSection
 
 
 def guidance_scales(sampling: SamplingSection, num_tokens: int) -> list[float]:
-    """The scale s of each of T tokens; 1 is no guidance.
+    """The guidance scale s of each of T tokens; 1 means no guidance.
 
-    power_cosine: 1 + (s - 1) · (1 - cos(π (t / T)^p)) / 2 at token t = 0 … T-1, as MDTv2 (arXiv 2303.14389) has
-    it over denoising steps. Early tokens are then drawn freely, for diversity, and late ones follow closely.
+    power_cosine: 1 + (s - 1) · (1 - cos(π (t / T)^p)) / 2 at token t = 0 … T-1, MDTv2's schedule (arXiv
+    2303.14389) over tokens instead of denoising steps. Early tokens are drawn freely, for diversity; late tokens
+    follow the condition closely.
     """
     scale = sampling.guidance_scale
     match sampling.guidance_schedule:
@@ -79,5 +80,5 @@ def guidance_scales(sampling: SamplingSection, num_tokens: int) -> list[float]:
 
 
 def guided(with_NV: Tensor, without_NV: Tensor, scale: float) -> Tensor:
-    """u + s · (c - u) of the logits c with the condition and u without; c itself at s = 1."""
+    """u + s · (c - u) for logits c with the condition and u without it; c itself at s = 1."""
     return with_NV if scale == 1 else without_NV + scale * (with_NV - without_NV)

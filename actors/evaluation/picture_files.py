@@ -1,6 +1,6 @@
-"""Pictures in files: a folder of PNGs, or an `.npz` with all of them. Read in batches, for there may be gigabytes.
+"""Pictures in files: a folder of PNGs or one `.npz`. Read in batches, because there may be gigabytes.
 
-Letters: N pictures, n of them a batch, H, W, C pixels and channels.
+Letters: N pictures, n pictures in a batch, H, W, C pixels and channels.
 """
 
 import zipfile
@@ -17,7 +17,7 @@ from common.errors import DataError
 
 BATCH = 250
 PICTURES, LABELS = "arr_0", "labels"  # in an .npz
-_GRID = "grid.png"  # an overview that `sample` writes beside the pictures
+_GRID = "grid.png"  # the overview that `sample` writes beside the pictures
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class PictureFiles:
 
     path: Path
     num_pictures: int
-    label_N: np.ndarray | None  # int64; the classes they were asked for, where the file says so
+    label_N: np.ndarray | None  # int64; the requested classes, if the file has them
 
     def batches(self) -> Iterator[np.ndarray]:
-        """uint8 [n, H, W, 3], in the order of their names or of the array."""
+        """uint8 [n, H, W, 3], in the order of the file names or of the array."""
         return _npz_batches(self.path) if self.path.is_file() else _folder_batches(self.path)
 
     def first(self, count: int) -> np.ndarray:
@@ -38,7 +38,7 @@ class PictureFiles:
 
 
 def find_pictures(path: Path) -> PictureFiles:
-    """A folder of PNGs (those in its folders too) or an `.npz` with `arr_0`. Raises DataError."""
+    """A folder of PNGs (subfolders included) or an `.npz` with `arr_0`. Raises DataError."""
     if path.is_dir():
         num_pictures = len(_names(path))
         if not num_pictures:
@@ -53,7 +53,7 @@ def find_pictures(path: Path) -> PictureFiles:
 
 
 def open_npz(path: Path) -> zipfile.ZipFile:
-    """Raises DataError where `path` is no `.npz`."""
+    """Raises DataError if `path` is not an `.npz`."""
     try:
         return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:

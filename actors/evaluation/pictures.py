@@ -19,7 +19,7 @@ Panel = tuple[str, np.ndarray]  # title, and a picture uint8 [H, W, 3]
 
 @dataclass(frozen=True)
 class HeldOutPictures:
-    """Held-out images and what is made of them under teacher forcing; all uint8."""
+    """Held-out images, their reconstructions and their teacher-forced samples; all uint8."""
 
     source_NHWC: np.ndarray
     reconstruction_NHWC: np.ndarray  # by the tokenizer alone
@@ -34,7 +34,7 @@ def joined(parts: Sequence[HeldOutPictures]) -> HeldOutPictures:
 
 
 def held_out_panels(held_out: HeldOutPictures) -> list[Panel]:
-    """Source, reconstruction and teacher-forced samples beside each other, a row an image."""
+    """Source, reconstruction and teacher-forced samples side by side, one row per image."""
     num_samples = held_out.samples_NSHWC.shape[1]
     return [
         ("source", grid(held_out.source_NHWC, 1)),
@@ -51,13 +51,13 @@ def free_running_panel(pixels_NHWC: np.ndarray, rows: int) -> Panel:
 
 
 def free_running_grid(pixels_NHWC: np.ndarray, rows: int) -> np.ndarray:
-    """As many of the first pictures, up to 8 a row, as fill `rows` rows."""
+    """The first pictures, up to 8 per row, enough to fill `rows` rows."""
     columns = max(1, min(8, len(pixels_NHWC) // rows))
     return grid(pixels_NHWC[: rows * columns], columns)
 
 
 def grid(pixels_NHWC: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 pictures [N, H, W, 3] as one, `columns` a row; small pictures are enlarged by whole factors."""
+    """Tile uint8 pictures [N, H, W, 3], `columns` per row; small pictures are enlarged by whole factors."""
     factor = max(1, MIN_TILE // pixels_NHWC.shape[1])
     tiles = pixels_NHWC.repeat(factor, axis=1).repeat(factor, axis=2)
     missing = -len(tiles) % columns

@@ -1,4 +1,4 @@
-"""The real images that free-running pictures are compared with: the training split's, or a file's.
+"""The real images that free-running pictures are compared with: from the training split or from a file.
 
 Shape letters: M reference images, D features.
 """
@@ -19,12 +19,12 @@ from common.paths import resolve
 from common.protocols import ImageSource
 
 BATCH = 250
-LEAST = NEIGHBORS + 1  # images that a reference needs
+LEAST = NEIGHBORS + 1  # fewest images in a reference
 STATISTICS = ("mu", "sigma")
 
 
 def build_reference(recipe: Recipe, features: Features) -> Reference:
-    """From `evaluation.reference`, or from the training split's images. Raises DataError."""
+    """The reference in `evaluation.reference`, else from the training split's images. Raises DataError."""
     section = recipe.evaluation
     if section.reference:
         return read_reference(resolve(section.reference), features)
@@ -35,8 +35,8 @@ def build_reference(recipe: Recipe, features: Features) -> Reference:
 
 
 def read_reference(path: Path, features: Features) -> Reference:
-    """An `.npz` file. The distance is taken to its `mu` and `sigma` where it has them, precision and recall to its
-    pictures where it has them: so does ADM's evaluator. Raises DataError.
+    """Read an `.npz` file. As in ADM's evaluator, its `mu` and `sigma`, if present, serve the distance, and its
+    pictures, if present, precision and recall. Raises DataError.
     """
     require_reference(path, features.dim)
     with open_npz(path) as archive:
@@ -50,7 +50,7 @@ def read_reference(path: Path, features: Features) -> Reference:
 
 
 def require_reference(path: Path, dim: int) -> str:
-    """What the file holds for features of `dim` numbers, in words; DataError where that is of no use."""
+    """Describe in words what the file holds for features of `dim` numbers. Raises DataError if it is unusable."""
     held = []
     with open_npz(path) as archive:
         if has_array(archive, PICTURES):

@@ -1,8 +1,8 @@
-"""Scores of free-running pictures over the features and logits of a network, computed by torch-fidelity.
+"""Scores of free-running pictures over a network's features and logits, computed by torch-fidelity.
 
-Over Inception-v3 they are those that papers report: the Fréchet distance is FID. Over a classifier of ours they
-compare runs that share the classifier, the reference and the number of samples, and nothing else. sFID is not
-among them: torch-fidelity does not compute it.
+Over Inception-v3 they are the scores of the literature: the Fréchet distance is FID. Over our own classifier they
+compare only runs with the same classifier, reference and number of samples. sFID is missing because torch-fidelity
+does not compute it.
 
 Shape letters: N generated images, M reference images, D features, K classes.
 """
@@ -27,14 +27,14 @@ from torch_fidelity.metric_prc import (
 NEIGHBORS = 3
 """The k of precision and recall, as in the paper."""
 SPLIT = 5000
-"""Pictures that an inception score is taken over, as in ADM's evaluator; the scores of several are averaged."""
+"""Pictures per inception score, as in ADM's evaluator; the scores of several splits are averaged."""
 DISTANCES_AT_ONCE = 2000
-"""Rows of the matrices of distances between pictures that are in memory at a time."""
+"""Rows of the pairwise distance matrices in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The Gaussian of a set of features."""
+    """The Gaussian fitted to a set of features."""
 
     mean_D: np.ndarray  # float64
     covariance_DD: np.ndarray  # float64
@@ -45,24 +45,24 @@ class Reference:
     """The real images that generated ones are compared with."""
 
     statistics: Statistics
-    features_MD: Tensor | None  # None where only the statistics are known
+    features_MD: Tensor | None  # None if only the statistics are known
 
 
 @dataclass(frozen=True)
 class GenerationScores:
-    """What one evaluation says about a generator."""
+    """One evaluation's scores of a generator."""
 
-    frechet_distance: float  # lower is better; FID over Inception's features, and over no others
+    frechet_distance: float  # lower is better; it is FID only over Inception's features
     inception_score: float  # from 1 to K, higher is better
-    accuracy: float | None  # share that the logits give the asked label, higher is better; None without labels
+    accuracy: float | None  # share classified as the requested label, higher is better; None without labels
     precision: float | None  # share, higher is better: quality; None without reference features
-    recall: float | None  # share, higher is better: diversity; None likewise
+    recall: float | None  # share, higher is better: diversity; None without reference features
 
 
 def score_generated(
     features_ND: Tensor, logits_NK: Tensor, labels_N: Tensor | None, reference: Reference
 ) -> GenerationScores:
-    """All scores of N generated images, which were asked for `labels_N` where they have classes."""
+    """All scores of N generated images; `labels_N` holds the requested labels, if they have classes."""
     precision = recall = None
     if reference.features_MD is not None:
         precision, recall = precision_recall(features_ND, reference.features_MD)
@@ -85,29 +85,28 @@ def statistics(features_ND: Tensor) -> Statistics:
 def frechet_distance(one: Statistics, other: Statistics) -> float:
     """|μ1 - μ2|² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½). Lower is better; 0 for equal sets.
 
-    Heusel et al., NeurIPS 2017, arXiv 1706.08500, there over Inception features (FID); over a classifier of
-    ours it is not FID. Falls with growing N and M: compare at equal numbers, with both well above D.
+    Heusel et al., NeurIPS 2017, arXiv 1706.08500. Over Inception features this is FID; over our own classifier it
+    is not. It falls as N and M grow: compare at equal numbers, both well above D.
     """
     pair = [{"mu": of.mean_D, "sigma": of.covariance_DD} for of in (one, other)]
     return fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID]
 
 
 def inception_score(logits_NK: Tensor) -> float:
-    """exp of the mean KL(p(y|x) || p(y)), from 1 to K. Higher is better: sure of each, and all classes drawn.
+    """exp of the mean KL(p(y|x) || p(y)), from 1 to K. Higher is better: confident, and diverse over classes.
 
-    Salimans et al., NeurIPS 2016, arXiv 1606.03498. Mean over parts of SPLIT rows in their order, the rest shared
-    out among them; over all rows where they are fewer, for small parts bias it low.
+    Salimans et al., NeurIPS 2016, arXiv 1606.03498. The mean over consecutive splits of SPLIT rows, with the
+    remainder spread over them; over all rows if there are fewer, because small splits bias it low.
     """
     splits = max(1, len(logits_NK) // SPLIT)
     return isc_features_to_metric(_on_cpu(logits_NK), splits=splits, shuffle=False)[KEY_METRIC_ISC_MEAN]
 
 
 def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, float]:
-    """Share of generated images within the reference manifold, and the other way round. Higher is better.
+    """Share of generated images within the reference manifold, and vice versa. Higher is better.
 
-    Kynkäänniemi et al., NeurIPS 2019, arXiv 1904.06991. A set's manifold is the union of balls around its
-    members, each as wide as the distance to the member's third nearest neighbour. Both sets need more
-    than NEIGHBORS rows.
+    Kynkäänniemi et al., NeurIPS 2019, arXiv 1904.06991. A set's manifold is the union of balls around its members;
+    each radius is the distance to the third nearest neighbour. Both sets need more than NEIGHBORS rows.
     """
     assert min(len(features_ND), len(reference_MD)) > NEIGHBORS, "too few rows for their neighbours"
     metrics = prc_features_to_metric(
@@ -122,15 +121,15 @@ def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, 
 
 
 def psnr(mse_N: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1], from their mean squared errors; at most 100 dB."""
+    """Peak signal-to-noise ratio in dB of images in [-1, 1] from their mean squared errors; at most 100 dB."""
     return 10 * torch.log10(4 / mse_N.clamp(min=4e-10))
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
-    """Share of images whose largest logit is that of the label they were asked for. Higher is better."""
+    """Share of images whose largest logit is that of the requested label. Higher is better."""
     return (logits_NK.argmax(1) == labels_N).double().mean().item()
 
 
 def _on_cpu(rows: Tensor) -> Tensor:
-    # float64: float32 statistics lose the small end of the covariances' spectrum, and cdist near zero.
+    # float64: in float32 the covariances lose their small eigenvalues, and cdist its small distances.
     return rows.detach().cpu().double()

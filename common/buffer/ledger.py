@@ -1,16 +1,16 @@
 """Who works on which samples: admission, staleness, and the account of every sample of the run. Pure Python.
 
-A run learns from samples 0 … num_steps · samples_per_step - 1, cut into tickets. A ticket is pending, out
-(an actor has it), buffered (its groups wait), taken (the learner has them) or learned.
+A run learns from samples 0 … num_steps · samples_per_step - 1, cut into tickets. A ticket is pending, out (an
+actor has it), buffered (its groups wait), taken (the learner has them) or learned.
 
-**The bound.** There are (max_staleness + 1) · tickets_per_step slots. A ticket is charged a slot when it is
-admitted, and the slot reopens only when the weights of the step that learned from it are published. So of
-the tickets learned before a given one, at most max_staleness steps' worth can have been published since it
-was admitted: nothing is born stale. A ticket that others overtake (its actor was slow, or died and it was
-rolled again) can still grow too old; `take` drops it and it is rolled out again.
+**The bound.** There are (max_staleness + 1) · tickets_per_step slots. A ticket takes a slot when it is admitted,
+and the slot reopens only when the weights of the step that learned from it are published. So among the tickets
+learned before a given one, at most max_staleness steps' worth can have been published since its admission: no
+ticket is born stale. A ticket that others overtake (its actor was slow, or died and the ticket was rolled out
+again) can still become too old; it is then discarded and rolled out again.
 
-With max_staleness 0 the slots are exactly the tickets of one step, so each step learns from its own samples
-in order, whatever the actors did meanwhile.
+With max_staleness 0 the slots are exactly the tickets of one step, so each step learns from its own samples in
+order, whatever the actors did meanwhile.
 """
 
 import heapq
@@ -30,11 +30,11 @@ class Ledger:
 
     out: dict[int, str] = field(default_factory=dict)  # ticket id → the actor that has it
     buffered: dict[int, int] = field(default_factory=dict)  # ticket id → policy version of its groups
-    taken: set[int] = field(default_factory=set)  # the learner has them; published weights release them
+    taken: set[int] = field(default_factory=set)  # tickets the learner has; published weights release them
     _again: list[int] = field(default_factory=list)  # heap: admitted before, to be rolled out again
     _next: int = 0  # every ticket below was admitted once
     _learned_below: int = 0  # every ticket below is learned
-    _learned_beyond: set[int] = field(default_factory=set)  # learned tickets above that
+    _learned_beyond: set[int] = field(default_factory=set)  # learned tickets from there on
 
     @property
     def capacity(self) -> int:
@@ -50,7 +50,7 @@ class Ledger:
         return self._learned_below + len(self._learned_beyond)
 
     def admit(self, actor: str) -> WorkTicket | None:
-        """Charge a slot and hand the oldest pending ticket to `actor`; None where no slot or ticket is left."""
+        """Charge a slot and give `actor` the oldest pending ticket; None if no slot or ticket is left."""
         if len(self.out) + len(self.buffered) + len(self.taken) >= self.capacity:
             return None
         if self._again:
@@ -64,7 +64,7 @@ class Ledger:
         return WorkTicket(ticket_id, tuple(range(first, first + self.samples_per_ticket)))
 
     def deliver(self, ticket_id: int, actor: str, version: int) -> bool:
-        """Accept groups that `actor` made with policy `version`; False where the ticket is no longer its own."""
+        """Accept groups that `actor` made with policy `version`; False if it no longer holds the ticket."""
         if self.out.get(ticket_id) != actor:
             return False
         del self.out[ticket_id]
@@ -72,7 +72,7 @@ class Ledger:
         return True
 
     def revoke(self, actor: str) -> list[int]:
-        """Take back every ticket of a lost actor; what it may still deliver is refused."""
+        """Take back every ticket of a lost actor; its late deliveries are refused."""
         lost = [ticket_id for ticket_id, holder in self.out.items() if holder == actor]
         for ticket_id in lost:
             del self.out[ticket_id]
@@ -92,7 +92,7 @@ class Ledger:
     def take(self, version: int) -> list[int] | None:
         """The oldest buffered tickets for one step of a learner at `version`; None until there are enough.
 
-        The caller discards `stale` tickets first; taking one is an error of ours.
+        The caller must discard `stale` tickets first.
         """
         if len(self.buffered) < self.tickets_per_step:
             return None
@@ -103,7 +103,7 @@ class Ledger:
         return chosen
 
     def release(self, ticket_ids: Iterable[int]) -> None:
-        """The step that learned from these tickets is published: reopen their slots."""
+        """Reopen the slots of these tickets: the step that learned from them is published."""
         for ticket_id in ticket_ids:
             self.taken.remove(ticket_id)
             self._learned_beyond.add(ticket_id)
@@ -112,11 +112,11 @@ class Ledger:
             self._learned_below += 1
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the learned tickets. All others are rolled out again after a resume."""
+        """The state for a checkpoint: the learned tickets. All others are rolled out again after a resume."""
         return {"learned_below": self._learned_below, "learned_beyond": sorted(self._learned_beyond)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the account of a checkpoint, in a ledger that has admitted nothing yet."""
+        """Restore a checkpoint's state in a ledger that has admitted nothing yet."""
         assert not self._next
         self._learned_below = state["learned_below"]
         self._learned_beyond = set(state["learned_beyond"])

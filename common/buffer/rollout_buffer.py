@@ -1,8 +1,7 @@
-"""The scored groups that wait for the learner. Pure Python: what is buffered is a reference, not the groups.
+"""The scored groups that wait for the learner. Pure Python: it buffers references, not groups.
 
-The driver owns the references, so groups outlive the actor that made them, and keeps a copy on its own node, so
-that they outlive the node of the actor. The ledger's slots bound the
-number of tickets; `max_bytes` bounds their size.
+The driver owns the references, so groups outlive their actor, and keeps a copy on its own node, so they outlive
+the actor's node. The ledger's slots bound the number of tickets; `max_bytes` bounds their size.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from common.types import GroupReceipt
 @dataclass(frozen=True)
 class BufferedTicket:
     receipt: GroupReceipt
-    groups: Any  # reference to the Arrow table in the object store; to None where every image was broken
+    groups: Any  # reference to the Arrow table in the object store; to None if every image was broken
     table: Any = None  # that table: holding it keeps the copy on this node
 
 

@@ -1,4 +1,4 @@
-"""The base of every recipe section: frozen, and unknown keys are refused."""
+"""The base of every recipe section: frozen, and without unknown keys."""
 
 from pydantic import BaseModel, ConfigDict
 

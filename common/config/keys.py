@@ -1,4 +1,4 @@
-"""Every key of a recipe, read off its JSON schema: its type, limits, default and meaning."""
+"""Every key of a recipe, read from its JSON schema: type, limits, default and meaning."""
 
 import json
 from collections.abc import Iterator
@@ -26,18 +26,18 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Key:
-    path: str  # dotted, as an override names it
+    path: str  # dotted, as in an override
     type: str  # with its limits
-    default: str  # as a recipe writes it; "required" where there is none
+    default: str  # as in a recipe; "required" without one
     meaning: str
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the recipe, or one of the kinds that it can be of."""
+    """A section of the recipe, or one of its kinds."""
 
     path: str  # empty for the recipe itself
-    kind: str  # such as "kind: mnist" where a section can be of several; else empty
+    kind: str  # such as "kind: mnist" if a section has several kinds; else empty
     text: str
     is_optional: bool
     keys: list[Key]
@@ -50,12 +50,12 @@ def recipe_schema() -> Schema:
 
 
 def parts() -> Iterator[Part]:
-    """The recipe's own keys, then its sections in order, each followed by those inside it."""
+    """The recipe's own keys, then its sections in order, each followed by its subsections."""
     return _parts(recipe_schema(), path="", kind="", is_optional=False)
 
 
 def flat(tree: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Dotted key and value of everything in a recipe's tree; an empty section stays a value."""
+    """The dotted key and value of everything in a recipe's tree; an empty section counts as a value."""
     pairs = []
     for key, value in tree.items():
         dotted = f"{path}.{key}" if path else key
@@ -81,7 +81,7 @@ def _parts(section: Schema, path: str, kind: str, is_optional: bool) -> Iterator
 
 
 def _members(schema: Schema) -> list[Schema]:
-    """What a value can be one of."""
+    """The alternatives for a value."""
     return schema.get("anyOf") or schema.get("oneOf") or [schema]
 
 
@@ -90,7 +90,7 @@ def _section(reference: Schema) -> Schema:
 
 
 def _kind(section: Schema) -> str:
-    """What tells this kind from its siblings: the key that takes one word."""
+    """What distinguishes this kind from its siblings: the key with only one value."""
     return next(f"{name}: {key['const']}" for name, key in section["properties"].items() if "const" in key)
 
 

@@ -17,7 +17,7 @@ from common.errors import RecipeError
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The checked recipe at `path` (YAML, or a run's recipe.json) with `key=value` overrides applied.
 
-    Raises RecipeError: the key, the value seen, what is needed.
+    Raises RecipeError with the key, the value seen and what is needed.
     """
     tree = _read(Path(path))
     for override in overrides:
@@ -26,7 +26,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def checked(tree: dict[str, Any], what: str) -> Recipe:
-    """The recipe with these sections. Raises RecipeError, a sentence about `what`."""
+    """The recipe with these sections. Raises RecipeError, with one sentence about `what`."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -34,7 +34,7 @@ def checked(tree: dict[str, Any], what: str) -> Recipe:
 
 
 def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """A copy of `recipe` with dotted keys set to other values, checked again (pydantic's ValidationError)."""
+    """A copy of `recipe` with the dotted keys changed, checked again (raises pydantic's ValidationError)."""
     tree = recipe.model_dump(mode="json")
     for key, value in changes.items():
         _set(tree, key, value)
@@ -67,7 +67,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
-        if tree.get(section) is None:  # an optional section that was left out
+        if tree.get(section) is None:  # an omitted optional section
             tree[section] = {}
         tree = tree[section]
         if not isinstance(tree, dict):
@@ -78,7 +78,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _sentence(error: ValidationError, tree: dict[str, Any]) -> str:
-    """The first mistake, as `key is value: what is needed`. Unknown keys come first: they cause others."""
+    """The first mistake, as `key is value: what is needed`. Unknown keys come first because they cause others."""
     first = min(error.errors(), key=lambda item: (item["type"] != "extra_forbidden", _is_other_member(item)))
     path = _path(first, tree)
     key = ".".join(path)
@@ -95,13 +95,13 @@ def _sentence(error: ValidationError, tree: dict[str, Any]) -> str:
 
 
 def _is_other_member(item: ErrorDetails) -> bool:
-    """A mapping that is no name of a published size: what is wrong with it as a size of one's own says more."""
+    """Whether this is a mapping refused as a published size's name: its errors as a custom size say more."""
     return item["type"] == "literal_error" and isinstance(item["input"], dict)
 
 
 def _path(mistake: ErrorDetails, tree: Any) -> list[str]:
-    """The key's name and those of its sections. What pydantic has beside them, the members of unions that it
-    tried, is not in the tree."""
+    """The names of the key and its sections. pydantic also lists the union members it tried, which are not in the
+    tree."""
     path = []
     for part in mistake["loc"]:
         try:
@@ -127,7 +127,7 @@ def _unknown(*path: str) -> str:
 
 
 def _names(sections: Iterable[str], name: str) -> list[str]:
-    """All names of the key that has this one: its own first, then older ones."""
+    """All names of the key called `name`: the current one first, then older ones."""
     for field in _fields(sections).values():
         alias = field.validation_alias
         if isinstance(alias, AliasChoices) and name in alias.choices:
@@ -136,7 +136,7 @@ def _names(sections: Iterable[str], name: str) -> list[str]:
 
 
 def _fields(sections: Iterable[str]) -> dict[str, FieldInfo]:
-    """The keys of a section; of all its kinds, where it can be of several."""
+    """The keys of a section, or of all its kinds if it has several."""
     kinds: list[type[BaseModel]] = [Recipe]
     for name in sections:
         annotations = [kind.model_fields[name].annotation for kind in kinds if name in kind.model_fields]

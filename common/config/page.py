@@ -1,4 +1,4 @@
-"""`python -m common.config.page`: writes what is made from the recipe's keys, their page and their JSON schema."""
+"""`python -m common.config.page` writes the files generated from the recipe's keys: a page and a JSON schema."""
 
 import json
 

@@ -1,6 +1,6 @@
 """A recipe: the file that describes a run completely, and the checks across its sections.
 
-Imports neither torch nor ray, so that a recipe is refused in milliseconds, before a cluster is paid for.
+Imports neither torch nor ray, so that a bad recipe is refused in milliseconds, before a cluster is paid for.
 """
 
 from typing import Annotated, Literal, Self
@@ -42,7 +42,7 @@ class Recipe(Section):
     run: RunSection = RunSection()
     """The run and its folder."""
     seed: int = Field(default=0, ge=0)
-    """Everything random in the run derives from it."""
+    """Seed of all randomness in the run."""
     image_size: int = Field(gt=0)
     """Side of the square images, in pixels."""
     source: SourceSpec
@@ -54,9 +54,9 @@ class Recipe(Section):
     perceptual: PerceptualSpec = LpipsSpec()
     """The perceptual metric of the reward."""
     profile: Literal["corrected", "published"] = "corrected"
-    """corrected: no dropout, and actors drop conditions and record it, so that the policy that samples is the one
-    that learns. published: as the released scripts ran, a row a sample, with dropout and condition drop in the
-    learner only."""
+    """corrected: no dropout, and actors drop conditions and record it, so that the policy that samples is the
+    policy that learns. published: as in the released scripts, one row per sample, with dropout and condition drop
+    only in the learner."""
     context: ContextSection = ContextSection()
     """The teacher-forcing context."""
     group: GroupSection = GroupSection()
@@ -70,14 +70,14 @@ class Recipe(Section):
     learner: LearnerSection
     """The learner."""
     buffer: BufferSection = BufferSection()
-    """The buffer between them."""
+    """The buffer between actors and learner."""
     compute: ComputeSection = ComputeSection()
     """How every process computes."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Resumable state."""
     resume: str = "auto"
-    """auto: go on from the newest checkpoint of the run's folder, if any; never: start anew in a folder of
-    its own; or the path of a checkpoint to go on from."""
+    """auto: resume from the newest checkpoint in the run's folder, if any; never: start a new run in its own
+    folder; otherwise the path of a checkpoint to resume from."""
     metrics: MetricsSection = MetricsSection()
     """The Prometheus endpoint."""
     log: LogSection = LogSection()
@@ -109,7 +109,7 @@ class Recipe(Section):
 
     @property
     def actor_condition_drop(self) -> float:
-        """The share of groups that actors leave without their condition."""
+        """The share of groups whose condition the actors drop."""
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
     def context_noise(self, sample_index: int) -> float:
@@ -122,7 +122,7 @@ class Recipe(Section):
 
     @property
     def has_reward_maps(self) -> bool:
-        """Whether groups say where in the picture the terms of the reward come from."""
+        """Whether groups have maps of the reward's terms over the picture."""
         return self.advantage.credit == "token"
 
     @property
@@ -134,8 +134,8 @@ class Recipe(Section):
     def group_bytes(self) -> int:
         """Bytes of a scored group: context, target, sampled tokens, log-probs, reward terms, condition, ids.
 
-        The condition is a class id, or a caption's float16 features and mask. The ids have room for an image
-        name (a path, in a folder of pictures) of 256 bytes.
+        The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
+        of 256 bytes, such as a path in a folder of pictures.
         """
         policy = self.policy
         condition = policy.caption_length * (2 * policy.caption_dim + 1) if policy.conditioning == "text" else 8

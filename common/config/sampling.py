@@ -15,28 +15,28 @@ class SamplingSection(Section):
     top_k: int = Field(default=0, ge=0)
     """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Keep the most likely tokens that together hold this probability."""
+    """Keep the fewest most likely tokens whose probabilities add up to this."""
     guidance_scale: float = Field(default=1.0, ge=0)
-    """Classifier-free guidance; 1 is none."""
+    """Scale of classifier-free guidance; 1 means no guidance."""
     guidance_schedule: Literal["constant", "power_cosine", "interval"] = "constant"
-    """constant: the scale at every token. power_cosine: it rises from 1 at the first token to `guidance_scale`
-    at the last. interval: the scale at tokens `guidance_start` … `guidance_stop` - 1, and 1 at the others."""
+    """constant: the scale at every token. power_cosine: a rise from 1 at the first token to `guidance_scale` at
+    the last. interval: the scale at tokens `guidance_start` … `guidance_stop` - 1, and 1 elsewhere."""
     guidance_power: float = Field(default=2.0, gt=0)
     """power_cosine: the larger, the later the scale rises."""
     guidance_start: int = Field(default=0, ge=0)
     """interval: the first guided token."""
     guidance_stop: int | None = Field(default=None, gt=0)
-    """interval: the first token that is guided no more; null guides to the end. LlamaGen's cfg_interval n, which
+    """interval: the first token after the guided ones; null guides to the end. LlamaGen's cfg_interval n, which
     counts from the second token, is n + 2."""
     classes: Literal["balanced", "uniform"] = "balanced"
     """Class of each picture. balanced: in turn, so in equal shares. uniform: drawn from (seed, sample index)."""
     output_size: int | None = Field(default=None, gt=0)
-    """Side of the pictures that `sample` writes, by bicubic interpolation without antialiasing, as in the
-    published protocol; null leaves them as they are decoded. Evaluations take them as decoded."""
+    """Side of the pictures that `sample` writes, resized by bicubic interpolation without antialiasing, as in the
+    published protocol; null keeps the decoded size. Evaluations use the decoded size."""
     batch_size: int = Field(default=100, gt=0)
-    """Pictures decoded together. Part of the arithmetic, like `actors.images_per_ticket`."""
+    """Pictures decoded together. Affects the last bits of the results, like `actors.images_per_ticket`."""
     autocast: Literal["none", "bfloat16"] = "none"
-    """Autocast of the generator's decoding; logits and the tokenizer are float32 in either case."""
+    """Autocast of the generator's decoding; logits and the tokenizer are float32 in both cases."""
 
     @model_validator(mode="after")
     def _guidance_agrees(self) -> Self:

@@ -13,50 +13,50 @@ class RunSection(Section):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The run's name; the folder is DIR/NAME."""
     dir: str = "runs"
-    """Where run folders are made. On a cluster, a folder that outlives the job."""
+    """The parent of run folders. On a cluster, use a folder that outlives the job."""
 
 
 class ComputeSection(Section):
-    """How every process computes. Part of the arithmetic: change it, and the last bits of the results change."""
+    """How every process computes. Changing these keys changes the last bits of the results."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU where the process sees one."""
+    """auto uses a GPU if the process sees one."""
     num_threads: int = Field(default=1, gt=0)
     """PyTorch threads of each process."""
     autocast: Literal["none", "bfloat16"] = "none"
-    """Autocast of the policy's forward; log-probabilities are float32 in either case."""
+    """Autocast of the policy's forward; log-probabilities are float32 in both cases."""
     activation_checkpointing: bool = False
-    """The learner recomputes each transformer block in the backward pass instead of keeping what is inside it:
-    less memory for another forward. No part of the arithmetic."""
+    """The learner recomputes each transformer block in the backward pass instead of keeping its activations: less
+    memory for one more forward. Does not change the results."""
     compile: bool = False
     """torch.compile of the policy's transformer blocks, in actors and learner; decoding stays uncompiled. The
-    first forward of each batch size takes its time to compile. Needs a C++ compiler and, on a GPU, Triton."""
+    first forward of each batch size takes longer. Needs a C++ compiler and, on a GPU, Triton."""
 
 
 class AutoscaleSection(Section):
-    """The driver changes the number of reward actors by itself; each decision is in events.jsonl."""
+    """The driver changes the number of reward actors by itself; events.jsonl records each decision."""
 
     min: int = Field(default=1, gt=0)
     """Fewest reward actors."""
     max: int = Field(gt=0)
     """Most reward actors."""
     patience: int = Field(default=3, gt=0)
-    """Steps in a row that must say the same."""
+    """Consecutive steps that must suggest the same change."""
 
 
 class ActorsSection(Section):
     """The reward actors."""
 
     count: int = Field(default=1, gt=0)
-    """Reward actors."""
+    """Number of reward actors."""
     autoscale: AutoscaleSection | None = None
-    """Let the driver change `count`, between a minimum and a maximum; null leaves it to you."""
+    """Let the driver change `count` between a minimum and a maximum; null leaves it to you."""
     images_per_ticket: int = Field(default=8, gt=0)
-    """Source images handed to an actor at once: the unit of work. Part of the arithmetic, unlike `count`."""
+    """Source images per ticket, the unit of work. Affects the last bits of the results, unlike `count`."""
     tickets_in_flight: int = Field(default=2, gt=0)
-    """Tickets an actor holds: one that it works on, the others wait so that it never idles."""
+    """Tickets that an actor holds: it works on one, and the others wait so that it never idles."""
     num_read_threads: int = Field(default=4, gt=0)
-    """Threads that read and decode a ticket's images. No part of the arithmetic."""
+    """Threads that read and decode a ticket's images. Does not change the results."""
     num_cpus: float = Field(default=1, ge=0)
     """CPUs an actor reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
@@ -64,37 +64,37 @@ class ActorsSection(Section):
     label_selector: dict[str, str] = Field(default={})
     """Node labels that an actor's node must have, such as {ray.io/accelerator-type: L4}."""
     max_restarts: int = Field(default=10, ge=0)
-    """Dead actors replaced before the run gives up."""
+    """Number of dead actors to replace before the run gives up."""
     ticket_timeout_seconds: float = Field(default=600.0, gt=0)
-    """A ticket that takes longer is taken from its actor, which is replaced."""
+    """An actor that takes longer over a ticket loses it and is replaced."""
 
 
 class BufferSection(Section):
     """The buffer of scored groups between actors and learner."""
 
     max_staleness: int = Field(default=0, ge=0)
-    """Policy versions that a group may be behind when it is learned from. 0 is strictly on-policy."""
+    """Most policy versions between sampling a group and learning from it. 0 is strictly on-policy."""
     max_bytes: int = Field(default=1 << 30, gt=0)
-    """Bytes of the object store that groups may take; must hold (max_staleness + 1) · images_per_step groups."""
+    """Most bytes of groups in the object store; must hold (max_staleness + 1) · images_per_step groups."""
 
 
 class CheckpointSection(Section):
     """Resumable state in the run folder."""
 
     every: int = Field(default=50, gt=0)
-    """Steps between checkpoints; the last step always leaves one."""
+    """Steps between checkpoints; there is always one after the last step."""
     keep: int = Field(default=2, gt=0)
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     url: str | None = None
-    """Where each checkpoint is copied to, as URL/NAME/step-…: any URL that fsspec knows, such as s3://bucket/runs.
-    A run whose folder has no checkpoint goes on from there."""
+    """Copy each checkpoint to URL/NAME/step-…; any URL that fsspec supports, such as s3://bucket/runs. A run whose
+    folder has no checkpoint resumes from there."""
 
 
 class MetricsSection(Section):
     """The Prometheus endpoint of the driver."""
 
     host: str = "127.0.0.1"
-    """Interface to listen on; loopback unless you say otherwise."""
+    """Interface to listen on; loopback by default."""
     port: int = Field(default=9464, ge=0, le=65535)
     """Port; 0 takes a free one. The address is printed and kept in the run folder."""
 
@@ -103,11 +103,11 @@ class LogSection(Section):
     """Log lines of driver, actors and learner ranks, on the driver's standard error."""
 
     format: Literal["text", "json"] = "text"
-    """text for people, json for an object a line with time, level, role, step, logger and message."""
+    """text for people; json for one object per line, with time, level, role, step, logger and message."""
 
 
 class RaySection(Section):
-    """The local Ray that is started where no cluster is given."""
+    """The local Ray that is started if no cluster is given."""
 
     object_store_bytes: int = Field(default=1 << 30, ge=78643200)
     """Size of its object store."""
@@ -116,22 +116,22 @@ class RaySection(Section):
 
 
 class PretrainStage(Section):
-    """A plain supervised training."""
+    """A supervised training."""
 
     num_steps: int = Field(gt=0)
     """Optimizer steps."""
     batch_size: int = Field(default=64, gt=0)
-    """Images a step."""
+    """Images per step."""
     lr: float = Field(gt=0)
     """Peak learning rate, reached after a linear warm-up of 2 % of the steps."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What follows the warm-up: a cosine down to a tenth, or the peak rate to the end, as LlamaGen was trained."""
+    """After the warm-up: a cosine down to a tenth, or the peak rate to the end, as in LlamaGen's training."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout (policy only)."""
     condition_drop: float = Field(default=0.1, ge=0, lt=1)
     """Probability that a condition is dropped, for classifier-free guidance (policy only)."""
     initial_weights: str = ""
-    """Weights file that the training starts from; without one from random weights."""
+    """Weights file to start from; random weights without one."""
 
 
 class PretrainSection(Section):

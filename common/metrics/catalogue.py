@@ -1,7 +1,6 @@
-"""Every Prometheus metric of the service: name, kind, help, labels. Nothing is measured that is not listed here.
+"""Every Prometheus metric of the service: name, kind, help, labels. There are no other metrics.
 
-Names are vapi_<room>_<thing>_<unit>; counters end in _total; units are base units.
-`docs/metrics.md` is made of this.
+Names are vapi_<room>_<thing>_<unit>; counters end in _total; units are base units. Source of `docs/metrics.md`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ class Metric:
     help: str
     label: str = ""
     values: tuple[str, ...] = ()  # of the label
-    from_start: bool = True  # each value is exported before it is measured, so that no event reads as 0
+    from_start: bool = True  # all values are exported from the start, at 0
     buckets: tuple[float, ...] = ()
 
 
@@ -46,31 +45,31 @@ CATALOGUE = (
     Metric("vapi_actors_samples_total", "counter", "Samples decoded and scored."),
     Metric("vapi_actors_tokens_total", "counter", "Tokens sampled."),
     Metric("vapi_actors_skipped_images_total", "counter", "Source images that could not be decoded."),
-    Metric("vapi_actors_quarantined_groups_total", "counter", "Groups left out: a number is not finite."),
+    Metric("vapi_actors_quarantined_groups_total", "counter", "Groups left out because a number is not finite."),
     Metric("vapi_actors_stage_seconds", "histogram", "Seconds of a ticket by stage.",
            "stage", ACTOR_STAGES, buckets=SECONDS),
-    Metric("vapi_actors_wanted", "gauge", "Reward actors that the run asks for."),
+    Metric("vapi_actors_wanted", "gauge", "Reward actors requested by the run."),
     Metric("vapi_actors_ready", "gauge", "Reward actors that are ready."),
-    Metric("vapi_actors_pending", "gauge", "Reward actors asked for that load or wait for room."),
+    Metric("vapi_actors_pending", "gauge", "Reward actors that are loading or waiting for resources."),
     Metric("vapi_actors_restarts_total", "counter", "Reward actors replaced after a loss."),
     Metric("vapi_actors_memory_bytes", "gauge", "Bytes in RAM of the largest reward actor in the last step."),
-    Metric("vapi_actors_gpu_memory_bytes", "gauge", "Bytes of GPU memory at its peak, likewise."),
-    Metric("vapi_buffer_groups", "gauge", "Scored groups that wait for the learner."),
+    Metric("vapi_actors_gpu_memory_bytes", "gauge", "Bytes of GPU memory at the peak of the largest actor."),
+    Metric("vapi_buffer_groups", "gauge", "Scored groups waiting for the learner."),
     Metric("vapi_buffer_bytes", "gauge", "Bytes of those groups in the object store."),
     Metric("vapi_buffer_capacity_groups", "gauge", "Groups that may be admitted and not yet published."),
     Metric("vapi_buffer_capacity_bytes", "gauge", "Bytes that those groups may take (buffer.max_bytes)."),
-    Metric("vapi_buffer_fill_ratio", "gauge", "Groups that wait, as a share of the capacity."),
+    Metric("vapi_buffer_fill_ratio", "gauge", "Waiting groups as a share of the capacity."),
     Metric("vapi_buffer_dropped_groups_total", "counter", "Groups dropped and rolled out again.",
            "reason", DROP_REASONS),
-    Metric("vapi_buffer_refused_results_total", "counter", "Results of actors that had lost their ticket."),
-    Metric("vapi_buffer_staleness_versions", "histogram", "Policy versions a ticket is behind when learned from.",
+    Metric("vapi_buffer_refused_results_total", "counter", "Results refused: the actor had lost its ticket."),
+    Metric("vapi_buffer_staleness_versions", "histogram", "Policy versions between sampling and learning.",
            buckets=VERSIONS),
     Metric("vapi_learner_step", "gauge", "Optimizer steps done."),
-    Metric("vapi_learner_num_steps", "gauge", "Optimizer steps that the run asks for."),
+    Metric("vapi_learner_num_steps", "gauge", "Optimizer steps requested by the run."),
     Metric("vapi_learner_lr", "gauge", "Learning rate of the optimizer."),
     Metric("vapi_learner_steps_total", "counter", "Optimizer steps of this process."),
-    Metric("vapi_learner_bad_steps_total", "counter", "Steps skipped for a gradient that is not finite."),
-    Metric("vapi_learner_lost_ranks_total", "counter", "Learner ranks lost; others go on or take their place."),
+    Metric("vapi_learner_bad_steps_total", "counter", "Steps skipped because the gradient was not finite."),
+    Metric("vapi_learner_lost_ranks_total", "counter", "Learner ranks lost; others go on or replace them."),
     Metric("vapi_learner_policy_version", "gauge", "Policy versions published."),
     Metric("vapi_learner_step_seconds", "histogram", "Seconds from one publication to the next.", buckets=SECONDS),
     Metric("vapi_learner_wait_seconds", "histogram", "Seconds the learner waited for groups.", buckets=SECONDS),
@@ -83,25 +82,25 @@ CATALOGUE = (
            "term", ("total", "mse", "lpips", "l1")),
     Metric("vapi_learner_clip_fraction_ratio", "gauge", "Share of tokens whose ratio left the clip range."),
     Metric("vapi_learner_grad_norm", "gauge", "Gradient norm before clipping."),
-    Metric("vapi_learner_kl", "gauge", "KL divergence of the behaviour policy and the policy, nats a token."),
-    Metric("vapi_learner_entropy", "gauge", "Entropy of the policy, nats a token."),
+    Metric("vapi_learner_kl", "gauge", "KL(behaviour policy ‖ policy), nats per token."),
+    Metric("vapi_learner_entropy", "gauge", "Entropy of the policy, nats per token."),
     Metric("vapi_learner_memory_bytes", "gauge", "Bytes in RAM of the largest learner rank."),
-    Metric("vapi_learner_gpu_memory_bytes", "gauge", "Bytes of GPU memory at its peak, likewise."),
+    Metric("vapi_learner_gpu_memory_bytes", "gauge", "Bytes of GPU memory at the peak of the largest rank."),
     Metric("vapi_weights_bytes", "gauge", "Bytes of a published policy version."),
     Metric("vapi_weights_publish_seconds", "histogram", "Seconds to publish a policy version.", buckets=SECONDS),
-    Metric("vapi_weights_pull_seconds", "histogram", "Seconds in which an actor got a version.", buckets=SECONDS),
+    Metric("vapi_weights_pull_seconds", "histogram", "Seconds for an actor to load a version.", buckets=SECONDS),
     Metric("vapi_checkpoint_seconds", "histogram", "Seconds to write a checkpoint.", buckets=SECONDS),
     Metric("vapi_checkpoint_step", "gauge", "Step of the newest checkpoint."),
     Metric("vapi_checkpoint_timestamp_seconds", "gauge",
            "Seconds since 1970 when the newest checkpoint was written; before the first, when the run began."),
     Metric("vapi_evaluation_score", "gauge",
-           "Newest scores of held-out images and of free-running samples, each from when it is first taken.",
+           "Newest scores of held-out images and of free-running samples; absent before the first.",
            "score", SCORES, from_start=False),
     Metric("vapi_evaluation_step", "gauge", "Step of the newest scores."),
     Metric("vapi_driver_state", "gauge",
-           "One for the state of the run, else 0; scoring: all steps are done, and the run has not ended.",
+           "One for the current state of the run, else 0; scoring follows the last step.",
            "state", STATES),
-    Metric("vapi_driver_start_timestamp_seconds", "gauge", "Seconds since 1970 when the driver began."),
-    Metric("vapi_driver_events_total", "counter", "What happened, by its name in events.jsonl.", "event", EVENTS),
+    Metric("vapi_driver_start_timestamp_seconds", "gauge", "Seconds since 1970 when the driver started."),
+    Metric("vapi_driver_events_total", "counter", "Events, by their names in events.jsonl.", "event", EVENTS),
     Metric("vapi_driver_memory_bytes", "gauge", "Bytes in RAM of the driver."),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The driver's HTTP endpoint: /metrics for Prometheus, /healthz for a prober, / for a person."""
+"""The driver's HTTP endpoint: /metrics for Prometheus, /healthz for probes, / for people."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from common.metrics.catalogue import CATALOGUE
 log = logging.getLogger("vapi.metrics")
 
 HEALTHY_SECONDS = 120.0
-"""The driver's loop beats several times a second; silence this long means that it hangs."""
+"""The driver's loop beats several times per second; a silence this long means that it hangs."""
 LAST_SCRAPE_SECONDS = 60.0
 """The longest wait at the end of a run for a scraper that came regularly."""
 
@@ -29,7 +29,7 @@ Environ = dict[str, str]
 
 
 class Metrics:
-    """The catalogue's metrics, by name, in a registry of their own."""
+    """The catalogue's metrics, addressed by name. They have their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,7 +49,7 @@ class Metrics:
                 self._metrics[metric.name].labels(value)
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Count up a counter."""
+        """Increment a counter."""
         self._labelled(name, labels).inc(amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
@@ -57,7 +57,7 @@ class Metrics:
         self._labelled(name, labels).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Put a value into a histogram."""
+        """Add a value to a histogram."""
         self._labelled(name, labels).observe(value)
 
     def of_run(self, run: str) -> CollectorRegistry:
@@ -87,10 +87,10 @@ class _OfRun:
 
 
 class Exporter:
-    """Answers from threads of its own until closed."""
+    """Answers from its own threads until it is closed."""
 
     def __init__(self, metrics: Metrics, section: MetricsSection):
-        """Listen at once. Raises ClusterError where the port is taken."""
+        """Listen at once. Raises ClusterError if the port is taken."""
         self._metrics = metrics
         self._metrics_app: Callable[..., Iterable[bytes]] | None = None
         self._page: Callable[[], str] | None = None
@@ -117,7 +117,7 @@ class Exporter:
         self._page = page
 
     def beat(self, status: str | None = None) -> None:
-        """Say that the driver is alive, and what it is doing (None: still the same)."""
+        """Report that the driver is alive, and its status (None: unchanged)."""
         self._last_beat = time.monotonic()
         self.status = status or self.status
 
@@ -201,14 +201,14 @@ class _Body(list[bytes]):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection, so that a client that stays silent holds up nobody else."""
+    """One thread per connection, so that a silent client does not block others."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Scrapes are no news."""
+        """Do not log scrapes."""
 
     def address_string(self) -> str:
         return str(self.client_address[0])  # no reverse look-up of the scraper's name

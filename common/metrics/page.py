@@ -1,4 +1,4 @@
-"""`python -m common.metrics.page` writes docs/metrics.md, the catalogue for people to read."""
+"""`python -m common.metrics.page` writes docs/metrics.md, the readable catalogue."""
 
 from itertools import groupby
 
@@ -20,7 +20,7 @@ happened reads as 0.
 
 
 def page() -> str:
-    """The page's Markdown: a table for each subject, in the catalogue's order."""
+    """The page's Markdown: one table per subject, in the catalogue's order."""
     parts = [_HEAD.rstrip("\n")]
     for subject, metrics in groupby(CATALOGUE, key=_subject):
         parts += [

@@ -1,7 +1,7 @@
-"""Every model family in one place.
+"""All model families.
 
-Policies and tokenizers are built with random weights, and the caller loads a checkpoint into them;
-perceptual metrics bring their trained weights.
+Policies and tokenizers are built with random weights, and the caller loads a checkpoint; perceptual metrics come
+with their trained weights.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.models.perceptual.spec import LpipsSpec, ShiftTolerantLpipsSpec
 from common.protocols import PerceptualMetric
 
-# Each is a union with one member a family: a family's class is an `nn.Module` and meets its protocol.
+# Each is a union with one member per family; a family's class is an `nn.Module` that satisfies its protocol.
 PolicySpec = LlamaGenPolicySpec
 PolicyModule = LlamaGenTransformer
 TokenizerSpec = LlamaGenTokenizerSpec
@@ -34,7 +34,7 @@ def _shift_tolerant_lpips(spec: ShiftTolerantLpipsSpec, *, trained: bool) -> Per
 
 POLICIES: dict[str, Callable[..., PolicyModule]] = {"llamagen": LlamaGenTransformer}
 TOKENIZERS: dict[str, Callable[..., TokenizerModule]] = {"llamagen_vq": VQTokenizer}
-# Imported on use: their packages bring torchvision, and a run needs one metric at most.
+# Imported on use: their packages import torchvision, and a run needs at most one metric.
 PERCEPTUAL_METRICS: dict[str, Callable[..., PerceptualMetric]] = {
     "lpips": _lpips,
     "shift_tolerant_lpips": _shift_tolerant_lpips,
@@ -52,5 +52,5 @@ def build_tokenizer(spec: TokenizerSpec, *, image_size: int) -> TokenizerModule:
 
 
 def build_perceptual_metric(spec: PerceptualSpec, *, trained: bool = True) -> PerceptualMetric:
-    """A `PerceptualMetric` with its trained weights; without `trained` good for counting its work only."""
+    """A `PerceptualMetric` with its trained weights; with `trained=False` good only for counting its work."""
     return PERCEPTUAL_METRICS[spec.family](spec, trained=trained)

@@ -1,7 +1,7 @@
-"""The small classifier that scores generated images where a big pretrained one is not to be had.
+"""The small classifier that scores generated images in place of a large pretrained one.
 
-Its penultimate features stand in for Inception's: distances over them compare within one demo only.
-Trained by `learner/pretraining/losses.py`.
+Its penultimate features replace Inception's; distances over them are comparable only within one demo. Trained by
+`learner/pretraining/losses.py`.
 """
 
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ FEATURE_DIM = 64
 
 
 class ImageClassifier(nn.Module):
-    """Four 3x3 convolutions and two linear layers; 32 px is its home size, 8 px its smallest.
+    """Four 3x3 convolutions and two linear layers; made for 32 px, at least 8 px.
 
-    Group normalisation, so an image's score never depends on its batch or on running statistics.
+    It uses group normalisation, so an image's score does not depend on its batch or on running statistics.
     """
 
     def __init__(self, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""The recipe's models, built, filled from their weights files, frozen where they are to be, and on a device."""
+"""The recipe's models: built, loaded from their weights files, frozen if they should be, and moved to a device."""
 
 import torch
 
@@ -17,9 +17,9 @@ from common.protocols import PerceptualMetric
 
 
 def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = None) -> PolicyModule:
-    """The generator in eval mode, from `checkpoint` or the recipe's, to compute as the recipe's `compute` says.
+    """The generator in eval mode, from `checkpoint` or the recipe's; set up as the recipe's `compute` says.
 
-    Raises CheckpointError, and ClusterError where it cannot be compiled.
+    Raises CheckpointError, and ClusterError if it cannot be compiled.
     """
     spec = recipe.policy
     with torch.device("meta"):
@@ -34,7 +34,7 @@ def load_policy(recipe: Recipe, device: torch.device, checkpoint: str | None = N
 
 
 def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
-    """The frozen tokenizer. channels_last makes its convolutions faster on CPU and GPU alike."""
+    """The frozen tokenizer. channels_last makes its convolutions faster on both CPU and GPU."""
     spec = recipe.tokenizer
     with torch.device("meta"):
         tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
@@ -44,7 +44,7 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
 
 
 def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMetric | None:
-    """The perceptual metric, or None where the reward does not use it."""
+    """The perceptual metric, or None if the reward does not use it."""
     if not recipe.reward.lpips_weight:
         return None
     return build_perceptual_metric(recipe.perceptual).to(device)

@@ -1,7 +1,7 @@
 """Weights files: the published `.pt` layouts, safetensors, and the checkpoint folders of our runs.
 
-Reading is strict. A key too many or too few means another model than the recipe says, and a model that is
-half random still draws pictures; so nothing is skipped but what is listed here.
+Reading is strict. An extra or missing key means a different model than the recipe's, and a half-random model still
+draws pictures; so only the keys listed here may be extra or missing.
 """
 
 import argparse
@@ -20,31 +20,31 @@ from torch import Tensor, nn
 from common.atomic import replacing
 from common.errors import CheckpointError
 
-LAYOUTS = ("model", "module", "state_dict", "bare")  # where a published .pt file has its state dict
+LAYOUTS = ("model", "module", "state_dict", "bare")  # where a published .pt file keeps its state dict
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _POLICY_FILE = "policy.safetensors"  # in a checkpoint folder of a run
 _NESTED_UNDER = LAYOUTS[:-1]
-_MAY_BE_EXTRA = {"freqs_cis"}  # a table of older LlamaGen files; computed here
-_MAY_BE_MISSING = {"quantize.codebook_used"}  # a usage statistic that nothing reads
-_NUM_NAMED = 3  # keys that a message names
+_MAY_BE_EXTRA = {"freqs_cis"}  # a table in older LlamaGen files; computed here
+_MAY_BE_MISSING = {"quantize.codebook_used"}  # an unused usage statistic
+_NUM_NAMED = 3  # keys named in a message
 
 
 @dataclass(frozen=True)
 class _WeightsFile:
-    """A weights file that is there, and how messages speak of it."""
+    """An existing weights file, and its description in messages."""
 
     path: Path
-    noun: str  # what it holds, such as "policy weights"
-    setting: str  # what a user changes to name another, such as "policy.checkpoint"
+    noun: str  # its contents, such as "policy weights"
+    setting: str  # the key to change to use another file, such as "policy.checkpoint"
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """In what a file differs from a model; false where it fits."""
+    """The differences between a file and a model; false if there are none."""
 
     missing: tuple[str, ...]  # keys
     unexpected: tuple[str, ...]  # keys
-    reshaped: tuple[str, ...]  # a sentence each
+    reshaped: tuple[str, ...]  # one sentence each
 
     def __len__(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.reshaped)
@@ -57,8 +57,8 @@ class Misfit:
 def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
     """Fill every parameter and buffer of `module` from a file, cast to the module's dtypes.
 
-    `what` is the recipe section that names the file, such as "policy"; `obtain_from` says where the file
-    can be had. A module on the meta device is given memory on the CPU. Raises CheckpointError.
+    `what` is the recipe section that names the file, such as "policy"; `obtain_from` says where to get the file. A
+    module on the meta device gets memory on the CPU. Raises CheckpointError.
     """
     file = _of_recipe(path, what, obtain_from)
     stored = _read(file)
@@ -66,27 +66,27 @@ def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from:
     weights = completed(stored, module)
     own = module.state_dict()
     on_meta = any(tensor.is_meta for tensor in own.values())
-    if on_meta:  # assigned, not copied into: cast here, and away from the file that they are mapped from
+    if on_meta:  # assigned, not copied into: so cast here, and copy out of the memory-mapped file
         weights = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in weights.items()}
     module.load_state_dict(weights, assign=on_meta)
 
 
 def check_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
-    """Raise the CheckpointError that `load_weights` would raise, without reading the numbers.
+    """Raise the CheckpointError that `load_weights` would raise, without reading the weights.
 
-    `module` may be on the meta device and is left as it is.
+    `module` may be on the meta device and is not changed.
     """
     file = _of_recipe(path, what, obtain_from)
     _check_fit(module, _read_shapes(file), file, what)
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write safetensors, complete or not at all; `dtype` casts floating-point tensors."""
+    """Write a safetensors file, complete or not at all; `dtype` casts floating-point tensors."""
     with replacing(Path(path)) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         save_file(_to_store(state_dict, dtype), partial)
-        partial.chmod(mode)  # safetensors makes files that their owner alone can read
+        partial.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def save_published(state_dict: Mapping[str, Tensor], path: str | Path, layout: str) -> None:
@@ -99,7 +99,7 @@ def save_published(state_dict: Mapping[str, Tensor], path: str | Path, layout: s
 def read_weights(path: str | Path, *, noun: str, setting: str) -> dict[str, Tensor]:
     """All tensors of a weights file or a checkpoint folder of a run, as stored. Raises CheckpointError.
 
-    `noun` and `setting` are how messages speak of the file, and of what a user changes to name another.
+    `noun` and `setting` describe, in messages, the file and the key to change to use another.
     """
     return _read(_find(path, noun, setting))
 
@@ -109,7 +109,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def misfit(module: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Misfit:
-    """How a file with `stored` shapes differs from `module`, which may be on the meta device."""
+    """The differences between a file with `stored` shapes and `module`, which may be on the meta device."""
     needed = shapes_of(module.state_dict())
     return Misfit(
         missing=tuple(name for name in needed if name not in stored and name not in _MAY_BE_MISSING),
@@ -123,13 +123,13 @@ def misfit(module: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Misfit:
 
 
 def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file that fits, under exactly the model's keys and in their order."""
+    """The tensors of a fitting file, under exactly the model's keys and in their order."""
     needed = shapes_of(module.state_dict())
     return {name: stored[name] if name in stored else torch.zeros(shape) for name, shape in needed.items()}
 
 
 def _of_recipe(path: str | Path, what: str, obtain_from: str) -> _WeightsFile:
-    setting = what if "." in what else f"{what}.checkpoint"  # evaluation.classifier is a key itself
+    setting = what if "." in what else f"{what}.checkpoint"  # evaluation.classifier is itself a key
     return _find(path, f"{what} weights", setting, obtain_from)
 
 
@@ -163,7 +163,7 @@ def _read(file: _WeightsFile) -> dict[str, Tensor]:
 
 
 def _to_store(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Tensors on the CPU that share no memory: a view would be stored with all that it is a part of."""
+    """Tensors on the CPU that share no memory: a view would be stored with its whole base tensor."""
     tensors, taken = {}, set()
     for name, tensor in state_dict.items():
         cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
@@ -186,12 +186,12 @@ def _read_shapes(file: _WeightsFile) -> dict[str, tuple[int, ...]]:
 
 
 def _read_pickle(file: _WeightsFile) -> dict[str, Tensor]:
-    """The state dict of a `.pt` file, mapped from disk where the format (a zip since torch 1.6) allows."""
+    """The state dict of a `.pt` file, memory-mapped if the format (a zip since torch 1.6) allows it."""
     path = file.path
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training files keep their arguments
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training files contain their arguments
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged pickle can raise anything at all
+    except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(file, error) from error
     state_dict = _state_dict(content)
     if state_dict is None:
@@ -225,7 +225,7 @@ def _check_fit(module: nn.Module, stored: Mapping[str, tuple[int, ...]], file: _
 
 
 def _unreadable(file: _WeightsFile, error: Exception) -> CheckpointError:
-    if isinstance(error, pickle.UnpicklingError):  # torch's own text is a page about turning safety off
+    if isinstance(error, pickle.UnpicklingError):  # torch's own message explains at length how to turn safety off
         reason = "it is damaged, or holds Python objects other than tensors"
     else:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0].rstrip(": ")

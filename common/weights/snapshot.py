@@ -1,4 +1,4 @@
-"""A policy's weights as numpy arrays: what travels to the actors, and the digest of what was trained."""
+"""A policy's weights as numpy arrays, for sending to actors, and their digest."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -11,13 +11,13 @@ from common.types import WeightSnapshot
 
 
 def take_snapshot(policy: nn.Module, version: int) -> WeightSnapshot:
-    """Copies of the policy's weights. bfloat16, which numpy lacks, travels as its int16 bits."""
+    """Copies of the policy's weights. numpy has no bfloat16, so it travels as its int16 bits."""
     tensors = {name: tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
     return snapshot_of(tensors, version)
 
 
 def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int) -> WeightSnapshot:
-    """Copies of weights that are on the CPU."""
+    """Copies of weights that are already on the CPU."""
     arrays, bfloat16_names = {}, set()
     for name, tensor in tensors.items():
         if tensor.dtype == torch.bfloat16:
@@ -28,7 +28,7 @@ def snapshot_of(tensors: Mapping[str, torch.Tensor], version: int) -> WeightSnap
 
 
 def load_snapshot(policy: nn.Module, snapshot: WeightSnapshot) -> None:
-    """Copy the snapshot's weights into the policy, in place. Names must match exactly."""
+    """Copy the snapshot's weights into the policy in place. Names must match exactly."""
     own = policy.state_dict()
     if own.keys() != snapshot.arrays.keys():
         raise ValueError(f"snapshot and policy differ in {sorted(own.keys() ^ snapshot.arrays.keys())[:3]}")

@@ -18,9 +18,9 @@ WINDOW = 5
 
 
 def training_charts(table: ScoreTable) -> list[Chart]:
-    """Means of up to WINDOW recent steps.
+    """Charts of the means of up to WINDOW recent steps.
 
-    A variant that does not measure a quantity has no line but keeps its place, so that colours mean the same.
+    A variant that does not measure a quantity has no line but keeps its place, so that colours stay the same.
     """
     rows = [row for row in table.rows if row.num_seeds]
     length = max((len(steps) for row in rows for steps in row.steps), default=0)
@@ -34,7 +34,7 @@ def training_charts(table: ScoreTable) -> list[Chart]:
 
 
 def _is_measured(series: Series) -> bool:
-    """What is not computed is 0 at every step."""
+    """Whether the quantity is computed: otherwise it is 0 at every step."""
     return any(finite(series.values))
 
 

@@ -1,4 +1,4 @@
-"""The algorithm of deploy/local.py on groups that a policy of a fixed number of versions ago sampled."""
+"""The algorithm of deploy/local.py on groups sampled by the policy of a fixed number of versions ago."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def post_train_delayed(
     device: torch.device,
     delay: int,
 ) -> Iterator[StepReport]:
-    """As `post_train`, and the same at delay 0. The first groups are as old as the training is."""
+    """As `post_train`, and equal to it at delay 0. The first groups come from the initial policy."""
     learner, per_ticket = recipe.learner, recipe.actors.images_per_ticket
     optimizer = build_optimizer(policy, learner)
     versions = deque([deepcopy(policy)], maxlen=delay + 1)

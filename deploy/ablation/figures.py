@@ -1,4 +1,4 @@
-"""A study's plots and pictures as files of their own, for a page that cannot hold them, as Markdown."""
+"""A study's plots and pictures as separate files, for pages that cannot embed them, such as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path

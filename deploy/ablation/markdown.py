@@ -24,7 +24,7 @@ def put_section(path: Path, study: Study, table: ScoreTable, figures: Mapping[st
 
 
 def markdown(study: Study, table: ScoreTable, figures: Mapping[str, str]) -> str:
-    """`figures` are paths by what they show."""
+    """The section's text. `figures` are paths by caption."""
     section = study.section
     parts = [
         f"## Study: {section.name}",

@@ -1,4 +1,4 @@
-"""The pages of a study: a Markdown section with its figures, and one HTML file that needs nothing else."""
+"""The pages of a study: a Markdown section with its figures, and one self-contained HTML file."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ def write_report(study: Study, folder: StudyFolder, markdown: Path | None = None
 
 
 def _write_figures(name: str, plots: list[Plot], pictures: Pictures, folder: Path) -> dict[str, str]:
-    """What each shows, and its path from `folder`; none before a cell is finished."""
+    """Captions, and paths relative to `folder`; empty before the first finished cell."""
     figures = {}
     if plots:
         figures["Each score of each variant, a dot a seed"] = path = f"images/study_{name}.svg"
@@ -65,6 +65,6 @@ def _render(study: Study, table: ScoreTable, plots: list[Plot], named: Pictures)
 
 
 def _pictures(study: Study, folder: StudyFolder) -> Pictures:
-    """The base's, and each variant's with the study's first seed: the same conditions and draws in all."""
+    """Pictures of the base and of each variant with the first seed: the same conditions and draws in all."""
     first = [cell for cell in (*study.base, *study.cells) if cell.index == 0]
     return [(cell.name, folder.picture(cell)) for cell in first if folder.picture(cell).is_file()]

@@ -1,6 +1,6 @@
-"""What studies leave in their folder: a JSON file and a picture a finished cell.
+"""The results of studies in their folder: one JSON file and one picture per finished cell.
 
-A cell's files are named by what it depends on, so that studies in one folder share the cells they have in common.
+A cell's files are named after its settings, so studies in one folder share their common cells.
 """
 
 import json
@@ -18,9 +18,9 @@ Numbers = dict[str, float | None]
 class CellResult:
     """A cell that was trained and scored."""
 
-    settings: dict[str, Any]  # all that it depends on
+    settings: dict[str, Any]  # everything it depends on
     seconds: float  # of the training, wall clock
-    steps: list[dict[str, Any]]  # what each step measured
+    steps: list[dict[str, Any]]  # each step's measurements
     scores: Numbers
 
 
@@ -35,7 +35,7 @@ class StudyFolder:
         write_json(self._file(cell), asdict(result))
 
     def result(self, cell: Cell) -> CellResult | None:
-        """None where the cell is still to be run."""
+        """None if the cell has not been run."""
         path = self._file(cell)
         return CellResult(**json.loads(path.read_text())) if path.is_file() else None
 

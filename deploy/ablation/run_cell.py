@@ -1,4 +1,4 @@
-"""Trains and scores one cell of a study, in a process of its own."""
+"""Trains and scores one cell of a study, in its own process."""
 
 import math
 import time
@@ -32,7 +32,7 @@ PICTURE_ROWS = 4
 def run_cell(cell: Cell, folder: StudyFolder) -> None:
     """Train the cell, and score it with the study's recipe.
 
-    What a variant leaves out of its reward is measured all the same, since `scored_by` has it.
+    Terms that a variant omits from its reward are still measured, because `scored_by` has them.
     """
     device = prepare_device(cell.scored_by.compute)
     start = time.monotonic()
@@ -63,7 +63,7 @@ def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.dev
 def _served(
     cell: Cell, recipe: Recipe, device: torch.device, folder: StudyFolder
 ) -> tuple[PolicyModule, list[dict[str, Any]]]:
-    """By the Ray service, which leaves a run folder beside the results. An interrupted run goes on."""
+    """Train with the Ray service, which leaves a run folder beside the results. An interrupted run resumes."""
     from deploy.cluster.ray_environment import set_ray_environment
 
     set_ray_environment(recipe.log.format)
@@ -100,7 +100,7 @@ def _save_picture(path: Path, pictures_NHWC: np.ndarray) -> None:
 
 
 def _finite(numbers: dict[str, Any]) -> Numbers:
-    """JSON knows no NaN and no infinity, which become null."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in numbers.items()

@@ -1,4 +1,4 @@
-"""Runs what is unfinished of a study, every cell in a process of its own."""
+"""Runs the unfinished cells of a study, each in its own process."""
 
 import logging
 import multiprocessing
@@ -15,9 +15,9 @@ log = logging.getLogger("vapi.ablation")
 
 
 def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str], None]) -> list[str]:
-    """Score the base, train and score every unfinished cell, `jobs` at once; returns what failed, a line each.
+    """Score the base, and train and score every unfinished cell, `jobs` at once; returns one line per failure.
 
-    A finished cell is on disk at once, so that an interrupted study goes on where it was.
+    Each finished cell is written at once, so that an interrupted study resumes where it stopped.
     """
     jobs = 1 if study.section.runner == "train" else jobs
     cells = [*study.base, *study.cells]
@@ -38,7 +38,7 @@ def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str],
 
 
 def _failure(name: str, future: Future[None]) -> str | None:
-    """Why a run failed. The others go on: a variant that diverges says nothing of its neighbours."""
+    """Why a run failed. The others go on: one diverging variant says nothing about the others."""
     error = future.exception()
     if error is None:
         return None

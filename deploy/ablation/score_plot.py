@@ -1,4 +1,4 @@
-"""One score of all variants as inline SVG: a dot a seed, a stroke at the mean, and the base's noise as a band."""
+"""One score of all variants as inline SVG: one dot per seed, a line at the mean, the base's noise as a band."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Plot:
     title: str
     good: str  # whether higher or lower is better
     height: int
-    drawing: Markup  # what is inside an <svg> WIDTH wide
+    drawing: Markup  # the content of an <svg> of width WIDTH
 
     @property
     def label(self) -> str:
@@ -24,7 +24,7 @@ class Plot:
 
 
 def score_plots(table: ScoreTable) -> list[Plot]:
-    """Without the scores that no variant has."""
+    """One plot per score, without scores that no variant has."""
     plots = [_plot(table, key) for key in table.columns]
     return [plot for plot in plots if plot]
 

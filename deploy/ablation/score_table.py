@@ -1,4 +1,4 @@
-"""The numbers of a study: each score of each variant over its seeds, beside the base and its noise floor."""
+"""The numbers of a study: each variant's scores over its seeds, with the base's scores and noise floor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ LAST_STEP = {
 
 @dataclass(frozen=True)
 class Statistic:
-    """Finite values of one quantity, one a seed."""
+    """Finite values of one quantity, one per seed."""
 
     values: tuple[float, ...]
 
@@ -35,7 +35,7 @@ class Statistic:
 
     @property
     def std(self) -> float | None:
-        """Of the sample; None of fewer than two values."""
+        """Sample standard deviation; None for fewer than two values."""
         return stdev(self.values) if len(self.values) > 1 else None
 
     @property
@@ -59,7 +59,7 @@ class Score:
     """A score of a variant."""
 
     statistic: Statistic
-    verdict: str = ""  # "gain" or "loss" where it differs from the base for certain
+    verdict: str = ""  # "gain" or "loss" if it differs from the base by more than noise
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Row:
 @dataclass(frozen=True)
 class ScoreTable:
     columns: tuple[str, ...]  # keys of scores
-    base: dict[str, Statistic]  # over sampling seeds; empty while the base is not scored
+    base: dict[str, Statistic]  # over sampling seeds; empty until the base is scored
     num_base_seeds: int
     rows: tuple[Row, ...]
 
@@ -84,7 +84,7 @@ class ScoreTable:
 
 
 def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
-    """From the finished cells alone."""
+    """The table of the finished cells."""
     scored = [folder.result(cell) for cell in study.base]
     base = {index: result.scores for index, result in enumerate(scored) if result}
     found = [(cell, folder.result(cell)) for cell in study.cells]
@@ -103,12 +103,12 @@ def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
 
 
 def title(key: str) -> tuple[str, str]:
-    """What a score is called, and whether higher or lower is better."""
+    """A score's name, and whether higher or lower is better."""
     return TITLES.get(key, (key.replace("_", " "), ""))
 
 
 def decimals_of(value: float) -> int:
-    """Decimals that show a difference of a thousandth of the value."""
+    """Decimals that show a difference of one thousandth of the value."""
     size = abs(value)
     return next((places for places, least in ((1, 100), (2, 10), (3, 1), (4, 0.1)) if size >= least), 5)
 
@@ -127,7 +127,7 @@ def _row(
 
 
 def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: Mapping[int, Numbers]) -> str:
-    """By the mean difference from the base under the same sampling seeds, beside the noise and its own spread."""
+    """Compares the mean difference from the base, at equal sampling seeds, with the noise and its own std."""
     good = title(key)[1]
     noise = _statistic(each.get(key) for each in base.values()).spread
     pairs = [(result.scores.get(key), base[index].get(key)) for index, result in results if index in base]

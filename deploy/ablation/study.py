@@ -1,4 +1,4 @@
-"""A study: one recipe, variants of it, and seeds. Read from YAML and checked before anything runs."""
+"""A study: one recipe, its variants, and seeds. Read from YAML and checked before anything runs."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from common.paths import CHECKOUT, resolve
 
 BASE = "base"
 DELAY = "delay"
-LEAST_BASE_SEEDS = 3  # to tell what another sampling seed changes
+LEAST_BASE_SEEDS = 3  # to measure the effect of the sampling seed
 STUDIES = CHECKOUT / "deploy/studies"
 
 Changes = dict[str, Any]
@@ -30,22 +30,23 @@ class StudySection(Section):
     """A study file. Recipe keys are dotted, as in learner.lr."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """The study's name, and that of its pages."""
+    """The name of the study and its pages."""
     question: str = Field(min_length=1, pattern=r"^[^\n]*$")
-    """What the study asks, in a line."""
+    """The study's question, in one line."""
     recipe: str
     """The recipe file that all variants start from."""
     changes: Changes = Field(default_factory=dict)
-    """Recipe keys that are set for all variants, and for the scoring of all."""
+    """Recipe keys to set for all variants and for all scoring."""
     variants: dict[Name, Changes] = Field(min_length=1)
-    """Recipe keys that each variant sets, in the order of the table; `delay` lets a variant learn from groups
-    that many policy versions old, with the local runner."""
+    """Recipe keys that each variant sets, in the table's order; `delay` makes a variant learn from groups that are
+    that many policy versions old, with the local runner.
+    """
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
-    """Recipe seeds that each variant is trained with."""
+    """Recipe seeds to train each variant with."""
     runner: Literal["local", "train"] = "local"
     """local: the algorithm in one process. train: the Ray service, one run after another."""
     scores: tuple[str, ...] = Field(default=("held_out_reward", "fd"), min_length=1)
-    """The scores of the table, in its order; all are kept with each cell."""
+    """The scores in the table, in order; each cell keeps all scores."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -60,11 +61,11 @@ class StudySection(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its scores: a variant with a seed. Or the base, which is scored as it is."""
+    """One training and its scores: a variant with a seed. Or the base model, which is scored untrained."""
 
     variant: str
     index: int  # of the seed in the study
-    recipe: Recipe | None  # what it is trained by; None of the base
+    recipe: Recipe | None  # the recipe to train with; None for the base
     scored_by: Recipe  # the study's recipe, with sampling seed evaluation.seed + index
     delay: int = 0
     runner: str = "local"
@@ -75,7 +76,7 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the cell depends on but the code and the files that its recipes name."""
+        """Everything that the cell depends on, except the code and the files that its recipes name."""
         return {
             "recipe": self.recipe.model_dump(mode="json") if self.recipe else None,
             "scored_by": self.scored_by.model_dump(mode="json"),
@@ -85,7 +86,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A digest of the settings: whichever study a cell is part of, and whatever its name there."""
+        """A digest of the settings, independent of the study and of the cell's name in it."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -93,7 +94,7 @@ class Cell:
 class Study:
     section: StudySection
     recipe: Recipe  # with the changes of all variants
-    base: tuple[Cell, ...]  # the generator before training, one a sampling seed
+    base: tuple[Cell, ...]  # the generator before training, one cell per sampling seed
     cells: tuple[Cell, ...]  # all variants with the first seed, then with the second, …
     overrides: tuple[str, ...] = ()  # of the command line
 
@@ -101,7 +102,7 @@ class Study:
 def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
     """The study at `path`, or the shipped one of that name; every cell's recipe is checked.
 
-    `overrides` (key=value) hold for all variants, after the study's own changes. Raises RecipeError.
+    `overrides` (key=value) apply to all variants, after the study's own changes. Raises RecipeError.
     """
     section = _section(path)
     own = tuple(overrides)

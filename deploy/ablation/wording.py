@@ -1,4 +1,4 @@
-"""What a study's pages say in words; every number comes from the study and its finished cells."""
+"""The text of a study's pages; every number comes from the study and its finished cells."""
 
 import json
 
@@ -10,12 +10,12 @@ NOISE = "noise floor"
 
 
 def command(study: Study) -> str:
-    """What runs the study."""
+    """The command that runs the study."""
     return " ".join(["python -m deploy ablate", study.section.name, *study.overrides])
 
 
 def setting(study: Study) -> str:
-    """What is the same for all variants."""
+    """What all variants have in common."""
     recipe, learner = study.recipe, study.recipe.learner
     return (
         f"Recipe {study.section.recipe}: {learner.num_steps} steps of {learner.images_per_step} images, "
@@ -35,7 +35,7 @@ def progress(study: Study, table: ScoreTable) -> str:
 
 
 def reading(table: ScoreTable) -> str:
-    """How the table is to be read."""
+    """How to read the table."""
     if not table.base:
         return "Mean ± standard deviation over seeds. The base is not scored yet."
     return (
@@ -55,6 +55,6 @@ def last_step_reading() -> str:
 
 
 def changes(study: Study, variant: str) -> str:
-    """What a variant sets, as overrides."""
+    """A variant's settings, as overrides."""
     own = study.section.variants[variant]
     return " ".join(f"{key}={json.dumps(value)}" for key, value in own.items()) or "as the recipe"

@@ -5,11 +5,11 @@ import secrets
 
 
 def set_ray_environment(log_format: str = "text") -> None:
-    """No usage reports; and a local Ray listens on loopback alone and asks for a token only this run knows.
+    """Turn off usage reports; a local Ray listens only on loopback and asks for a token that only this run knows.
 
-    Where log lines are JSON, Ray hands on those of workers as they are, without a prefix and each of them.
+    If log lines are JSON, Ray forwards the workers' lines unchanged, without prefix or deduplication.
 
-    Leaves the authentication of a given cluster (RAY_ADDRESS) to the environment it was started with.
+    The authentication of a given cluster (RAY_ADDRESS) stays as the environment sets it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if log_format == "json":
@@ -17,8 +17,8 @@ def set_ray_environment(log_format: str = "text") -> None:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if os.environ.get("RAY_ADDRESS"):
         return
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves beside anything else that runs
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else it binds to all interfaces
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves beside any other program
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # otherwise it binds to all interfaces
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

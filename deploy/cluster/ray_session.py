@@ -1,4 +1,4 @@
-"""Joins the cluster that the job runs on, or starts a local Ray for this run alone."""
+"""Joins the job's cluster, or starts a local Ray for this run."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from common.errors import ClusterError
 
 
 class RaySession:
-    """The cluster of a training run, from its start to its end."""
+    """The cluster of a training run, from start to end."""
 
     def open(self, recipe: Recipe) -> str:
-        """Connect, to what the recipe needs; returns what to tell the user."""
+        """Connect with what the recipe needs; returns a message for the user."""
         return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
 
     def connection(self) -> dict[str, Any]:
@@ -31,9 +31,9 @@ class RaySession:
 
 
 def connect(num_cpus: int, object_store_bytes: int) -> str:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), or start a local Ray of this size.
+    """Join the cluster at RAY_ADDRESS (set by `ray job submit`), or start a local Ray of this size.
 
-    Returns what to tell the user. Ray reads its environment when imported: see `ray_environment.py`.
+    Returns a message for the user. Ray reads its environment when imported: see `ray_environment.py`.
     """
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
@@ -58,10 +58,9 @@ def connect(num_cpus: int, object_store_bytes: int) -> str:
 
 
 def on_stop_signal(stop: Callable[[int], None]) -> Callable[[], None]:
-    """Call `stop` with the signal's number on SIGINT and SIGTERM; returns what restores the handlers.
+    """Call `stop` with the signal's number on SIGINT and SIGTERM; returns a function that restores the handlers.
 
-    Call it once Ray is there: ray.init replaces the handlers. A second signal falls through to the former
-    handler, which ends the process at once.
+    Call this after ray.init, which replaces the handlers. A second signal goes to the former handler, which exits.
     """
     former: dict[int, Any] = {}
 
@@ -80,9 +79,9 @@ def on_stop_signal(stop: Callable[[int], None]) -> Callable[[], None]:
 
 
 def _cpus_needed(recipe: Recipe) -> int:
-    """CPUs to tell a local Ray: as many as the recipe's processes, even where the machine has fewer.
+    """CPUs to declare to a local Ray: enough for the recipe's processes, even if the machine has fewer.
 
-    On a laptop they then share its cores; nobody waits forever for a core that is not there.
+    They then share its cores, and none waits forever for a missing core.
     """
     actors, learner = recipe.actors, recipe.learner
     count = max(actors.count, actors.autoscale.max if actors.autoscale else 0)

@@ -8,9 +8,11 @@ HELP = "run variants of a recipe over several seeds, and write a table of their 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a YAML file, or the name of one in deploy/studies")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys to set for all variants")
-    parser.add_argument("--out", metavar="DIR", help="where cells and pages are kept (default: runs/studies)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cells at once, a core each (default: 2)")
-    parser.add_argument("--report", action="store_true", help="run nothing: write the table of what is finished")
+    parser.add_argument("--out", metavar="DIR", help="folder for cells and pages (default: runs/studies)")
+    parser.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="cells at once, one core each (default: 2)"
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing: write the table of finished cells")
     parser.add_argument(
         "--markdown", metavar="FILE.md", help="write the table into this file (default: DIR/STUDY.md)"
     )

@@ -1,4 +1,4 @@
-"""What commands share: a recipe with its `key=value` overrides, or a run."""
+"""Arguments shared by commands: a recipe with its `key=value` overrides, or a run."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_name", metavar="RUN", help="a run folder; with RAY_ADDRESS set, the name of a run")
+    parser.add_argument("run_name", metavar="RUN", help="a run folder; or a run's name, if RAY_ADDRESS is set")
 
 
 def recipe_of(arguments: argparse.Namespace) -> "Recipe":
-    """The checked recipe, and its log format for all that follows. Raises RecipeError."""
+    """The checked recipe; also sets up its log format. Raises RecipeError."""
     from common.config.load import load_recipe
     from common.log import set_up_logging
 
@@ -33,7 +33,7 @@ def recipe_of(arguments: argparse.Namespace) -> "Recipe":
 
 
 def recipe_for_ray(arguments: argparse.Namespace) -> "Recipe":
-    """The recipe, for a command that starts or joins Ray, which reads its environment when it is imported."""
+    """The recipe, for a command that starts or joins Ray: Ray reads its environment when imported."""
     recipe = recipe_of(arguments)
     from deploy.cluster.ray_environment import set_ray_environment
 

@@ -1,10 +1,10 @@
-"""`check RECIPE`: one line for each thing that was looked at."""
+"""`check RECIPE`: prints one line per check."""
 
 import argparse
 
 from deploy.commands.arguments import add_recipe, recipe_of
 
-HELP = "say what can be known before a GPU is taken"
+HELP = "check what can be known before taking a GPU"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

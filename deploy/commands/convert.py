@@ -1,4 +1,4 @@
-"""`convert SOURCE TARGET`: weights from one kind of file to another."""
+"""`convert SOURCE TARGET`: converts weights between kinds of files."""
 
 import argparse
 
@@ -8,27 +8,27 @@ HELP = "convert a weights file between the published .pt layouts and safetensors
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"{HELP}. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, or "
-        "one of a recipe. The weights alone are kept, not an optimizer or an average beside them."
+        "one of a recipe. Only the weights are kept, not an optimizer or a moving average stored with them."
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="a .pt, .pth or .safetensors file, or a checkpoint folder of a run"
     )
-    parser.add_argument("target", metavar="TARGET", help="the new file; its ending says which kind")
+    parser.add_argument("target", metavar="TARGET", help="the new file; its suffix sets the kind")
     add = parser.add_argument
     add(
         "--layout",
         choices=("model", "module", "state_dict", "bare"),
-        help="where a .pt TARGET has its state dict (default model, which the published samplers read; bare is "
+        help="where a .pt TARGET keeps its state dict (default model, which the published samplers read; bare is "
         "what they read with --from-fsdp)",
     )
     add(
         "--dtype",
         choices=("keep", "float32", "bfloat16", "float16"),
         default="keep",
-        help="cast to this type (default keep: as stored)",
+        help="cast to this dtype (default keep: as stored)",
     )
     add("--recipe", metavar="RECIPE", help="check against the models of this recipe, not the published sizes")
-    add("--what", choices=("policy", "tokenizer"), help="what SOURCE must be (default: either)")
+    add("--what", choices=("policy", "tokenizer"), help="the model that SOURCE must be (default: either)")
     add("--overwrite", action="store_true", help="replace an existing TARGET")
 
 

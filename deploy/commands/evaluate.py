@@ -4,7 +4,7 @@ import argparse
 
 from deploy.commands.arguments import add_checkpoint, add_recipe, recipe_of
 
-HELP = "score a generator, under teacher forcing and free-running"
+HELP = "score a generator, teacher-forced and free-running"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ HELP = "show a running job in Prometheus, on loopback"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN", nargs="?", help="a run folder (default: the newest in runs/)")
     parser.add_argument("--port", type=int, default=9090, help="Prometheus's own port (default 9090)")
-    parser.add_argument("--data", metavar="FOLDER", default="runs/.prometheus", help="where it keeps its data")
+    parser.add_argument("--data", metavar="FOLDER", default="runs/.prometheus", help="folder for its data")
 
 
 def run(arguments: argparse.Namespace) -> int:

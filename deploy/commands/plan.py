@@ -1,11 +1,11 @@
-"""`plan RECIPE`: what a run takes, by arithmetic."""
+"""`plan RECIPE`: what a run needs, by arithmetic."""
 
 import argparse
 import json
 
 from deploy.commands.arguments import add_recipe
 
-HELP = "say by arithmetic what a run computes, holds, sends and takes; without weights and without a GPU"
+HELP = "estimate a run's arithmetic, memory, traffic and time; needs neither weights nor a GPU"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--utilisation",
         metavar="SHARE",
-        help="share of the GPU's peak that is reached, as in 0.4 or transformer=0.4,convolution=0.3",
+        help="share of the GPU's peak to assume, as in 0.4 or transformer=0.4,convolution=0.3",
     )
-    add("--json", action="store_true", help="print it as JSON")
+    add("--json", action="store_true", help="print the plan as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:

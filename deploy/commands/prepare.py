@@ -1,28 +1,28 @@
-"""`prepare INPUT OUTPUT`: pictures of one's own, as shards."""
+"""`prepare INPUT OUTPUT`: your own pictures as shards."""
 
 import argparse
 import os
 
 from deploy.prepare.options import KINDS, PrepareOptions
 
-HELP = "turn pictures of your own into Parquet shards: class folders, webdataset tars, Parquet, saved data sets"
+HELP = "turn your own pictures into Parquet shards: class folders, webdataset tars, Parquet, saved data sets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="a folder, or one .tar or .parquet file")
-    parser.add_argument("output", metavar="OUTPUT", help="a new folder for the shards, or one to go on with")
+    parser.add_argument("output", metavar="OUTPUT", help="folder for the shards; an unfinished one is resumed")
     add = parser.add_argument
     add("--image-size", type=int, required=True, metavar="N", help="side of the cropped pictures, in pixels")
-    add("--kind", choices=KINDS, help="what INPUT is (default: what is found there)")
+    add("--kind", choices=KINDS, help="the kind of INPUT (default: detected)")
     add(
         "--min-side",
         type=int,
         default=0,
         metavar="N",
-        help="skip smaller pictures, by short side (default 0: none)",
+        help="skip pictures whose short side is smaller (default 0: none)",
     )
-    add("--shard-size", type=int, default=1000, metavar="N", help="items of the input a shard (default 1000)")
-    add("--split", metavar="NAME", help="split of a table data set (default train, where there are splits)")
+    add("--shard-size", type=int, default=1000, metavar="N", help="input items per shard (default 1000)")
+    add("--split", metavar="NAME", help="split of a table data set (default train, if there are splits)")
     add("--image-column", metavar="NAME", help="tables: the column of pictures")
     add(
         "--label-column", metavar="NAME", help="tables: the column of class ids; tars: the extension (default cls)"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--caption-field", metavar="NAME", help="tars: the field of KEY.json with the caption, as in text.0")
     add("--text-encoder", metavar="PATH", help="also store features of this T5 encoder: a folder or a hub name")
     add("--text-batch-size", type=int, default=32, metavar="N", help="captions encoded together (default 32)")
-    add("--caption-length", type=int, default=120, metavar="N", help="tokens a caption is cut to (default 120)")
+    add("--caption-length", type=int, default=120, metavar="N", help="most tokens per caption (default 120)")
     cpus = os.cpu_count() or 1
     add("--workers", type=int, default=cpus, metavar="N", help=f"Ray tasks at a time; 0: no Ray (default {cpus})")
     add("--gpus-per-worker", type=float, default=0.0, metavar="F", help="GPU share of a task (default 0)")

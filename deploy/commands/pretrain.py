@@ -9,7 +9,7 @@ HELP = "train tokenizer, generator and classifier from scratch"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--overwrite", action="store_true", help="train anew what the recipe's paths hold already")
+    parser.add_argument("--overwrite", action="store_true", help="retrain models whose weights already exist")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,9 +7,7 @@ HELP = "write one HTML page about a run: scores, pictures, curves, events, recip
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN", help="a run folder, running or ended")
-    parser.add_argument(
-        "--out", metavar="FILE.html", help="where to write it (default: report.html in the folder)"
-    )
+    parser.add_argument("--out", metavar="FILE.html", help="output file (default: report.html in the folder)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,21 +13,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_checkpoint(parser)
     add = parser.add_argument
-    add("--out", default="samples", help="folder for the pictures, or one to go on with (default samples)")
+    add("--out", default="samples", help="folder for the pictures; an unfinished one is resumed (default samples)")
     add("--seed", type=int, default=0, help="seed of the draws (default 0)")
-    add("--num", type=int, metavar="N", help=f"pictures of classes to draw (default {DEFAULT_NUM})")
+    add("--num", type=int, metavar="N", help=f"pictures to draw from classes (default {DEFAULT_NUM})")
     add(
         "--prompts",
         metavar="FILE",
-        help="prompts: objects with the key prompt (.jsonl), or plain text, one a line",
+        help="prompts: JSON objects with the key prompt (.jsonl), or plain text, one per line",
     )
-    add("--per-prompt", type=int, metavar="N", help="pictures of each prompt (default 1)")
+    add("--per-prompt", type=int, metavar="N", help="pictures per prompt (default 1)")
     add("--text-encoder", metavar="PATH", help="the prompts' T5 encoder, as for prepare: a folder or a hub name")
     add(
         "--layout",
         choices=LAYOUTS,
         default="flat",
-        help="flat: PNGs in one folder, and samples.npz; geneval: a folder a prompt, for its evaluator",
+        help="flat: PNGs in one folder, and samples.npz; geneval: one folder per prompt, for its evaluator",
     )
 
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> SampleOptions:
-    """What was asked for. Raises RecipeError where options contradict each other."""
+    """The options given. Raises RecipeError if they contradict each other."""
     own = {name: getattr(arguments, name) for name in SampleOptions.__dataclass_fields__}
     prompts = Path(arguments.prompts) if arguments.prompts else None
     return SampleOptions(**own | {"out": Path(arguments.out), "prompts": prompts})

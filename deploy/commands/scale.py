@@ -1,4 +1,4 @@
-"""`scale RUN actors=N`: another number of reward actors for a running job."""
+"""`scale RUN actors=N`: changes a running job's number of reward actors."""
 
 import argparse
 
@@ -9,7 +9,7 @@ HELP = "change the number of reward actors of a running job"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("words", nargs=1, metavar="actors=N", help="reward actors to have")
+    parser.add_argument("words", nargs=1, metavar="actors=N", help="the new number of reward actors")
 
 
 def run(arguments: argparse.Namespace) -> int:

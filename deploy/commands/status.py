@@ -1,4 +1,4 @@
-"""`status RUN`: how a running job does, once or again and again."""
+"""`status RUN`: the state of a running job, once or repeatedly."""
 
 import argparse
 import json
@@ -7,19 +7,19 @@ from typing import Any
 
 from deploy.commands.arguments import add_run
 
-HELP = "say how a running job does"
+HELP = "show the state of a running job"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print the state as JSON")
     parser.add_argument(
         "--watch",
         metavar="SECONDS",
         nargs="?",
         type=float,
         const=2.0,
-        help="look again every so many seconds (2) until the run ends; in place on a terminal",
+        help="refresh every SECONDS (default 2) until the run ends; in place on a terminal",
     )
 
 

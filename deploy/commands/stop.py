@@ -1,10 +1,10 @@
-"""`stop RUN`: the graceful end of a running job."""
+"""`stop RUN`: ends a running job gracefully."""
 
 import argparse
 
 from deploy.commands.arguments import add_run
 
-HELP = "end a running job after its step, with a checkpoint"
+HELP = "end a running job after its current step, with a checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

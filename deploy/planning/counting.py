@@ -1,6 +1,6 @@
-"""What the recipe's models have to do and to hold, counted on fake tensors by the code that will do it.
+"""The arithmetic and memory of the recipe's models, counted on fake tensors by the code that the run uses.
 
-Letters: B images of a ticket, G samples a group, T image tokens, D width of hidden states.
+Letters: B images of a ticket, G samples per group, T image tokens, D width of hidden states.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from deploy.planning.untrained_models import UntrainedModels, condition, pixels,
 from deploy.planning.work_meter import WorkMeter
 from learner.token_logprobs import token_logprobs
 
-_CPU = torch.device("cpu")  # where fake tensors say that they are
+_CPU = torch.device("cpu")  # the device that fake tensors report
 
 
 @dataclass(frozen=True)
 class ActorWork:
-    """Of a reward actor. FLOPs of one source image and its G samples; `peak_bytes` of each stage."""
+    """A reward actor's work: FLOPs of one source image and its G samples, and each stage's `peak_bytes`."""
 
     encode: int
     policy: int  # one forward, without the head
-    head: int  # the logits that samples are drawn from
+    head: int  # the logits to draw the samples from
     decode: int  # G pictures
     perceptual: int  # G samples and one reference
     peak_bytes: dict[str, int]
@@ -33,19 +33,19 @@ class ActorWork:
 
 @dataclass(frozen=True)
 class MicroBatchBytes:
-    """Memory of a micro-batch in a learner rank, beside weights, gradients and optimizer state."""
+    """Memory of a micro-batch in a learner rank, besides weights, gradients and optimizer state."""
 
-    kept: int  # activations that the backward pass needs
-    on_top: int  # at the worst moment: casts of the weights, some rows' logits, or a block computed again
+    kept: int  # activations for the backward pass
+    on_top: int  # at the worst moment: casts of the weights, logits of some rows, or a recomputed block
 
 
 @dataclass(frozen=True)
 class LearnerWork:
-    """Of a learner rank. FLOPs of one image; bytes of one micro-batch."""
+    """A learner rank's work: FLOPs of one image, bytes of one micro-batch."""
 
     forward: int
     backward: int
-    recomputed: int  # forward work done again in the backward pass
+    recomputed: int  # forward work repeated in the backward pass
     plain_bytes: MicroBatchBytes  # without compute.activation_checkpointing
     checkpointed_bytes: MicroBatchBytes  # with it
 
@@ -79,7 +79,7 @@ def groups_scored_at_once(recipe: Recipe) -> int:
 
 @torch.no_grad()
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
-    """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk."""
+    """Follows `RolloutPipeline.roll_out`; for the reward, one chunk of the several that a ticket may take."""
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     num_scored = groups_scored_at_once(recipe)
     reward = PixelReward(models.tokenizer, models.perceptual, recipe.reward, recipe.has_reward_maps)
@@ -112,15 +112,15 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
 
 
 def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> LearnerWork:
-    """The backward pass of a product is two products: it is taken for twice the forward, not run."""
+    """A product's backward pass is two products: it is counted as twice the forward, not run."""
     rows_a_group = recipe.group.size if recipe.profile == "published" else 1
     num_rows = recipe.learner.micro_batch_size * rows_a_group
-    num_policies = 2 if recipe.learner.prior == "kl" else 1  # the reference's forward too
+    num_policies = 2 if recipe.learner.prior == "kl" else 1  # includes the reference's forward
     plain = _micro_batch(recipe, models, num_rows, checkpointing=False)
     checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
     block_bytes = (plain.kept - checkpointed.kept) // recipe.policy.transformer.num_layers
     logits_again = plain.head_flops // num_rows - 3 * actor.head
-    # The condition's embedder counts as a block here; a caption's is two thousandths of the whole.
+    # The condition's embedder counts as a block here; a caption's embedder is two thousandths of the total.
     blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0
     return LearnerWork(
         forward=num_policies * rows_a_group * (actor.policy + actor.head),
@@ -133,17 +133,19 @@ def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> L
 
 @dataclass(frozen=True)
 class PublishedWork:
-    """FLOPs of one source image and its G samples as the released VA-π scripts are written: a row a sample, metric
-    features G times."""
+    """FLOPs of one source image and its G samples in the released VA-π scripts.
+
+    They take one row per sample, and the metric's features G times.
+    """
 
     encode: int
     policy: int  # once, as here: the behaviour pass is not repeated
     head: int
     decode: int
-    perceptual: int  # the source image's features once a sample
-    forward: int  # a row a sample
+    perceptual: int  # the source image's features once per sample
+    forward: int  # one row per sample
     backward: int
-    idle_kl: int  # a reference model's forward a row, which the class-conditional script runs and does not use
+    idle_kl: int  # a reference model's forward per row, run but not used by the class-conditional script
 
 
 def published_work(actor: ActorWork, group_size: int) -> PublishedWork:
@@ -164,11 +166,11 @@ def published_work(actor: ActorWork, group_size: int) -> PublishedWork:
 class _MicroBatch:
     kept: int
     on_top: int
-    head_flops: int  # forward and backward of the head, with logits that are made twice
+    head_flops: int  # forward and backward of the head, with logits computed twice
 
 
 def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, checkpointing: bool) -> _MicroBatch:
-    """Follows `Trainer`, up to where the backward pass leaves the head."""
+    """Follows `Trainer`, up to the head's backward pass."""
     N, T, policy = num_rows, recipe.num_tokens, models.policy
     num_samples = 1 if recipe.profile == "published" else recipe.group.size
     policy.activation_checkpointing = checkpointing

@@ -1,4 +1,4 @@
-"""What GPUs can do, by their makers' data sheets, and the share of it that this work is taken to reach."""
+"""The abilities of GPUs according to data sheets, and the share of them that this work is assumed to reach."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ GIGA = 10**9
 
 @dataclass(frozen=True)
 class Gpu:
-    """Peak rates without sparsity, FLOP a second; bytes are decimal."""
+    """Peak rates without sparsity, in FLOP per second; bytes are decimal."""
 
     name: str
     bfloat16: float  # tensor cores
@@ -27,7 +27,7 @@ def _gpu(name: str, bfloat16: float, tf32: float, float32: float, gigabytes: int
 
 
 # From NVIDIA's data sheets: L4 (2023), A10 and A10G (2021), A40 (2020), L40S (2023), A100 SXM (2021), H100 SXM
-# (2023), H200 SXM (2024). Where a sheet gives tensor cores with sparsity only, half of that.
+# (2023), H200 SXM (2024). If a sheet gives tensor cores only with sparsity, half of that.
 GPUS = {
     "l4": _gpu("NVIDIA L4, 24 GB", 121, 60, 30.3, 24, 300),
     "a10": _gpu("NVIDIA A10, 24 GB", 125, 62.5, 31.2, 24, 600),
@@ -48,12 +48,12 @@ def gpu_named(name: str) -> Gpu:
     return GPUS[name.lower()]
 
 
-# Assumptions, not measurements. Eager kernels keep a GPU's multipliers idle while norms, activations and rotations
-# go through its memory; high-resolution feature maps more than a wide transformer.
+# Assumptions, not measurements. Eager kernels leave a GPU's multipliers idle while norms, activations and
+# rotations go through its memory; high-resolution feature maps do so more than a wide transformer.
 TRANSFORMER_UTILISATION = 0.35
 CONVOLUTION_UTILISATION = 0.25
 MEMORY_UTILISATION = 0.7  # of the memory's rate, in the optimizer step
-WEIGHTS_BYTES_PER_SECOND = 3e9  # a version of the weights from a GPU into the object store, or from there to one
+WEIGHTS_BYTES_PER_SECOND = 3e9  # one version of the weights between a GPU and the object store, either way
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Utilisation:
 
 
 def utilisation_of(text: str | None) -> Utilisation:
-    """From `0.4`, for both, or `transformer=0.4,convolution=0.3`. Raises UserError."""
+    """Parse `0.4`, for both, or `transformer=0.4,convolution=0.3`. Raises UserError."""
     if text is None:
         return Utilisation()
     kinds = tuple(Utilisation.__dataclass_fields__)

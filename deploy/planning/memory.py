@@ -1,4 +1,4 @@
-"""What processes hold on their GPUs and Ray in its object store, whether it fits, and what to change if not."""
+"""The memory of processes on their GPUs and of Ray's object store: whether it fits, and what to change if not."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ from common.config.recipe import Recipe
 from deploy.planning.counting import Work, groups_scored_at_once
 from deploy.planning.gpus import GIGA, Gpu
 
-CONTEXT_BYTES = GIGA  # CUDA's context and kernels of a process; assumed
-USABLE = 0.9  # of a GPU's memory; the rest is lost between the allocator's blocks, and on cuDNN's scratch; assumed
-VERSIONS_ALIVE = 2  # of the weights: the published one, and the next while it is published
+CONTEXT_BYTES = GIGA  # CUDA context and kernels of a process; assumed
+USABLE = 0.9  # of a GPU's memory; the rest goes to fragmentation and cuDNN's scratch; assumed
+VERSIONS_ALIVE = 2  # of the weights: the published one, and the next during its publication
 _BYTES_A_NUMBER = 4  # weights, gradients and AdamW's state are float32
 
 _ACTOR_KEYS = {
@@ -22,19 +22,19 @@ _ACTOR_KEYS = {
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes of one process. What comes and goes is counted at its worst moment, `working_stage`."""
+    """Bytes of one process. Temporary tensors are counted at their worst moment, `working_stage`."""
 
     policy: int
-    frozen: int  # tokenizer and perceptual metric; of a learner rank the reference of the KL prior
+    frozen: int  # tokenizer and perceptual metric; in a learner rank, the KL prior's reference
     gradients: int
-    ddp_buckets: int  # DDP's copy of the gradients, on which ranks are averaged
+    ddp_buckets: int  # DDP's copy of the gradients, for averaging over ranks
     adamw: int
     activations: int  # kept for the backward pass of a micro-batch
-    working: int  # what else a stage makes
+    working: int  # other tensors of the stage
     working_stage: str
     context: int
     limit: int  # USABLE of its GPU, or of its share of one
-    checkpointed_total: int = 0  # of a learner rank, were compute.activation_checkpointing on
+    checkpointed_total: int = 0  # of a learner rank, with compute.activation_checkpointing
 
     @property
     def total(self) -> int:
@@ -42,7 +42,7 @@ class ProcessMemory:
 
     @property
     def fixed(self) -> int:
-        """What no size of a batch changes."""
+        """Bytes that do not depend on a batch size."""
         return self.policy + self.frozen + self.gradients + self.ddp_buckets + self.adamw + self.context
 
 
@@ -68,7 +68,7 @@ def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     sizes = work.learner
     recipes_own = sizes.checkpointed_bytes if recipe.compute.activation_checkpointing else sizes.plain_bytes
     activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
-    if one > activations + working:  # AdamW works with a square root of each number, when activations are gone
+    if one > activations + working:  # AdamW needs a square root of each number, after the activations are freed
         activations, working, stage = 0, one, "optimizer"
     reference = work.policy_bytes if recipe.learner.prior == "kl" else 0
     fixed = work.policy_bytes + reference + 4 * one + CONTEXT_BYTES
@@ -93,12 +93,12 @@ def _limit(gpu: Gpu, num_gpus: float) -> int:
 
 
 def share_of_gpu(num_gpus: float) -> float:
-    """What a process has of one GPU; a process that reserves none is planned with a whole one."""
+    """A process's share of one GPU; a process that reserves none is planned with a whole one."""
     return num_gpus if 0 < num_gpus < 1 else 1.0
 
 
 def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
-    """What does not fit in a reward actor, and the key to change; None where all fits."""
+    """What does not fit in a reward actor, and the key to change; None if everything fits."""
     if memory.total <= memory.limit:
         return None
     said = f"a reward actor needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
@@ -120,7 +120,7 @@ def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:
 
 
 def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
-    """The same of a learner rank."""
+    """As `actor_problem`, for a learner rank."""
     if memory.total <= memory.limit:
         return None
     said = f"a learner rank needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
@@ -140,11 +140,11 @@ def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
 
 @dataclass(frozen=True)
 class StoreBytes:
-    """What goes through Ray's object store."""
+    """Traffic and contents of Ray's object store."""
 
     groups_a_step: int  # written once by actors, read once by learner ranks
-    weights_a_version: int  # written once a step by learner rank 0, read once by each node with reward actors
-    at_most: int  # held at once: the buffer, full, and the weights
+    weights_a_version: int  # written once per step by learner rank 0, read once by each node with reward actors
+    at_most: int  # held at once: a full buffer, and the weights
 
 
 def store_bytes(recipe: Recipe, policy_bytes: int) -> StoreBytes:
@@ -156,7 +156,7 @@ def store_bytes(recipe: Recipe, policy_bytes: int) -> StoreBytes:
 
 
 def store_problem(recipe: Recipe, store: StoreBytes) -> str | None:
-    """Where a local Ray's store is too small; on a cluster its size is the cluster's own."""
+    """Set if a local Ray's store is too small; a cluster sets its own size."""
     if store.at_most <= recipe.ray.object_store_bytes:
         return None
     needed = -(-store.at_most * 11 // 10 // GIGA) * GIGA

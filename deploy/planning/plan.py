@@ -1,4 +1,4 @@
-"""`plan`: what a run will compute, hold, send and take, from the recipe alone."""
+"""`plan`: a run's arithmetic, memory, traffic and time, from the recipe alone."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What does not fit, a sentence each, with the key to change."""
+        """What does not fit, one sentence each, with the key to change."""
         found = (
             actor_problem(self.recipe, self.actor_memory),
             learner_problem(self.recipe, self.learner_memory),
@@ -44,22 +44,22 @@ class Plan:
 
     @property
     def actor_flops(self) -> int:
-        """Of one source image."""
+        """Per source image."""
         return _of_actor(self.work.actor)
 
     @property
     def learner_flops(self) -> int:
-        """Of one source image, with what is made again in the backward pass."""
+        """Per source image, including the recomputation in the backward pass."""
         learner = self.work.learner
         return learner.forward + learner.backward + learner.recomputed
 
     @property
     def published_flops(self) -> int:
-        """The same image in the released scripts, without their idle KL pass."""
+        """Per source image in the released scripts, without their unused KL pass."""
         return _of_actor(self.published) + self.published.forward + self.published.backward
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that the text says, and the recipe's name instead of the recipe."""
+        """Everything in the text, and the recipe's name instead of the recipe."""
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "recipe"}
         return {
             "run": self.recipe.run.name,

@@ -1,4 +1,4 @@
-"""A plan for people to read: arithmetic, memory, bytes and time, a short table each."""
+"""A plan as text: arithmetic, memory, bytes and time, with a short table each."""
 
 import textwrap
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _FLOP_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 
 
 def plan_text(plan: Plan) -> str:
-    """Every number in it is in the JSON too."""
+    """The plan as text; every number is in the JSON too."""
     sections = (_head(plan), _arithmetic(plan), _memory(plan), _bytes(plan), _fit(plan), _time(plan))
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -194,7 +194,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three of them."""
+    """With three digits."""
     if value < 0.001:
         return "< 0.001"
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"

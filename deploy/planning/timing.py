@@ -8,12 +8,12 @@ from deploy.planning.counting import ActorWork, PublishedWork, Work
 from deploy.planning.gpus import MEMORY_UTILISATION, WEIGHTS_BYTES_PER_SECOND, Gpu, Utilisation
 from deploy.planning.memory import share_of_gpu
 
-_ADAMW_BYTES = 40  # read or written a parameter: clipping its gradient, then weight, gradient and two moments
+_ADAMW_BYTES = 40  # read or written per parameter: clipping its gradient, then weight, gradient and two moments
 
 
 @dataclass(frozen=True)
 class Rates:
-    """FLOP a second that each kind of work is taken to run at."""
+    """Assumed FLOP per second for each kind of work."""
 
     transformer: float
     encode: float
@@ -23,7 +23,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step with a number of reward actors, and the run."""
+    """One step with a given number of reward actors, and the run."""
 
     num_actors: int
     actors_seconds: float  # until the step's images are scored
@@ -37,14 +37,14 @@ class StepTime:
 class Timing:
     actor_seconds_per_image: float
     learner_rank_seconds_per_image: float
-    weights_seconds: float  # a version, for the learner to publish and for an actor to take up
+    weights_seconds: float  # per version, for the learner to publish and for an actor to load
     optimizer_seconds: float
     takes_turns: bool  # max_staleness 0: actors and learner never work at the same time
     recipe: StepTime
-    saturating: StepTime  # as few actors as keep the learner busy
-    actors_per_learner: float  # seconds of one actor a step over the learner's, both without the weights
-    most_useful_actors: int  # there are no tickets for more
-    published_run_seconds: float  # the published arithmetic on as many GPUs as the recipe's
+    saturating: StepTime  # with the fewest actors that keep the learner busy
+    actors_per_learner: float  # a step's seconds with one actor over the learner's, both without the weights
+    most_useful_actors: int  # there are not enough tickets for more
+    published_run_seconds: float  # the published arithmetic on the recipe's number of GPUs
 
 
 def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
@@ -89,14 +89,14 @@ def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rat
 @dataclass(frozen=True)
 class _Model:
     recipe: Recipe
-    actor_seconds: float  # an image
-    rank_seconds: float  # an image
+    actor_seconds: float  # per image
+    rank_seconds: float  # per image
     weights_seconds: float
     optimizer_seconds: float
 
     @property
     def num_tickets(self) -> int:
-        """Tickets that actors may have while a step is learned from: no more of them can be busy."""
+        """Tickets that actors can hold while a step is learned from: the most actors that can be busy."""
         return max(1, self.recipe.buffer.max_staleness) * self.recipe.tickets_per_step
 
     @property
@@ -105,7 +105,7 @@ class _Model:
         return images_a_rank * self.rank_seconds + self.optimizer_seconds + self.weights_seconds
 
     def actors_seconds(self, num_actors: int) -> float:
-        """A step's images, over the actors. On-policy the last tickets of a step leave some of them idle."""
+        """Seconds of the actors for a step's images. On-policy, a step's last tickets leave some actors idle."""
         busy = min(num_actors, self.num_tickets)
         tickets_an_actor = self.recipe.tickets_per_step / busy
         if self.recipe.buffer.max_staleness == 0:
@@ -122,12 +122,12 @@ class _Model:
         return StepTime(num_actors, actors_seconds, learner_seconds, seconds, run_seconds, gpu_hours)
 
     def num_gpus(self, num_actors: int) -> float:
-        """A process that reserves none is planned with a whole one."""
+        """GPUs in use; a process that reserves none is planned with a whole one."""
         learner, actors = self.recipe.learner, self.recipe.actors
         return num_actors * (actors.num_gpus or 1) + learner.num_ranks * (learner.num_gpus or 1)
 
     def saturating(self) -> StepTime:
-        """With the fewest actors that are as fast as the learner, or as many as there are tickets for."""
+        """With the fewest actors that are as fast as the learner, or as many as there are tickets."""
         num_actors = 1
         while self.actors_seconds(num_actors) > self.learner_seconds and num_actors < self.num_tickets:
             num_actors += 1

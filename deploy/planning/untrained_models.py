@@ -1,6 +1,6 @@
-"""The recipe's models as fake tensors: every shape, no numbers, no weights files.
+"""The recipe's models as fake tensors: all shapes, no numbers, no weights files.
 
-Everything here is called inside a FakeTensorMode.
+Call everything here inside a FakeTensorMode.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from common.protocols import Condition, PerceptualMetric
 class UntrainedModels:
     policy: PolicyModule
     tokenizer: TokenizerModule
-    perceptual: PerceptualMetric | None  # None where the reward does not use it
+    perceptual: PerceptualMetric | None  # None if the reward does not use it
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -39,7 +39,7 @@ class UntrainedModels:
 
 
 def size_bytes(module: object) -> int:
-    """Bytes of a module's parameters and buffers; 0 of None."""
+    """Bytes of a module's parameters and buffers; 0 for None."""
     if not isinstance(module, nn.Module):
         return 0
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
@@ -55,7 +55,7 @@ def pixels(recipe: Recipe, num_images: int) -> Tensor:
 
 
 def condition(recipe: Recipe, num_rows: int) -> Condition:
-    """What the policy is conditioned on, as it arrives in a group."""
+    """The policy's condition, as it arrives in a group."""
     spec = recipe.policy
     if spec.conditioning == "class":
         return {"label": tokens(num_rows)}

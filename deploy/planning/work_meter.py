@@ -1,7 +1,7 @@
-"""Counts arithmetic and memory of models that are not there: fake tensors have shapes and no numbers.
+"""Counts arithmetic and memory of models without building them: fake tensors have shapes but no numbers.
 
-PyTorch's `FlopCounterMode` counts the multiply-adds of matrix products, convolutions and attention, 2 each; the
-rest (norms, softmax, rotations) is not counted. A dispatch mode of our own follows the bytes that are alive.
+PyTorch's `FlopCounterMode` counts the multiply-adds of matrix products, convolutions and attention as 2 each; the
+rest (norms, softmax, rotations) is not counted. Our own dispatch mode tracks live bytes.
 """
 
 import weakref
@@ -24,19 +24,19 @@ _ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Attention of shapes [B, H, S, d] in full: both products over every pair of positions, masked or not.
 
-    PyTorch's table lacks the fused kernel of the CPU, which would then count as nothing.
+    PyTorch's table lacks the CPU's fused kernel, which would otherwise count as zero.
     """
     batch, heads, num_queries, dim = query
     return 2 * batch * heads * num_queries * key[2] * (dim + value[3])
 
 
 def attention_backward_flops(_gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Twice the forward, as for every product; what a fused kernel computes again is not counted."""
+    """Twice the forward, as for every product; a fused kernel's recomputation is not counted."""
     return 2 * attention_flops(query, key, value)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that were made inside and are alive: `now`, and the most there were, `peak`."""
+    """Bytes of live tensors created inside: the current number `now`, and the largest number `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 class WorkMeter(StageClock):
-    """Stands where a StageClock stands, and counts by stage: FLOPs, summed, and the largest `peak_bytes`.
+    """Replaces a StageClock, and counts by stage: summed FLOPs and the largest `peak_bytes`.
 
-    Bytes are those of what was made since the meter was entered; weights that were there before are not in them.
+    Bytes are those of tensors made since the meter was entered; existing weights are not included.
     """
 
     def __init__(self) -> None:
@@ -85,12 +85,12 @@ class WorkMeter(StageClock):
 
     @property
     def live_bytes(self) -> int:
-        """What is alive now."""
+        """Bytes of the tensors alive now."""
         return self._live.now
 
     @property
     def last_peak_bytes(self) -> int:
-        """The most that was alive at once since the last stage began, or since the meter was entered."""
+        """The most bytes alive at once since the last stage began, or since the meter was entered."""
         return self._live.peak
 
     @contextmanager

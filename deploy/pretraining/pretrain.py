@@ -1,8 +1,8 @@
 """`pretrain`: trains a small tokenizer, generator and classifier from scratch on the recipe's own images.
 
-In one process, resumable, stage after stage. Each stage writes its weights where the recipe expects them and
-is skipped where they are already there, so a lost tokenizer is retrained without its generator only if you
-say so: a generator speaks the language of one tokenizer.
+In one process, resumable, stage after stage. Each stage writes its weights to the recipe's path and is skipped if
+they already exist. So retraining a lost tokenizer does not retrain the generator unless you ask for it, although a
+generator fits only the tokenizer it was trained with.
 """
 
 from collections.abc import Callable, Mapping
@@ -110,7 +110,7 @@ class Pretraining:
         if stage.initial_weights:
             load_weights(model, resolve(stage.initial_weights), what=name)
         state_path = Path(self._recipe.run.dir) / f"pretrain-{self._recipe.run.name}" / f"{name}.pt"
-        num_done = count(1)  # steps of this call: a stage that goes on has more
+        num_done = count(1)  # steps of this call; a resumed stage has done more
         with closing(ProgressLine(progress_stream(self._recipe.log))) as line:
             train_stage(
                 model.to(self._device),
@@ -129,7 +129,7 @@ class Pretraining:
         return read_readable(self._source, indices).tensors(self._device)
 
     def _seed_initial_weights(self) -> None:
-        """Before each model, so that it does not depend on which stages ran before it in this process."""
+        """Called before each model, so that it does not depend on the stages run before it in this process."""
         torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:

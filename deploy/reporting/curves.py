@@ -12,14 +12,14 @@ MIN_STEPS_TO_SMOOTH = 20
 
 
 def step_charts(steps: Sequence[Line]) -> list[Chart]:
-    """Of the training steps; a curve without a number is left out."""
+    """Of the training steps. A curve without a number is left out, and one of a term that the run does without."""
     if not steps:
         return []
     xs = [line["step"] for line in steps]
     charts = []
     for title, note, names in _CHARTS:
         series = [Series(name, [value(line) for line in steps]) for name, value in names.items()]
-        series = [each for each in series if finite(each.values)]
+        series = [each for each in series if _is_shown(each)]
         if len(series) == 1 and title in _NOISY and len(steps) >= MIN_STEPS_TO_SMOOTH:
             series = _smoothed(series[0])
         if series:
@@ -44,6 +44,11 @@ def groups_per_second(line: Line) -> float | None:
     return _ratio(line.get("num_groups"), line.get("step_seconds"))
 
 
+def _is_shown(series: Series) -> bool:
+    numbers = finite(series.values)
+    return any(numbers) if series.name in _OPTIONAL else bool(numbers)
+
+
 def _key(name: str) -> Callable[[Line], Any]:
     return lambda line: line.get(name)
 
@@ -62,22 +67,38 @@ def _smoothed(series: Series) -> list[Series]:
     return [Series("each", series.values, is_faint=True), Series(f"mean of {window}", means)]
 
 
-_NOISY = {"Reward", "Policy loss", "Gradient norm", "Groups per second", "Reward spread"}
+_NOISY = {"Reward", "Policy loss", "Gradient norm", "KL", "Groups per second", "Reward spread"}
 
-_FROM_ZERO = {"Clip fraction", "Staleness", "Step time", "Groups per second", "Reward actors", "Reward terms"}
+_FROM_ZERO = {
+    "Clip fraction",
+    "KL",
+    "Staleness",
+    "Step time",
+    "Groups per second",
+    "Reward actors",
+    "Reward terms",
+}
+
+_OPTIONAL = {"L1", "KL prior"}  # terms that are 0 throughout a run without them
 
 _CHARTS: list[tuple[str, str, dict[str, Callable[[Line], Any]]]] = [
     ("Reward", "of training images; higher is better", {"reward": _key("reward_mean")}),
     (
         "Reward terms",
         "unweighted; lower is better",
-        {"MSE": _key("reward_mse"), "LPIPS": _key("reward_lpips")},
+        {"MSE": _key("reward_mse"), "LPIPS": _key("reward_lpips"), "L1": _key("reward_l1")},
     ),
     ("Reward spread", "standard deviation in a group", {"spread": _key("reward_std")}),
-    ("Loss", "", {"total": _key("loss"), "cross-entropy": _key("ce_prior")}),
+    (
+        "Loss",
+        "",
+        {"total": _key("loss"), "cross-entropy": _key("ce_prior"), "KL prior": _key("kl_prior")},
+    ),
     ("Policy loss", "", {"policy loss": _key("policy_loss")}),
     ("Gradient norm", "before clipping", {"gradient norm": _key("grad_norm")}),
     ("Clip fraction", "share of tokens", {"clip fraction": _key("clip_fraction")}),
+    ("KL", "of the behaviour policy and the policy, nats per token", {"KL": _key("kl")}),
+    ("Entropy", "of the policy, nats per token", {"entropy": _key("entropy")}),
     (
         "Staleness",
         "policy versions behind",

@@ -14,7 +14,7 @@ from common.models.weights_files import save_weights
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.local import post_train
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
-from deploy.runs.recorder import Recorder
+from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
@@ -34,7 +34,7 @@ def run_local(recipe: Recipe) -> RunFolder:
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
     line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
-    recorder = Recorder((folder, line))
+    recorder = Recorder((folder, line, LogLines()))
     with tracking(recipe, folder.path, recorder):
         _train(recipe, folder, recorder.tell)
     return folder

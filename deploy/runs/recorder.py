@@ -1,7 +1,7 @@
 """Facts leave the loop once, here: the recorder hands each to every sink, in order.
 
 A sink keeps or shows facts: the run folder, Prometheus, the live line, the log, the status, the trackers. One that
-fails stops nothing: its failure is a fact itself, told once until it works again.
+fails stops nothing: its failure is a fact itself, told once until the sink can take again what it failed at.
 """
 
 import logging
@@ -25,7 +25,7 @@ class Sink(Protocol):
 class Recorder:
     def __init__(self, sinks: Iterable[Sink] = ()):
         self._sinks = list(sinks)
-        self._failing: set[Sink] = set()
+        self._failing: dict[int, set[type[Fact]]] = {}  # sinks by their place, and what each fails at
         self._lock = threading.RLock()  # trackers tell of their failures from a thread of their own
 
     def add(self, *sinks: Sink) -> None:
@@ -33,19 +33,22 @@ class Recorder:
 
     def tell(self, fact: Fact) -> None:
         with self._lock:
-            for sink in self._sinks:
+            for place, sink in enumerate(self._sinks):
                 try:
                     sink.record(fact)
                 except Exception as error:  # whatever it is, the run is worth more
-                    self._failed(sink, error)
+                    self._failed(place, fact, error)
                 else:
-                    self._failing.discard(sink)
+                    if type(fact) in self._failing.get(place, ()):
+                        del self._failing[place]
 
-    def _failed(self, sink: Sink, error: Exception) -> None:
-        if sink not in self._failing:
-            self._failing.add(sink)
+    def _failed(self, place: int, fact: Fact, error: Exception) -> None:
+        is_told = place in self._failing
+        self._failing.setdefault(place, set()).add(type(fact))
+        if not is_told:
             log.debug("a sink failed", exc_info=error)
-            self.tell(SinkFailed(type(sink).__name__, f"{type(error).__name__}: {first_line(error)}"))
+            name = type(self._sinks[place]).__name__
+            self.tell(SinkFailed(name, f"{type(error).__name__}: {first_line(error)}"))
 
 
 class LogLines:

@@ -6,6 +6,7 @@ an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The drive
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class RunFolder:
         elif isinstance(fact, Resumed):
             self._go_back_to(fact.step)
         elif isinstance(fact, Ended):
-            write_json(self.path / SUMMARY, dict(fact.summary))
+            write_json(self.path / SUMMARY, _finite(fact.summary))
 
     @property
     def has_history(self) -> bool:
@@ -148,10 +149,12 @@ def _step_of(line: str) -> float:
 
 def _append(path: Path, value: dict[str, Any]) -> None:
     """Add a line; JSON knows no NaN and no infinity, which become null."""
-    finite = {key: None if _is_not_finite(each) else each for key, each in value.items()}
     with path.open("a") as file:
-        file.write(json.dumps(finite) + "\n")
+        file.write(json.dumps(_finite(value), allow_nan=False) + "\n")
 
 
-def _is_not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _finite(value: Any) -> Any:
+    """The value with null in place of each number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

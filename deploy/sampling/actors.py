@@ -14,12 +14,12 @@ from deploy.sampling.drawing import RunChunks
 
 log = logging.getLogger("vapi.sample")
 
-OWN_WEIGHTS = -1  # the version of an actor that has pulled none: those of the recipe's checkpoint
+OWN_WEIGHTS = -1  # the version of an actor that has loaded no snapshot: the weights of the recipe's checkpoint
 
 
 @contextmanager
 def on_actors(recipe: Recipe, tell: Callable[[Fact], None]) -> Iterator[RunChunks]:
-    """Start the recipe's actors; they are gone when the block ends."""
+    """Start the recipe's actors; they end with the block."""
     with ExitStack() as cleanup:
         session, ray = RaySession(), RayCalls()
         cleanup.callback(session.close)
@@ -30,7 +30,7 @@ def on_actors(recipe: Recipe, tell: Callable[[Fact], None]) -> Iterator[RunChunk
         pool.resize(recipe.actors.count)
         log.info("waiting for %d actors", recipe.actors.count)
         pool.wait_ready(recipe.ray.placement_timeout_seconds)
-        published = PublishedPolicy(OWN_WEIGHTS, ray.put(None))  # nothing to pull
+        published = PublishedPolicy(OWN_WEIGHTS, ray.put(None))  # nothing to load
         yield lambda chunks: pool.evaluate(chunks, published)
 
 

@@ -1,4 +1,4 @@
-"""Cuts the pictures into chunks, and keeps what comes back."""
+"""Divides the pictures into chunks and saves the results."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +13,15 @@ from deploy.sampling.layout import Layout, save_png
 NUM_WRITERS = 4
 
 RunChunks = Callable[[Sequence[GenerateChunk]], Iterator[tuple[int, GeneratedPictures]]]
-"""Index and result of each chunk, as they are done."""
+"""Index and result of each chunk, in the order of completion."""
 
 
 def missing_chunks(
     recipe: Recipe, seed: int, num_pictures: int, layout: Layout, captions: Sequence[np.ndarray] | None
 ) -> list[GenerateChunk]:
-    """The chunks that lack a picture, whole: who is drawn together is part of the arithmetic.
+    """The chunks with missing pictures, as whole chunks: the batch affects the last bits of each picture.
 
-    `captions` are the features of the prompts, float16 [L, D]; each has an equal share of the pictures.
+    `captions` are the prompts' features, float16 [L, D]; each prompt gets an equal share of the pictures.
     """
     sampling = recipe.sampling
     chunks = []
@@ -38,22 +38,22 @@ def missing_chunks(
 
 
 def draw(run_chunks: RunChunks, chunks: Sequence[GenerateChunk], layout: Layout) -> Iterator[int]:
-    """Write the pictures that are not there yet, as they arrive; yields how many a chunk had of them.
+    """Write the missing pictures as they arrive; yields for each chunk how many of them it had.
 
-    Threads write: compressing takes its time, and an actor that has delivered a chunk waits for its next one.
+    Threads write, because compression takes time and an actor that has delivered a chunk waits for its next one.
     """
     with ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="pictures") as writers:
         writing: deque[Future[int]] = deque()
         for _, drawn in run_chunks(chunks):
             writing.append(writers.submit(_write, drawn, layout))
-            while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # what waits is bounded
+            while writing and (writing[0].done() or len(writing) > NUM_WRITERS):  # bounds the waiting chunks
                 yield writing.popleft().result()
         for written in writing:
             yield written.result()
 
 
 def _write(drawn: GeneratedPictures, layout: Layout) -> int:
-    """The number of pictures that were missing."""
+    """Write the missing pictures of a chunk; returns their number."""
     pictures = zip(drawn.sample_index_N.tolist(), drawn.pixels_NHWC, strict=True)
     missing = [(path, pixels) for index, pixels in pictures if not (path := layout.picture(index)).is_file()]
     for path, pixels_HWC in missing:

@@ -1,4 +1,4 @@
-"""How pictures lie in the folder of `sample`. Letters: N pictures, H, W, C pixels and channels."""
+"""The layout of pictures in the folder of `sample`. Letters: N pictures, H, W, C pixels and channels."""
 
 import zipfile
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ COLUMNS, NUM_SHOWN = 10, 100
 
 class Layout(Protocol):
     def picture(self, index: int) -> Path:
-        """Where the picture of a sample index lies."""
+        """The path of a sample index's picture."""
 
     def begin(self) -> None:
-        """Write what does not need the pictures."""
+        """Write what does not depend on the pictures."""
 
     def finish(self) -> Path:
-        """Write what is made of all pictures, and return what a person would look at first."""
+        """Write what is made from all pictures, and return the path to look at first."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Flat:
 
 
 class GenEval:
-    """As GenEval's evaluate_images.py reads it: a folder a prompt, 00000/ …, with metadata.jsonl (the prompt's
-    own line), samples/00000.png … and grid.png."""
+    """The folders that GenEval's evaluate_images.py reads: one per prompt, 00000/ …, with metadata.jsonl (the
+    prompt's own line), samples/00000.png … and grid.png.
+    """
 
     def __init__(self, folder: Path, prompts: Sequence[Prompt], per_prompt: int):
         if not all(prompt.is_json for prompt in prompts):
@@ -87,15 +88,15 @@ class GenEval:
 
 
 def save_png(path: Path, pixels_HWC: np.ndarray) -> None:
-    """Complete or not at all."""
+    """Write a PNG, complete or not at all."""
     with replacing(path) as temporary:
         Image.fromarray(pixels_HWC).save(temporary, format="png")
 
 
 def write_npz(path: Path, pictures: Sequence[Path], label_N: np.ndarray | None) -> None:
-    """All pictures in one file, as the evaluators of the ADM protocol read them; one picture in memory at a time.
+    """Write all pictures to one file, in the ADM evaluators' format, with one picture in memory at a time.
 
-    It holds `arr_0` uint8 [N, H, W, 3] of PNG files, and `labels` int64 [N] where there are.
+    It contains `arr_0`, uint8 [N, H, W, 3], from the PNG files, and `labels`, int64 [N], if given.
     """
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with _member(archive, "arr_0") as file:
@@ -112,7 +113,7 @@ def write_npz(path: Path, pictures: Sequence[Path], label_N: np.ndarray | None) 
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    """A ZipInfo bears no time of its own: equal pictures make equal archives. They may exceed 4 GB."""
+    """A new member; a plain ZipInfo has no time, so equal pictures give equal archives. It may exceed 4 GB."""
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
 
 

@@ -1,4 +1,4 @@
-"""What `sample` is asked to do, beside the recipe."""
+"""The options of `sample`, besides the recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class SampleOptions:
                 raise RecipeError(f"{option} is given without --prompts: name a file of prompts too")
 
     def require_fit(self, conditioning: Literal["class", "text"]) -> None:
-        """RecipeError where the policy is conditioned on something else."""
+        """Raise RecipeError if the options do not fit the policy's conditioning."""
         if conditioning == "text" and not self.prompts:
             raise RecipeError(
                 "policy.conditioning is text: name a file of prompts by --prompts, and their --text-encoder"

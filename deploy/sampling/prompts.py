@@ -1,4 +1,4 @@
-"""Prompts: from a file, and encoded as the captions of `prepare` are.
+"""Prompts: read from a file, and encoded like the captions of `prepare`.
 
 Letters: L valid caption tokens, D width of a caption feature.
 """
@@ -16,18 +16,18 @@ from common.errors import DataError
 from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.models.t5.text_encoder import TextEncoder, feature_width
 
-BATCH = 32  # prompts encoded together, in the order of the file: part of the arithmetic
+BATCH = 32  # prompts encoded together, in the file's order; affects the last bits of the features
 
 
 @dataclass(frozen=True)
 class Prompt:
     text: str
-    line: str  # as it stands in the file, without the spaces around
+    line: str  # as in the file, without surrounding spaces
     is_json: bool
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The lines of a `.jsonl` file (objects with a key `prompt`) or of a plain text file; empty ones are skipped.
+    """The lines of a `.jsonl` file (objects with the key `prompt`) or a plain text file; empty lines are skipped.
 
     Raises DataError.
     """
@@ -61,7 +61,7 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
 
 
 def require_width(text_encoder: str, policy: LlamaGenPolicySpec) -> None:
-    """DataError where the encoder's features do not fit the policy; loads no weights."""
+    """Raise DataError if the encoder's features do not fit the policy; loads no weights."""
     width = feature_width(text_encoder)
     if width != policy.caption_dim:
         raise DataError(
@@ -71,7 +71,7 @@ def require_width(text_encoder: str, policy: LlamaGenPolicySpec) -> None:
 
 
 def encode_prompts(prompts: Sequence[Prompt], text_encoder: str, policy: LlamaGenPolicySpec) -> list[np.ndarray]:
-    """float16 [L, D] of each prompt. The encoder is gone afterwards, so that its memory serves the actors."""
+    """float16 [L, D] of each prompt. The encoder is freed afterwards, so that actors can use its memory."""
     encoder = TextEncoder(text_encoder, policy.caption_length)
     texts = [prompt.text for prompt in prompts]
     features: list[np.ndarray] = []

@@ -1,7 +1,7 @@
 """`sample`: free-running pictures of a generator, drawn by actors.
 
-A picture depends on the seed, its index and the recipe, never on the number of actors or on interruptions:
-started again, a call draws only what is missing.
+A picture depends on the seed, its index and the recipe, never on the number of actors or on interruptions: when
+restarted, a call draws only the missing pictures.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,14 +31,14 @@ from deploy.sampling.options import DEFAULT_NUM, SampleOptions
 from deploy.sampling.prompts import Prompt, encode_prompts, prompts_sha256, read_prompts, require_width
 
 SETTINGS = "sampling.json"
-# Where weights lie does not matter, what they are does: their digests say it.
+# The weights' location does not matter; their content does, and is in the digests.
 _MODEL_PLACES = {"checkpoint", "source"}
 
 StartRunner = Callable[[Recipe, Callable[[Fact], None]], AbstractContextManager[RunChunks]]
 
 
 def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = on_actors) -> Path:
-    """Draw the pictures; returns what to look at first. Raises UserError before Ray starts where it can."""
+    """Draw the pictures; returns the path to look at first. Raises UserError, before Ray starts if possible."""
     options.require_fit(recipe.policy.conditioning)
     recipe = _for_drawing(recipe, options)
     prompts = _read(options, recipe)
@@ -63,9 +63,9 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
 def settings_of(
     recipe: Recipe, options: SampleOptions, num_pictures: int, digests: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What the bytes of the pictures depend on, by name: the recipe's key or the option where it is one.
+    """Everything that the pictures' bytes depend on, under the recipe's key or the option's name if there is one.
 
-    `digests` are of weights and prompts.
+    `digests` are those of weights and prompts.
     """
     return {
         **digests,
@@ -84,7 +84,7 @@ def settings_of(
 
 
 def _for_drawing(recipe: Recipe, options: SampleOptions) -> Recipe:
-    """The recipe of the actors: the weights to draw with, and nothing that drawing does not need."""
+    """The actors' recipe: the weights to draw with, and without what drawing does not need."""
     changes = {"reward.lpips_weight": 0, "compute.compile": False}
     return with_changes(
         recipe, changes | ({"policy.checkpoint": options.checkpoint} if options.checkpoint else {})
@@ -110,7 +110,7 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
 
 
 def _digests(recipe: Recipe, prompts: list[Prompt]) -> dict[str, str]:
-    """Of the weights, by the rule of a run's summary.json, and of the prompts. Raises CheckpointError."""
+    """Digests of the weights, computed as in a run's summary.json, and of the prompts. Raises CheckpointError."""
     cpu = torch.device("cpu")
     digests = {
         "weights_sha256": _sha256(load_policy(recipe, cpu)),

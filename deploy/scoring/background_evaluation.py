@@ -1,6 +1,4 @@
-"""Scores during training: actors do the chunks between their tickets, a thread does the scoring, and the learner
-goes on.
-"""
+"""Scores during training: actors run the chunks between their tickets, a thread scores, the learner goes on."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ COLUMNS = 10
 
 
 def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, evaluation: Evaluation) -> None:
-    """The scores, and the first pictures as `samples`/step-NNNNNN.png."""
+    """Report the scores, and save the first pictures as `samples`/step-NNNNNN.png."""
     tell(Scored(step, evaluation.scores))
     path = samples / f"step-{step:06d}.png"
     save_panels(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS))])
@@ -31,7 +29,7 @@ def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, eval
 
 
 class BackgroundEvaluation:
-    """One evaluation at a time. All methods are for the driver's loop; none waits."""
+    """One evaluation at a time. All methods are for the driver's loop; none blocks except `wait` and `close`."""
 
     def __init__(self, scorer: Scorer, temperature: float, tell: Callable[[Fact], None], samples: Path):
         """Pictures go to the folder `samples`."""
@@ -53,7 +51,7 @@ class BackgroundEvaluation:
         return self._future is not None
 
     def start(self, published: PublishedPolicy) -> None:
-        """Score `published`, after an evaluation that is still at work. One can wait; a third is not done."""
+        """Score `published` after the running evaluation. One evaluation can wait; a third is skipped."""
         if self._waiting is not None:
             log.warning("step %d is not scored: two evaluations are still to be done", published.version)
         elif self.is_running:
@@ -65,7 +63,7 @@ class BackgroundEvaluation:
             )
 
     def take(self, actor: str) -> tuple[int, EvaluationChunk, PublishedPolicy] | None:
-        """A chunk for `actor`, with its index and the weights to do it with."""
+        """A chunk for `actor`, with its index and the weights to run it with."""
         taken = self._queue.take(actor) if self._queue else None
         if taken is None or self._published is None:
             return None
@@ -80,17 +78,17 @@ class BackgroundEvaluation:
             self._chunks_done.set()
 
     def give_back(self, actor: str) -> None:
-        """What a lost actor had is for another."""
+        """Return a lost actor's chunk to the queue."""
         if self._queue:
             self._queue.give_back(actor)
 
     def wait(self, seconds: float) -> None:
-        """For the thread, where nothing else is to be done."""
+        """Wait for the thread when there is nothing else to do."""
         if self._future is not None:
             wait([self._future], timeout=seconds)
 
     def record(self) -> None:
-        """Keep the scores and pictures of an evaluation that has ended; an error of the scoring is raised here."""
+        """Report the scores and pictures of a finished evaluation; errors of the scoring are raised here."""
         if self._future is None or self._published is None or not self._future.done():
             return
         (evaluation,), version = self._future.result(), self._published.version
@@ -101,17 +99,18 @@ class BackgroundEvaluation:
             self.start(waiting)
 
     def close(self) -> None:
-        """Give up what is unfinished."""
+        """Abandon unfinished work."""
         self._is_closed = True
         self._chunks_done.set()
         self._thread.shutdown()
 
     def _run_chunks(self, chunks: Sequence[EvaluationChunk]) -> list[Any]:
-        """In the thread: offer `chunks` to the loop, and wait for their results."""
+        """In the thread: offer `chunks` to the loop and wait for their results."""
         self._chunks_done.clear()
         self._results = {}
         self._queue = ChunkQueue(chunks)
-        self._chunks_done.wait()
+        if not self._is_closed:
+            self._chunks_done.wait()
         if self._is_closed:
             raise RuntimeError("the run ended before its evaluation")
         return [self._results[index] for index in range(len(chunks))]

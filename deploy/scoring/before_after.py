@@ -1,7 +1,7 @@
-"""The evaluation of a training run: the base before, the result after, and the yardsticks beside them.
+"""The evaluation of a training run: the base model before, the result after, and yardsticks for comparison.
 
-Yardsticks keep a result honest: sampling the base at a lower temperature costs nothing, and training with
-the cross-entropy prior alone costs no reward actor. What the reward adds is what exceeds them.
+Yardsticks keep a result honest: sampling the base model at a lower temperature costs nothing, and training with
+the cross-entropy prior alone needs no reward actor. The reward's contribution is what exceeds them.
 """
 
 import json
@@ -53,7 +53,7 @@ class BeforeAfter:
         self._base_pictures: dict[str, np.ndarray] = {}
 
     def before(self, pool: RolloutPool, base: PublishedPolicy) -> None:
-        """Score the base over two seeds, and at the yardstick's temperature; a resumed run has done so."""
+        """Score the base over two seeds, and at the yardstick's temperature, unless a resumed run already has."""
         stored = self._folder.path / "before.json"
         stored_pictures = self._folder.samples / "before.npz"
         if base.version > 0 and stored.is_file() and stored_pictures.is_file():
@@ -75,7 +75,7 @@ class BeforeAfter:
         write_json(stored, self._results)
 
     def after(self, pool: RolloutPool, result: PublishedPolicy) -> dict[str, Any]:
-        """Score the result over the same seeds, and the prior alone; write the picture. Returns all scores."""
+        """Score the result over the same seeds, and the prior alone; write the pictures. Returns all scores."""
         evaluations = self._evaluate("the result", partial(_run_on, pool, result), num_seeds=NUM_SEEDS)
         tell_evaluation(self._tell, self._folder.samples, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
@@ -87,7 +87,7 @@ class BeforeAfter:
         return self._results | pictures
 
     def _save_pictures(self, after: Evaluation) -> dict[str, str]:
-        """Free-running samples, and teacher-forced ones beside their source images, before and after."""
+        """Free-running samples, and teacher-forced ones with their source images, before and after."""
         free_running, held_out = self._folder.samples / "before_after.png", self._folder.samples / "held_out.png"
         pictures = (("before", self._base_pictures["free_running"]), ("after", after.pictures_NHWC))
         save_panels(free_running, [(title, grid(pixels, COLUMNS)) for title, pixels in pictures])
@@ -99,7 +99,7 @@ class BeforeAfter:
         return {"picture": str(free_running), "held_out_picture": str(held_out)}
 
     def _prior_alone(self) -> Evaluation:
-        """Train the base in this process with the cross-entropy term only, for as many steps."""
+        """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
         weights = {"reward.mse_weight": 0, "reward.lpips_weight": 0, "reward.l1_weight": 0, "learner.ce_weight": 1}
         changes = weights | {"advantage.credit": "sample", "learner.prior": "ce"}

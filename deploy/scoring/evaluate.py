@@ -1,4 +1,4 @@
-"""`evaluate`: the scores of a generator, in this process."""
+"""`evaluate`: a generator's scores, computed in this process."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ def evaluate(
     out: str | None = None,
     grid: str | None = None,
 ) -> Scores:
-    """Print the scores as JSON, and write them to `out` where given; returns them.
+    """Print the scores as JSON, write them to `out` if given, and return them.
 
-    `pictures` is a folder or `.npz` of free-running pictures to score instead of drawing some. A PNG of source,
-    reconstruction, teacher-forced and free-running samples goes to `grid`, or beside `out`.
+    `pictures` is a folder or `.npz` of free-running pictures to score instead of drawing new ones. A PNG of
+    source, reconstruction, teacher-forced and free-running samples goes to `grid`, or beside `out`.
     """
     problem = recipe.evaluation.problem(recipe.policy.conditioning)
     if problem:

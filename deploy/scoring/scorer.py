@@ -1,6 +1,6 @@
 """Scores of a generator: under teacher forcing on held-out images, and of its free-running pictures.
 
-Whoever holds the models runs the chunks: the reward actors of a run, or this process.
+The process with the models runs the chunks: the reward actors of a run, or this process.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,21 +41,21 @@ LEAST_PICTURES = 20
 @dataclass(frozen=True)
 class Evaluation:
     scores: Scores
-    pictures_NHWC: np.ndarray  # uint8, the first free-running ones, classes in turn
-    held_out: HeldOutPictures | None = None  # the first held-out images and what was made of them
+    pictures_NHWC: np.ndarray  # uint8, the first free-running pictures, classes in turn
+    held_out: HeldOutPictures | None = None  # the first held-out images and the pictures made from them
 
 
 class Scorer:
-    """Holds the features and what they give for the real images."""
+    """Holds the features and their statistics of the real images."""
 
     def __init__(self, recipe: Recipe, device: torch.device = CPU):
-        """`device` is where the features of pictures are computed."""
+        """`device` computes the features of pictures."""
         self._recipe = recipe
         self._features = build_features(recipe, device)
         self._reference = build_reference(recipe, self._features)
 
     def evaluate(self, run_chunks: RunChunks, *, temperature: float, num_seeds: int) -> list[Evaluation]:
-        """The scores for each of `num_seeds` sampling seeds, from `evaluation.seed` on."""
+        """The scores for each of `num_seeds` sampling seeds, starting at `evaluation.seed`."""
         section = self._recipe.evaluation
         seeds = range(section.seed, section.seed + num_seeds)
         generate = [
@@ -72,7 +72,7 @@ class Scorer:
         ]
 
     def evaluate_files(self, run_chunks: RunChunks, files: PictureFiles) -> Evaluation:
-        """The scores of pictures that were drawn before, beside those under teacher forcing. Raises DataError."""
+        """The scores of existing pictures, together with those under teacher forcing. Raises DataError."""
         if files.num_pictures < LEAST_PICTURES:
             raise DataError(f"{files.path} holds {files.num_pictures} pictures: the scores need {LEAST_PICTURES}")
         held_out = run_chunks(self._held_out_chunks(self._recipe.evaluation.seed))
@@ -112,7 +112,7 @@ class Scorer:
         return {name: float(score) for name, score in scores.items()}
 
     def _free_running_scores(self, pictures: Iterable[np.ndarray], label_N: np.ndarray | None) -> Scores:
-        """Without accuracy where the pictures have no classes, or the features know others."""
+        """Without accuracy if the pictures have no classes or the features know other classes."""
         features_ND, logits_NK = extract_features(self._features, pictures)
         has_labels = label_N is not None and self._features.knows_labels
         labels = torch.from_numpy(label_N) if has_labels else None
@@ -126,12 +126,12 @@ def mean_scores(evaluations: Sequence[Evaluation]) -> Scores:
 
 
 def spread(evaluations: Sequence[Evaluation]) -> Scores:
-    """Largest minus smallest of each score: what another sampling seed alone changes."""
+    """Largest minus smallest of each score: the effect of the sampling seed alone."""
     return {key: float(np.ptp([e.scores[key] for e in evaluations])) for key in evaluations[0].scores}
 
 
 def in_process(recipe: Recipe, policy: PolicyModule, device: torch.device) -> RunChunks:
-    """Runs chunks on a policy in this process."""
+    """A function that runs chunks with a policy in this process."""
     models = EvaluationModels(
         recipe, load_tokenizer(recipe, device), load_perceptual_metric(recipe, device), device
     )

@@ -1,4 +1,4 @@
-"""Weights from one kind of file to another: checked by every key and shape, complete or not at all."""
+"""Converts weights between kinds of files: every key and shape is checked; complete or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from common.models.weights_files import (
 )
 from deploy.weights.recognition import What, recognise
 
-_WHOLE = ".safetensors"  # the kind of file that has no layouts
+_WHOLE = ".safetensors"  # the kind of file without layouts
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written."""
+    """The result of a conversion."""
 
     model: str  # its name
     num_tensors: int
@@ -46,9 +46,9 @@ def convert(
     what: What | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Write the weights in `source` to `target`, whose ending says which kind of file. Raises UserError.
+    """Write the weights in `source` to `target`, whose suffix sets the kind of file. Raises UserError.
 
-    `layout` is for a .pt file alone, "model" where it is None; `dtype` is the name of a type, or "keep".
+    `layout` is only for .pt files, "model" if None; `dtype` is the name of a dtype, or "keep".
     """
     _check_target(target, layout, overwrite)
     stored = read_weights(source, noun="weights", setting="SOURCE")
@@ -82,7 +82,7 @@ def _check_target(target: Path, layout: str | None, overwrite: bool) -> None:
 
 
 def _cast(key: str, tensor: Tensor, dtype: str) -> Tensor:
-    """The tensor in another type, which must be able to hold its numbers."""
+    """The tensor in another dtype, which must be able to hold its numbers."""
     cast = tensor.to(getattr(torch, dtype))
     if tensor.isfinite().all() and not cast.isfinite().all():
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Which model a weights file is of: a published one, or one of a recipe. Every key and shape must agree."""
+"""Recognises a weights file's model: a published one, or one of a recipe. Every key and shape must agree."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from common.models.weights_files import Misfit, misfit
 
 What = Literal["policy", "tokenizer"]
 _CODEBOOK_SIZE = 16384  # of every published model
-_GRID_SIZE, _IMAGE_SIZE = 24, 384  # any would do: no tensor's shape depends on them
+_GRID_SIZE, _IMAGE_SIZE = 24, 384  # arbitrary: the tensors' shapes do not depend on them
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that a file may be of."""
+    """A model that a file may belong to."""
 
     name: str
     what: What
@@ -37,10 +37,10 @@ class Candidate:
 def recognise(
     stored: Mapping[str, tuple[int, ...]], file: Path, recipe: Recipe | None = None, what: What | None = None
 ) -> tuple[str, nn.Module]:
-    """Name and model, on the meta device, of the file with the `stored` shapes.
+    """Name and model (on the meta device) of the file with the `stored` shapes.
 
-    A model of the recipe, or a published one where there is none; `what` narrows it. Raises CheckpointError
-    with the nearest model and where the file differs from it.
+    Looks among the recipe's models, or the published ones without a recipe, restricted to `what`. Raises
+    CheckpointError with the nearest model and its differences from the file.
     """
     differing: list[tuple[float, int, str, Misfit]] = []
     for candidate in _published() if recipe is None else _of_recipe(recipe):

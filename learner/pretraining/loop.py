@@ -1,4 +1,4 @@
-"""A plain, resumable supervised training loop: what `pretrain` runs for each of its stages."""
+"""A resumable supervised training loop, which `pretrain` runs for each of its stages."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.atomic import replacing
 from common.config.service import PretrainStage
 
-# (optimizer step, counted from 0) → the loss to descend, and what to show beside it
+# (optimizer step, counted from 0) → the loss to minimise, and numbers to show with it
 LossFunction = Callable[[int], tuple[Tensor, Mapping[str, float]]]
 
 
@@ -33,10 +33,10 @@ def train_stage(
     save_every: int,
     on_step: Callable[[StageProgress], None],
 ) -> None:
-    """Train `model` in place for `stage.num_steps` steps, from the state at `state_path` where there is one.
+    """Train `model` in place for `stage.num_steps` steps, from the state at `state_path` if it exists.
 
-    The state is replaced every `save_every` steps. Batches are a function of the step alone, so a stage that
-    was interrupted ends where it would have ended.
+    The state is replaced every `save_every` steps. Batches depend on the step alone, so an interrupted stage gives
+    the same result as an uninterrupted one.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.05)
     first_step = _load(state_path, model, optimizer)
@@ -44,7 +44,7 @@ def train_stage(
     for step in range(first_step, stage.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * schedule(step, stage.num_steps, stage.schedule)
-        torch.manual_seed(step)  # dropout: a resumed stage goes on as an undisturbed one would
+        torch.manual_seed(step)  # dropout: a resumed stage draws the same as an uninterrupted one
         loss, shown = loss_function(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,4 +1,4 @@
-"""The losses of `pretrain`: of the classifier that scores the demo's images, of a VQ tokenizer, of a generator.
+"""The losses of `pretrain`: for the classifier that scores the demo's images, a VQ tokenizer and a generator.
 
 Letters: B images, C channels (3), H, W pixels, K classes, D codebook width, h, w the token grid, T image tokens, V
 codebook entries, N latents.
@@ -15,21 +15,21 @@ from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.protocols import Condition, PerceptualMetric, Policy
 
 MAX_SHIFT = 2
-"""Pixels an image is moved by at most along each axis, so that a shifted digit keeps its class."""
+"""Largest shift of an image in pixels along each axis, small enough that a digit keeps its class."""
 COMMITMENT_WEIGHT = 0.25
 
 
 def classifier_loss(
     model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor, draws: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy (nats) of the classes of images each moved by up to MAX_SHIFT pixels."""
+    """Cross-entropy (nats) of the images' classes, after a shift of each image by up to MAX_SHIFT pixels."""
     _, logits_BK = model(shifted(pixels_BCHW, draws))
     accuracy = (logits_BK.detach().argmax(dim=-1) == labels_B).float().mean()
     return F.cross_entropy(logits_BK, labels_B), {"accuracy": float(accuracy)}
 
 
 def shifted(pixels_BCHW: Tensor, draws: torch.Generator) -> Tensor:
-    """Each image moved by its own draw from ±MAX_SHIFT pixels along each axis, edges repeated."""
+    """Each image shifted by its own draw from ±MAX_SHIFT pixels along each axis, edges repeated."""
     B, _, H, W = pixels_BCHW.shape
     padded = F.pad(pixels_BCHW, (MAX_SHIFT,) * 4, mode="replicate")
     top_B, left_B = torch.randint(2 * MAX_SHIFT + 1, (2, B), generator=draws)
@@ -64,7 +64,7 @@ def tokenizer_loss(
 
 @torch.no_grad()
 def revive_dead_codes(tokenizer: VQTokenizer, pixels_BCHW: Tensor, generator: torch.Generator) -> int:
-    """Move codebook entries that this batch does not use onto random latents of it; returns how many."""
+    """Move codebook entries unused by this batch onto its random latents; returns how many were moved."""
     latents_BDhw = F.normalize(tokenizer.encode_latents(pixels_BCHW), dim=1)
     tokens_BT = tokenizer.nearest_codes(latents_BDhw)
     dead = torch.ones(tokenizer.codebook_size, dtype=torch.bool, device=tokens_BT.device)

@@ -23,6 +23,7 @@ from common.types import StepReport
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.local import post_train
 from deploy.runs.local_run import run_local
+from deploy.runs.tracking import following
 from learner.train_step import Trainer
 
 CPU = torch.device("cpu")
@@ -163,6 +164,19 @@ def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> 
     written, base = load_file(folder / "policy.safetensors"), load_file(recipe.policy.checkpoint)
     assert written.keys() == base.keys()
     assert not written["output.weight"].equal(base["output.weight"])
+
+
+def test_a_tracker_that_fails_is_told_of_in_the_log(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        def metrics(self, line: dict[str, Any]) -> None:
+            raise OSError("no network")
+
+    monkeypatch.setattr(following, "open_trackers", lambda *_: {"wandb": Failing()})
+    run_local(recipe)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert warned == ["wandb failed, and gets nothing more: OSError: no network"]
 
 
 def test_a_broken_picture_is_left_out_and_counted(recipe: Recipe, pictures: Path) -> None:

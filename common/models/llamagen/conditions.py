@@ -1,4 +1,4 @@
-"""What LlamaGen is conditioned on, as the tokens in front of the image: a class, or the features of a caption.
+"""LlamaGen's condition, as the tokens before the image: a class, or the features of a caption.
 
 Shape letters: B images, L caption tokens, D width of a caption feature, S positions of the sequence
 [condition | image tokens].
@@ -13,9 +13,9 @@ from common.protocols import Condition
 
 
 def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
-    """What may look at what, bool [B, 1, S, S]: the past, without the padding of the caption.
+    """Attention mask, bool [B, 1, S, S]: each position sees the past, without the caption's padding.
 
-    Padding still looks at itself, or its softmax would be empty.
+    Padding still sees itself; otherwise its softmax would be empty.
     """
     device = caption_mask_BL.device
     visible_BS = F.pad(caption_mask_BL.bool(), (0, length - caption_mask_BL.shape[1]), value=True)
@@ -25,7 +25,7 @@ def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
 
 
 class ClassEmbedder(nn.Module):
-    """The condition column `label`, int64 [B]; id `num_classes` means no class."""
+    """Embeds the condition column `label`, int64 [B]; id `num_classes` means no class."""
 
     num_tokens = 1
 
@@ -55,9 +55,9 @@ class CaptionProjection(nn.Module):
 
 
 class CaptionEmbedder(nn.Module):
-    """The condition columns `caption_features` [B, L, D] and `caption_mask` [B, L].
+    """Embeds the condition columns `caption_features` [B, L, D] and `caption_mask` [B, L].
 
-    Captions are padded on the left, with zeros: the first image token is read off the last position.
+    Captions are padded on the left, with zeros, because the last position predicts the first image token.
     """
 
     uncond_embedding: Tensor

@@ -1,4 +1,4 @@
-"""LlamaGen in a recipe: its generator and its tokenizer, and the sizes they come in."""
+"""LlamaGen in a recipe: its generator, its tokenizer and their sizes."""
 
 from math import prod
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field, PositiveInt
 
 from common.config.base import Section
 
-# A key's name, then the older ones that are still read.
+# A key's name, then older names that are still accepted.
 ObtainFrom = Annotated[str, Field(validation_alias=AliasChoices("obtain_from", "source"))]
 
 
@@ -41,9 +41,9 @@ class LlamaGenPolicySpec(Section):
     size: Literal["B", "L", "XL", "XXL", "3B"] | TransformerSize
     """A published size, or a size of your own."""
     conditioning: Literal["class", "text"] = "class"
-    """What the generator is conditioned on."""
+    """The kind of condition."""
     num_classes: int = Field(default=1000, gt=0)
-    """Classes of a class-conditional generator."""
+    """Number of classes of a class-conditional generator."""
     caption_dim: int = Field(default=2048, gt=0)
     """Width of the caption features of a text-conditional generator."""
     caption_length: int = Field(default=120, gt=0)
@@ -51,7 +51,7 @@ class LlamaGenPolicySpec(Section):
     checkpoint: str
     """Weights: a published .pt file, a .safetensors file, or a checkpoint folder of a run."""
     obtain_from: ObtainFrom = ""
-    """Where the weights can be had, in words: part of the message when the file is missing."""
+    """Where to get the weights, in words: part of the message if the file is missing."""
 
     @property
     def transformer(self) -> TransformerSize:
@@ -59,14 +59,14 @@ class LlamaGenPolicySpec(Section):
 
 
 class TokenizerSize(Section):
-    """A VQGAN tokenizer's size, as LlamaGen builds it."""
+    """A VQGAN tokenizer's size, as built by LlamaGen."""
 
     channels: int = Field(default=128, gt=0)
     """Width of the first level; a multiple of 32 (GroupNorm has 32 groups)."""
     channel_multipliers: tuple[PositiveInt, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)
-    """Width of each level over `channels`; each level but the last halves the picture."""
+    """Width of each level over `channels`; each level except the last halves the picture."""
     num_res_blocks: int = Field(default=2, gt=0)
-    """Residual blocks a level in the encoder; the decoder has one more."""
+    """Residual blocks per level in the encoder; the decoder has one more."""
     z_channels: int = Field(default=256, gt=0)
     """Width between encoder and quantizer."""
     codebook_size: int = Field(default=16384, gt=1)
@@ -91,7 +91,7 @@ class LlamaGenTokenizerSpec(Section):
     checkpoint: str
     """Weights: a published .pt file or a .safetensors file."""
     obtain_from: ObtainFrom = ""
-    """Where the weights can be had, in words: part of the message when the file is missing."""
+    """Where to get the weights, in words: part of the message if the file is missing."""
 
     @property
     def network(self) -> TokenizerSize:
@@ -99,7 +99,7 @@ class LlamaGenTokenizerSpec(Section):
 
     @property
     def downsampling(self) -> int:
-        """Pixels a token covers along each side."""
+        """Pixels that a token covers along each side."""
         return prod([2] * (len(self.network.channel_multipliers) - 1))
 
     @property

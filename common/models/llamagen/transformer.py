@@ -1,8 +1,8 @@
 """LlamaGen's transformer (arXiv 2406.06525): state dicts and logits equal those of the published files.
 
-Shape letters: B images, T image tokens, V codebook entries, D model width, H heads, d head width,
-P condition tokens (1 for a class, L for a caption of L features), S positions of the sequence
-[condition | image tokens], Q positions computed now, K positions that can be looked at.
+Shape letters: B images, T image tokens, V codebook entries, D model width, H heads, d head width, P condition
+tokens (1 for a class, L for a caption of L features), S positions of the sequence [condition | image tokens], Q
+positions computed now, K positions that they can attend to.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ _INIT_STD = 0.02
 def rope_table(num_condition: int, grid_size: int, head_dim: int, device: torch.device) -> Tensor:
     """Cosines and sines float32 [2, P + T, d/2] of the two-dimensional rotary embedding.
 
-    Of a head's d/2 pairs the first half turns by the token's row, the second by its column. Condition
-    positions are all zero, not the identity: the published models are trained with their q and k erased.
+    Of a head's d/2 pairs, the first half rotates by the token's row, the second by its column. Condition positions
+    are zero, not the identity: the published models were trained with their q and k zeroed.
     """
     num_frequencies = head_dim // 4
     exponents = torch.arange(num_frequencies, dtype=torch.float32, device=device) / num_frequencies
@@ -38,7 +38,7 @@ def rope_table(num_condition: int, grid_size: int, head_dim: int, device: torch.
 
 
 def rotate(x_BHQd: Tensor, rope_2Qr: Tensor) -> Tensor:
-    """Turn neighbouring pairs of each head; float32 inside, the dtype of the input outside."""
+    """Rotate neighbouring pairs of each head; computed in float32, returned in the input's dtype."""
     even, odd = x_BHQd.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rope_2Qr
     turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
@@ -46,7 +46,7 @@ def rotate(x_BHQd: Tensor, rope_2Qr: Tensor) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values of one layer, filled from the left; room for `capacity` positions."""
+    """Keys and values of one layer, filled from the left, for at most `capacity` positions."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -55,7 +55,7 @@ class KeyValueCache:
 
     def append(self, keys_BHQd: Tensor, values_BHQd: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values so far, [B, H, K, d] each."""
-        if self._store is None:  # only here are the batch and, under autocast, the dtype known
+        if self._store is None:  # the batch and, under autocast, the dtype are only known here
             batch, heads, _, head_dim = keys_BHQd.shape
             self._store = keys_BHQd.new_empty(2, batch, heads, self.capacity, head_dim)
         end = self.length + keys_BHQd.shape[2]
@@ -73,7 +73,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x_float = x.float()
         normed = x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + _NORM_EPS)
-        return normed.to(x.dtype) * self.weight  # cast first: bfloat16 runs must round as the published ones
+        return normed.to(x.dtype) * self.weight  # cast first, so that bfloat16 rounds as in the published code
 
 
 class Attention(nn.Module):
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         q_BHQd, k_BHQd = rotate(q_BHQd, rope_2Qr), rotate(k_BHQd, rope_2Qr)
         if cache is not None:
             k_BHQd, v_BHQd = cache.append(k_BHQd, v_BHQd)
-        # One query alone is the newest position, which sees everything the cache holds.
+        # A single query is the newest position, which sees the whole cache.
         is_causal = mask_B1QK is None and q_BHQd.shape[2] > 1
         mixed = F.scaled_dot_product_attention(q_BHQd, k_BHQd, v_BHQd, attn_mask=mask_B1QK, is_causal=is_causal)
         return self.dropout(self.wo(mixed.transpose(1, 2).flatten(2)))
@@ -129,10 +129,9 @@ class Block(nn.Module):
 class LlamaGenTransformer(nn.Module):
     """A `Policy` over a `grid_size` x `grid_size` token grid in raster order.
 
-    `dropout` acts on tokens, attention outputs and feed-forward outputs, in train mode only. Positions
-    are rotary, so weights trained at one grid size load at another. With `activation_checkpointing` set,
-    the backward pass recomputes each block instead of keeping what is inside it. Raises RecipeError where
-    the size does not divide into heads.
+    `dropout` acts on tokens, attention outputs and feed-forward outputs, only in train mode. Positions are rotary,
+    so weights trained at one grid size load at another. With `activation_checkpointing` set, the backward pass
+    recomputes each block instead of keeping its activations. Raises RecipeError if heads do not divide the size.
     """
 
     activation_checkpointing = False
@@ -170,7 +169,7 @@ class LlamaGenTransformer(nn.Module):
     def forward(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
         """Float32 logits [B, T, V] of all tokens from the T-1 context tokens int64 [B, T-1].
 
-        Without `head` the hidden states [B, T, D] that `logits` makes them of, some rows at a time.
+        Without `head`: the hidden states [B, T, D], which `logits` can then turn into logits in parts.
         """
         embedded = [self.cls_embedding(condition), self.tok_embeddings(context_BT)]
         x_BSD = torch.cat(embedded, dim=1)
@@ -185,14 +184,14 @@ class LlamaGenTransformer(nn.Module):
         return self.output(self.norm(hidden_ND)).float()
 
     def null_condition(self, condition: Condition) -> Condition:
-        """The class that means none, or the untrained caption behind the same caption mask."""
+        """The class id for no class, or the untrained caption with the same caption mask."""
         return self.cls_embedding.null_condition(condition)
 
     def start_decoding(self, condition: Condition) -> "LlamaGenDecoder":
         return LlamaGenDecoder(self, condition)
 
     def _rope(self, device: torch.device) -> Tensor:
-        # Not a buffer: it would stay empty in a model that was built on the meta device and then loaded.
+        # Not a buffer: it would stay empty in a model that is built on the meta device and then loaded.
         return rope_table(self.cls_embedding.num_tokens, self.grid_size, self.head_dim, device)
 
     def _hidden(
@@ -201,7 +200,7 @@ class LlamaGenTransformer(nn.Module):
         x_BQD = self.tok_dropout(x_BQD)
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
-            if caches is not None:  # never the compiled block: each length of the cache would compile it anew
+            if caches is not None:  # never the compiled block: each cache length would compile it again
                 x_BQD = layer.forward(x_BQD, rope_2Qr, mask, caches[index])
             elif recompute:
                 x_BQD = checkpoint(layer, x_BQD, rope_2Qr, mask, None, use_reentrant=False)
@@ -210,10 +209,10 @@ class LlamaGenTransformer(nn.Module):
         return x_BQD
 
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
-        """Compile the blocks by torch.compile, in place, at their first forward; decoding stays as it is.
+        """Compile the blocks with torch.compile, in place, at their first forward; decoding stays uncompiled.
 
-        The keys of the state dict do not change, and all blocks share what is compiled for one. Each batch size
-        is compiled on its own: code for any size would round by which sizes the process met first.
+        The state dict's keys do not change, and all blocks share one compilation. Each batch size is compiled
+        separately: rounding of code for any size would depend on the sizes that the process met first.
         """
         for layer in self.layers:
             layer.compile(backend=backend, dynamic=False)
@@ -222,8 +221,8 @@ class LlamaGenTransformer(nn.Module):
 class LlamaGenDecoder:
     """A `CachedDecoder`: each call runs the same blocks over the new positions only.
 
-    It computes what `forward` computes for the tokens given so far; it does not see later updates of the
-    weights in what it has cached, and holds 2 * layers * B * (P + T - 1) * D numbers.
+    It computes the same as `forward` for the tokens given so far; cached values do not follow later updates of the
+    weights. It holds 2 * layers * B * (P + T - 1) * D numbers.
     """
 
     def __init__(self, model: LlamaGenTransformer, condition: Condition) -> None:
@@ -237,7 +236,7 @@ class LlamaGenDecoder:
 
     @torch.no_grad()
     def next_logits(self, tokens_B: Tensor | None) -> Tensor:
-        """Append the last drawn tokens (None at the start) and give float32 logits [B, V] of the next."""
+        """Append the last drawn tokens (None at the start) and return float32 logits [B, V] of the next."""
         model = self._model
         assert (tokens_B is None) == (self._position == 0), "None at the start, and only there"
         x_BQD = (

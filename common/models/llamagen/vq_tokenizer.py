@@ -1,7 +1,7 @@
 """LlamaGen's VQ tokenizer: state dicts, token ids and pictures equal those of the published files.
 
-Shape letters: B images, C channels of a picture, H and W pixels, h and w tokens along a side, T = h * w
-tokens in raster order, V codebook entries, D channels of a codebook entry, F channels of a feature map.
+Shape letters: B images, C channels of a picture, H and W pixels, h and w tokens along a side, T = h * w tokens in
+raster order, V codebook entries, D channels of a codebook entry, F channels of a feature map.
 """
 
 from math import isqrt
@@ -14,8 +14,8 @@ from common.errors import RecipeError
 from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 
 _NUM_GROUPS = 32  # of GroupNorm
-_CODEBOOK_USED = 65536  # length of a usage statistic in the published files; nothing reads it
-_MAX_SIMILARITIES = 2**24  # numbers at once in the search of the nearest code: 64 MB
+_CODEBOOK_USED = 65536  # length of an unused usage statistic in the published files
+_MAX_SIMILARITIES = 2**24  # numbers in memory during the search for the nearest code: 64 MB
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -40,7 +40,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Every position attends to every other, with one head."""
+    """Single-head attention of every position to every other."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # padded on the right and below only
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # padded only on the right and below
 
 
 class Upsample(nn.Module):
@@ -76,7 +76,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where asked; the subclass resizes."""
+    """Residual blocks at one resolution, each followed by attention if `attention`; the subclass resizes."""
 
     def __init__(self, channels_in: int, channels_out: int, num_blocks: int, attention: bool) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def _middle(channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Pictures [B, 3, H, W] to features [B, z_channels, h, w]; attention at the lowest resolution only."""
+    """Pictures [B, 3, H, W] to features [B, z_channels, h, w]; attention only at the lowest resolution."""
 
     def __init__(self, size: TokenizerSize) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """V directions in D dimensions: stored rows may have any length, and are normalised at each use."""
+    """V directions in D dimensions: stored rows may have any length and are normalised at each use."""
 
     codebook_used: Tensor
 
@@ -174,9 +174,9 @@ class Codebook(nn.Module):
         self.register_buffer("codebook_used", torch.zeros(_CODEBOOK_USED))
 
     def nearest(self, z_ND: Tensor) -> Tensor:
-        """Row ids int64 [N] of the nearest directions; the lowest id where two are equally near."""
-        # Between unit vectors the smallest distance is the largest cosine. Never in bfloat16, not even
-        # under autocast: neighbouring codes would swap.
+        """Row ids int64 [N] of the nearest directions; the lowest id if two are equally near."""
+        # Between unit vectors the smallest distance is the largest cosine. Never in bfloat16, not even under
+        # autocast: neighbouring codes would swap.
         with torch.autocast(z_ND.device.type, enabled=False):
             rows_VD = F.normalize(self.embedding.weight.float(), dim=-1)
             chunk = max(1, _MAX_SIMILARITIES // rows_VD.shape[0])
@@ -188,9 +188,9 @@ class Codebook(nn.Module):
 
 
 class VQTokenizer(nn.Module):
-    """An `ImageTokenizer` for square pictures of `image_size` pixels; other sizes work, with another T.
+    """An `ImageTokenizer` for square pictures of `image_size` pixels; other sizes work too, with another T.
 
-    Raises RecipeError where `image_size` is not a whole number of tokens or a width has no 32 groups.
+    Raises RecipeError if `image_size` is not a whole number of tokens or a width is not a multiple of 32.
     """
 
     def __init__(self, spec: LlamaGenTokenizerSpec, *, image_size: int) -> None:
@@ -219,18 +219,18 @@ class VQTokenizer(nn.Module):
         return self.nearest_codes(self.encode_latents(pixels_BCHW))
 
     def decode(self, tokens_BT: Tensor) -> Tensor:
-        """Images [B, 3, H, W], around [-1, 1] and not clamped; T is any square number."""
+        """Images [B, 3, H, W], around [-1, 1] and unclamped; T is any square number."""
         side = isqrt(tokens_BT.shape[1])
         assert side**2 == tokens_BT.shape[1], f"{tokens_BT.shape[1]} tokens are no square grid"
         codes_BTD = self.codes(tokens_BT)
         return self.decode_codes(codes_BTD.mT.unflatten(2, (side, side)))
 
     def encode_latents(self, pixels_BCHW: Tensor) -> Tensor:
-        """What is quantized, [B, D, h, w], before its normalisation."""
+        """The input of the quantizer, [B, D, h, w], before its normalisation."""
         return self.quant_conv(self.encoder(pixels_BCHW.to(self.quant_conv.weight.dtype)))
 
     def nearest_codes(self, z_BDhw: Tensor) -> Tensor:
-        """Token ids int64 [B, T] whose codes point most nearly where `z_BDhw` points."""
+        """Token ids int64 [B, T] of the codes whose directions are nearest to those of `z_BDhw`."""
         z_BTD = z_BDhw.flatten(2).mT
         return self.quantize.nearest(z_BTD.flatten(0, 1)).unflatten(0, z_BTD.shape[:2])
 
@@ -240,5 +240,5 @@ class VQTokenizer(nn.Module):
 
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images [B, 3, H, W] of unit codes."""
-        # Contiguous, as convolutions round differently by memory layout: equal codes, equal pictures.
+        # Contiguous, because the rounding of convolutions depends on memory layout: equal codes, equal pictures.
         return self.decoder(self.post_quant_conv(codes_BDhw.contiguous()))

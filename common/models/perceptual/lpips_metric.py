@@ -1,9 +1,9 @@
-"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924) by the `lpips` package, whose only importer this is.
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924) by the `lpips` package, which only this module imports.
 
-The package brings the linear heads (v0.1); the ImageNet trunk is torchvision's, from a local file or from
-torchvision's own download, which keeps it under TORCH_HOME.
+The package contains the linear heads (v0.1); the ImageNet trunk is torchvision's, from a local file or from
+torchvision's download, which is kept under TORCH_HOME.
 
-Shape letters: B images (groups), G samples a group, C channels, H and W pixels.
+Shape letters: B images (groups), G samples per group, C channels, H and W pixels.
 """
 
 import warnings
@@ -26,22 +26,22 @@ TRUNK_URLS = {
     "vgg": models.VGG16_Weights.IMAGENET1K_V1.url,
     "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
 }
-"""The weights that LPIPS's heads were trained on, as torchvision names and downloads them."""
+"""URLs of torchvision's weights that LPIPS's heads were trained on."""
 
 
 class LpipsMetric(nn.Module):
     """A frozen `PerceptualMetric`, equal to `lpips.LPIPS(net=..., version="0.1")`.
 
-    Differentiable in the samples; callers who only want numbers wrap it in `torch.inference_mode()`.
-    The constructor raises CheckpointError where the trunk is missing or of another network.
+    Differentiable with respect to the samples; callers that only want numbers wrap it in `torch.inference_mode()`.
+    The constructor raises CheckpointError if the trunk is missing or of another network.
     """
 
     def __init__(self, spec: LpipsSpec, *, trained: bool = True) -> None:
-        """Without `trained` the trunk is left random and no file is needed: enough to count its work."""
+        """With `trained=False` the trunk is random and needs no file: enough to count its work."""
         super().__init__()
         trunk = _read_trunk(spec) if trained else None
-        # Random weights first, which the trunk replaces: lpips itself can only download. The numbers drawn
-        # for them must not move the caller's, and lpips builds them by a deprecated argument.
+        # Random weights first, then the trunk, because lpips itself can only download. Drawing them must not
+        # advance the caller's random state, and lpips builds the network with a deprecated argument.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchvision")
             network = lpips.LPIPS(net=spec.net, pnet_rand=True, verbose=False)
@@ -57,15 +57,15 @@ class LpipsMetric(nn.Module):
         self.eval()
 
     def reference_features(self, pixels_BCHW: Tensor) -> list[Tensor]:
-        """Unit-length features of the source images, one tensor [B, C, H, W] a stage."""
+        """Unit-length features of the source images, one tensor [B, C, H, W] per stage."""
         return staged_features(self.stages, self._scaled(pixels_BCHW))
 
     def distance(self, pixels_BGCHW: Tensor, reference: list[Tensor]) -> Tensor:
-        """Distance float32 [B, G], 0 for equal images, to the image that `reference` describes."""
+        """Distance float32 [B, G] to the source images of `reference`; 0 for equal images."""
         return staged_distance(self.stages, self.heads, self._scaled(pixels_BGCHW.flatten(0, 1)), reference)
 
     def distance_map(self, pixels_BGCHW: Tensor, reference: list[Tensor], grid_size: int) -> Tensor:
-        """Distance by place, float32 [B, G, grid_size²]: its mean over the grid is `distance`."""
+        """The distance at each place, float32 [B, G, grid_size²]; its mean over the grid is `distance`."""
         images_NCHW = self._scaled(pixels_BGCHW.flatten(0, 1))
         return staged_distance_map(self.stages, self.heads, images_NCHW, reference, grid_size)
 
@@ -75,7 +75,7 @@ class LpipsMetric(nn.Module):
 
 
 def missing_trunk(spec: LpipsSpec) -> str | None:
-    """Why the trunk is not at hand, in one sentence, or None. Touches neither network nor weights.
+    """Why the trunk's file is missing, in one sentence, or None. Needs neither network nor weights.
 
     A trunk that torchvision could still download counts as missing.
     """
@@ -97,7 +97,7 @@ def _trunk_file(spec: LpipsSpec) -> Path:
 
 
 def obtain_trunk(spec: LpipsSpec) -> Path:
-    """The trunk's file, downloaded by torchvision's URL where it is not at hand. Raises CheckpointError."""
+    """The trunk's file, downloaded from torchvision's URL if it is missing. Raises CheckpointError."""
     path, url = _trunk_file(spec), TRUNK_URLS[spec.net]
     sentence = missing_trunk(spec)
     if sentence is None:
@@ -107,13 +107,13 @@ def obtain_trunk(spec: LpipsSpec) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.split("-")[-1], progress=False)
-    except Exception as error:  # refused, unreachable, timed out, disk full, cut off: all the user's to mend
+    except Exception as error:  # refused, unreachable, timed out, disk full, cut off: all for the user to fix
         raise CheckpointError(f"{sentence} The download failed: {error}") from error
     return path
 
 
 def _read_trunk(spec: LpipsSpec) -> Mapping[str, Tensor]:
-    """torchvision's state dict: from the file at hand, else downloaded."""
+    """torchvision's state dict, from the local file or downloaded."""
     path = obtain_trunk(spec)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -125,7 +125,7 @@ def _read_trunk(spec: LpipsSpec) -> Mapping[str, Tensor]:
 
 
 def _load_trunk(stages: list[nn.Module], trunk: Mapping[str, Tensor], spec: LpipsSpec) -> None:
-    """Fills the stages, whose layers keep their numbers N in torchvision's `features.N`."""
+    """Fill the stages, whose layers keep their numbers N in torchvision's `features.N`."""
     try:
         for stage in stages:
             stage.load_state_dict({name: trunk[f"features.{name}"] for name in stage.state_dict()})

@@ -1,10 +1,10 @@
-"""Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022, arXiv 2207.13686): an LPIPS that comes whole from PyPI.
+"""Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022, arXiv 2207.13686): an LPIPS available entirely from PyPI.
 
-The weights file of the `stlpips_pytorch` package holds trunk and heads, so nothing has to be downloaded
-beside the package. Only that file is read: importing the package needs two more that it does not declare.
+The weights file of the `stlpips_pytorch` package contains trunk and heads, so nothing else is downloaded. Only
+that file is read: importing the package needs two more packages that it does not declare.
 
-Shape letters: B images (groups), G samples a group, N images, C channels, H and W pixels or feature rows
-and columns.
+Shape letters: B images (groups), G samples per group, N images, C channels, H and W pixels or feature rows and
+columns.
 """
 
 from importlib.util import find_spec
@@ -20,21 +20,21 @@ from common.models.perceptual.staged_lpips import staged_distance, staged_distan
 from common.paths import resolve
 
 SMALLEST_SIDE = {"alex": 21, "vgg": 18}
-"""Pixels a side below which the reflections of the blurs do not fit into the feature maps."""
+"""The smallest side in pixels: below it, the blurs' reflections do not fit into the feature maps."""
 
 
 class ShiftTolerantLpips(nn.Module):
     """A frozen `PerceptualMetric` over anti-aliased AlexNet or VGG-16 features.
 
-    Differentiable in the samples; callers who only want numbers wrap it in `torch.inference_mode()`.
-    The constructor raises CheckpointError where the weights are missing or of another network.
+    Differentiable with respect to the samples; callers that only want numbers wrap it in `torch.inference_mode()`.
+    The constructor raises CheckpointError if the weights are missing or of another network.
     """
 
     shift: Tensor
     scale: Tensor
 
     def __init__(self, spec: ShiftTolerantLpipsSpec, *, trained: bool = True) -> None:
-        """Without `trained` no file is needed and the weights mean nothing: enough to count its work."""
+        """With `trained=False` it needs no file and its weights are meaningless: enough to count its work."""
         super().__init__()
         self.net = spec.net
         with torch.device("meta" if trained else torch.get_default_device()):  # meta: no memory, no random draw
@@ -51,7 +51,7 @@ class ShiftTolerantLpips(nn.Module):
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
             trunk = [value for name, value in weights.items() if name.startswith("net.") and "filt" not in name]
-            named = dict(zip(self.stages.state_dict(), trunk, strict=True))  # both in forward order
+            named = dict(zip(self.stages.state_dict(), trunk, strict=True))  # both are in forward order
             self.stages.load_state_dict(named, assign=True)
             self.register_buffer("shift", weights["scaling_layer.shift"])
             self.register_buffer("scale", weights["scaling_layer.scale"])
@@ -75,7 +75,7 @@ class ShiftTolerantLpips(nn.Module):
         self.heads = nn.ParameterList(torch.zeros(conv.out_channels) for conv in last)
 
     def reference_features(self, pixels_BCHW: Tensor) -> list[Tensor]:
-        """Unit-length features of the source images, one tensor [B, C, H, W] a stage.
+        """Unit-length features of the source images, one tensor [B, C, H, W] per stage.
 
         Raises RecipeError for images too small for the network.
         """
@@ -88,11 +88,11 @@ class ShiftTolerantLpips(nn.Module):
         return staged_features(self.stages, self._scaled(pixels_BCHW))
 
     def distance(self, pixels_BGCHW: Tensor, reference: list[Tensor]) -> Tensor:
-        """Distance float32 [B, G], 0 for equal images, to the image that `reference` describes."""
+        """Distance float32 [B, G] to the source images of `reference`; 0 for equal images."""
         return staged_distance(self.stages, self.heads, self._scaled(pixels_BGCHW.flatten(0, 1)), reference)
 
     def distance_map(self, pixels_BGCHW: Tensor, reference: list[Tensor], grid_size: int) -> Tensor:
-        """Distance by place, float32 [B, G, grid_size²]: its mean over the grid is `distance`."""
+        """The distance at each place, float32 [B, G, grid_size²]; its mean over the grid is `distance`."""
         images_NCHW = self._scaled(pixels_BGCHW.flatten(0, 1))
         return staged_distance_map(self.stages, self.heads, images_NCHW, reference, grid_size)
 
@@ -102,10 +102,10 @@ class ShiftTolerantLpips(nn.Module):
 
 
 class _Blur(nn.Module):
-    """Halves a feature map behind a [1, 2, 1] x [1, 2, 1] / 16 blur, edges reflected by two."""
+    """Halves a feature map after a [1, 2, 1] x [1, 2, 1] / 16 blur, with edges reflected by two."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # Two 2x2 means are that blur, and need no filter a channel.
+        # Two 2x2 means make that blur without a filter per channel.
         padded = F.pad(hidden, (2, 2, 2, 2), mode="reflect")
         return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=2)
 
@@ -115,7 +115,7 @@ def _conv(channels_in: int, channels_out: int, size: int, padding: int) -> list[
 
 
 def _alexnet_stages() -> nn.ModuleList:
-    """AlexNet with stride 1 at its first convolution; each halving is a blur."""
+    """AlexNet with stride 1 in its first convolution; each halving is a blur."""
     first, relu = _conv(3, 64, 11, 2)
     return nn.ModuleList(
         [
@@ -129,7 +129,7 @@ def _alexnet_stages() -> nn.ModuleList:
 
 
 def _vgg16_stages() -> nn.ModuleList:
-    """VGG-16 whose poolings have stride 1 and a blur behind them."""
+    """VGG-16 whose poolings have stride 1 and are followed by a blur."""
     stages = nn.ModuleList([nn.Sequential(*_conv(3, 64, 3, 1), *_conv(64, 64, 3, 1))])
     for channels_in, channels, num_convs in ((64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)):
         layers = [nn.MaxPool2d(2, stride=1), _Blur(), *_conv(channels_in, channels, 3, 1)]
@@ -140,7 +140,7 @@ def _vgg16_stages() -> nn.ModuleList:
 
 
 def weights_file(spec: ShiftTolerantLpipsSpec) -> Path:
-    """The named weights, else those of the installed package, found without importing it."""
+    """The weights file named in `spec`, else that of the installed package, found without importing it."""
     if spec.weights is not None:
         path = resolve(spec.weights)
         if path.is_file():

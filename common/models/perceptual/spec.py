@@ -13,15 +13,15 @@ class LpipsSpec(Section):
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
     """The trunk; the paper's class-conditional runs use VGG-16."""
     trunk: str | None = None
-    """A local file with torchvision's ImageNet weights of the trunk; null downloads it once."""
+    """A local file with the trunk's ImageNet weights from torchvision; null downloads it once."""
 
 
 class ShiftTolerantLpipsSpec(Section):
-    """Shift-tolerant LPIPS (ECCV 2022), whose weights arrive with the `stlpips_pytorch` package."""
+    """Shift-tolerant LPIPS (ECCV 2022), with the weights in the `stlpips_pytorch` package."""
 
     family: Literal["shift_tolerant_lpips"]
     """The metric family."""
     net: Literal["alex", "vgg"] = "alex"
     """The trunk."""
     weights: str | None = None
-    """The weights file; null takes it from the installed `stlpips_pytorch` package."""
+    """The weights file; null uses the one in the installed `stlpips_pytorch` package."""

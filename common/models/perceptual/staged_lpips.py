@@ -1,7 +1,7 @@
-"""The arithmetic that LPIPS metrics share: unit features of a trunk's stages, weighted and averaged.
+"""The arithmetic shared by LPIPS metrics: unit features of a trunk's stages, weighted and averaged.
 
-Shape letters: B images (groups), G samples a group, N images, C channels, H and W feature rows and columns,
-T tokens of a square grid.
+Shape letters: B images (groups), G samples per group, N images, C channels, H and W feature rows and columns, T
+tokens of a square grid.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +27,8 @@ def staged_distance(
 ) -> Tensor:
     """LPIPS (arXiv 1801.03924, equation 1) float32 [B, G]: weighted squared differences of unit features.
 
-    The N = B * G images lie group by group; `heads` holds a weight vector [C] a stage, `reference` what
-    `staged_features` gave for the B source images. Only one stage's features are alive at a time.
+    The N = B * G images are ordered by group; `heads` has one weight vector [C] per stage, and `reference` is the
+    result of `staged_features` for the B source images. Only one stage's features are in memory at a time.
     """
     B = len(reference[0])
     total_BG = torch.zeros(B, len(images_NCHW) // B, device=images_NCHW.device)
@@ -44,10 +44,10 @@ def staged_distance_map(
     reference: list[Tensor],
     grid_size: int,
 ) -> Tensor:
-    """The same before the mean over the picture, float32 [B, G, T]: the mean over tokens is the distance.
+    """The distance before the mean over the picture, float32 [B, G, T]; its mean over tokens is the distance.
 
-    Each stage is averaged over the token's area of the picture. A stage with fewer cells than the grid has
-    tokens gives a cell's difference to every token in it.
+    Each stage is averaged over a token's area of the picture. If a stage has fewer cells than the grid has tokens,
+    every token in a cell gets the cell's difference.
     """
     B, T = len(reference[0]), grid_size**2
     total_BGT = torch.zeros(B, len(images_NCHW) // B, T, device=images_NCHW.device)
@@ -60,7 +60,7 @@ def staged_distance_map(
 def _squared_differences(
     stages: Iterable[nn.Module], heads: Iterable[Tensor], images_NCHW: Tensor, reference: list[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of unit features, [B, G, C, H, W], with the head [C] of the stage."""
+    """Squared differences of unit features, [B, G, C, H, W], with the stage's head [C]."""
     hidden = images_NCHW
     for stage, head_C, reference_BCHW in zip(stages, heads, reference, strict=True):
         hidden = stage(hidden)
@@ -69,5 +69,5 @@ def _squared_differences(
 
 
 def _unit_length(features_NCHW: Tensor) -> Tensor:
-    # vector_norm, not sqrt of a sum: its gradient at a column of zeros is 0, not NaN.
+    # vector_norm instead of the root of a sum: its gradient at a column of zeros is 0, not NaN.
     return features_NCHW / (torch.linalg.vector_norm(features_NCHW, dim=1, keepdim=True) + 1e-10)

@@ -1,4 +1,4 @@
-"""Captions as the text encoder sees them."""
+"""Cleaning captions for the text encoder."""
 
 import html
 import re
@@ -19,11 +19,11 @@ _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−", "-"))
 
 
 def clean_caption(caption: str) -> str:
-    """Lower-case, without links, addresses, tags, handles, file names and long numbers; "" where nothing is left.
+    """Lower-case, without links, addresses, tags, handles, file names and long numbers; "" if nothing is left.
 
-    LlamaGen's captions were cleaned by a longer list of rules, twice. This one is shorter and our own: it
-    does not repair mis-decoded text, drop ideographs, shop phrases (`free shipping`) or mixed codes
-    (`jc6640`), nor split words at underscores. Captions that are plain sentences come out the same.
+    LlamaGen's captions were cleaned twice by a longer list of rules. This list is our own and shorter: it does not
+    repair mis-decoded text, drop ideographs, shop phrases (`free shipping`) or mixed codes (`jc6640`), or split
+    words at underscores. Plain sentences give the same result.
     """
     text = html.unescape(html.unescape(caption)).lower().translate(_QUOTES).translate(_DASHES)
     for noise in (_TAG, _MAIL, _LINK, _HANDLE, _FILE_NAME, _LONG_NUMBER, _BRACKETS):

@@ -1,4 +1,4 @@
-"""Captions to features, by the encoder half of a T5 model (LlamaGen: flan-t5-xl, 120 tokens).
+"""Captions to features, by the encoder of a T5 model (LlamaGen: flan-t5-xl, 120 tokens).
 
 Letters: B captions, P padded length, L valid tokens of one caption, D feature width.
 """
@@ -21,7 +21,7 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class TextEncoder:
-    """A T5 encoder in bfloat16, on a GPU where this process has one."""
+    """A T5 encoder in bfloat16, on a GPU if this process has one."""
 
     def __init__(self, name: str, length: int):
         transformers = _transformers()
@@ -40,7 +40,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """float16 [L, D] of each caption, cleaned first; L is at most `length`, the end token included."""
+        """float16 [L, D] of each caption after cleaning; L is at most `length`, the end token included."""
         tokens = self._tokenizer(
             [clean_caption(caption) for caption in captions],
             padding="max_length",
@@ -62,12 +62,12 @@ class TextEncoder:
 
 @lru_cache(maxsize=1)
 def loaded_text_encoder(name: str, length: int) -> TextEncoder:
-    """Loaded once a process: a worker makes many shards."""
+    """The encoder, loaded once per process, because a worker makes many shards."""
     return TextEncoder(name, length)
 
 
 def feature_width(name: str) -> int:
-    """D, from the encoder's configuration. UserError where the encoder cannot be had; loads no weights."""
+    """D, from the encoder's configuration, without loading weights. Raises UserError if that is unavailable."""
     transformers = _transformers()
     source = _located(name)
     with _explaining(name):
@@ -91,7 +91,7 @@ def _transformers() -> Any:
 
 
 def _located(name: str) -> str:
-    """A folder where there is one, else a name of the hub."""
+    """A folder if it exists, else a hub name."""
     folder = resolve(name)
     if folder.is_dir():
         return str(folder)
@@ -102,7 +102,7 @@ def _located(name: str) -> str:
 
 @contextmanager
 def _explaining(name: str) -> Iterator[None]:
-    """Turns what transformers raises for a model that is not there into one sentence."""
+    """Turn the errors of transformers for an unavailable model into one sentence."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:

@@ -1,6 +1,6 @@
-"""Carries what is recorded to the trackers, on a thread of its own: the driver waits for none.
+"""Passes recorded facts to the trackers, in its own thread, so that the driver never waits for them.
 
-Bounded: where trackers fall this far behind, what comes is dropped and told once.
+The queue is bounded: if trackers fall too far behind, new records are dropped, and this is reported once.
 """
 
 import logging
@@ -33,7 +33,7 @@ CLOSE_SECONDS = 60.0
 
 @contextmanager
 def tracking(recipe: Recipe, folder: Path, recorder: Recorder) -> Iterator[None]:
-    """For the time of the block, the recipe's trackers hear of what is recorded."""
+    """During the block, the recipe's trackers receive what is recorded."""
     trackers = open_trackers(recipe, folder)
     if not trackers:
         yield
@@ -47,14 +47,14 @@ def tracking(recipe: Recipe, folder: Path, recorder: Recorder) -> Iterator[None]
 
 
 class Following:
-    """A sink."""
+    """The recorder's sink for trackers."""
 
     def __init__(self, trackers: dict[str, Tracker], tell: Callable[[Fact], None]):
-        """`tell` hears of trackers that failed."""
+        """`tell` receives the trackers' failures."""
         self._trackers = trackers
         self._tell = tell
         self._queue: queue.Queue[tuple[str, tuple[Any, ...]] | None] = queue.Queue(CAPACITY)
-        self._status = "failed"  # until the end says otherwise
+        self._status = "failed"  # until the run reports its end
         self._has_dropped = False
         self._thread = threading.Thread(target=self._carry, name="tracking", daemon=True)
         self._thread.start()
@@ -80,7 +80,7 @@ class Following:
                 self._tell(TrackingBehind(CAPACITY))
 
     def close(self) -> None:
-        """Pass on what is left, and close the trackers; waits CLOSE_SECONDS at the most."""
+        """Pass on the rest and close the trackers; waits at most CLOSE_SECONDS for each."""
         try:
             self._queue.put(None, timeout=CLOSE_SECONDS)
         except queue.Full:
@@ -96,10 +96,10 @@ class Following:
         self._call("close", (self._status,))
 
     def _call(self, what: str, facts: tuple[Any, ...]) -> None:
-        """On every tracker; one that fails is told of and left out from then on."""
+        """Call every tracker; one that fails is reported and dropped."""
         for name, tracker in list(self._trackers.items()):
             try:
                 getattr(tracker, what)(*facts)
-            except Exception as error:  # whatever a library may raise: the run is worth more
+            except Exception as error:  # a library may raise anything, and the run matters more
                 del self._trackers[name]
                 self._tell(TrackerFailed(name, f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""MLflow, through its client: the fluent interface belongs to a thread, this one does not."""
+"""MLflow, through its client: unlike the fluent interface, it is not bound to a thread."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from common.config.recipe import Recipe
 from common.errors import RecipeError, first_line
 from deploy.runs.tracking.tracker import kept_identity, scalars
 
-MAX_PARAMS = 100  # that MLflow takes at once
+MAX_PARAMS = 100  # most that MLflow accepts at once
 
 
 class MlflowTracker:
@@ -41,7 +41,7 @@ class MlflowTracker:
         self._client.log_artifact(self._run, str(path), "samples")
 
     def rewind(self, step: int) -> None:
-        """Nothing: steps that come again stand beside the former ones."""
+        """Nothing to do: repeated steps are logged beside the earlier ones."""
 
     def close(self, status: str) -> None:
         endings = {"succeeded": RunStatus.FINISHED, "stopped": RunStatus.KILLED}
@@ -51,7 +51,7 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(name)
         identity = experiment.experiment_id if experiment else self._client.create_experiment(name)
         run = self._client.create_run(identity, run_name=recipe.run.name).info.run_id
-        # MLflow's names take no brackets and braces, so sections are taken apart
+        # MLflow's names allow no brackets or braces, so sections are flattened
         params = [Param(key, json.dumps(value)) for key, value in flat(recipe.model_dump(mode="json"))]
         for start in range(0, len(params), MAX_PARAMS):
             self._client.log_batch(run, params=params[start : start + MAX_PARAMS])

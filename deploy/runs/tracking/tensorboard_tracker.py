@@ -28,7 +28,7 @@ class TensorBoardTracker:
         self._writer.add_image(f"samples/{name}", pixels, step, dataformats="HWC")
 
     def rewind(self, step: int) -> None:
-        """TensorBoard then hides what an earlier file says of later steps."""
+        """TensorBoard then hides the later steps of earlier files."""
         self._writer.close()
         self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
 

@@ -1,4 +1,4 @@
-"""What a tracker is, which ones a recipe asks for, and what they share."""
+"""The tracker interface, the choice of trackers by recipe, and their shared code."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from common.errors import RecipeError
 
 
 class Tracker(Protocol):
-    """Sees what is written to the run folder. Each may raise; the run goes on without it then."""
+    """Receives what is written to the run folder. Methods may raise; the run then goes on without the tracker."""
 
     def metrics(self, line: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
@@ -25,14 +25,14 @@ class Tracker(Protocol):
         """A PNG file in samples/."""
 
     def rewind(self, step: int) -> None:
-        """The run goes on from `step`: what came after it comes again."""
+        """The run continues from `step`; later steps are repeated."""
 
     def close(self, status: str) -> None:
         """The end: succeeded, stopped or failed."""
 
 
 def require_packages(recipe: Recipe) -> str:
-    """The names of the recipe's trackers; RecipeError where the package of one is not installed."""
+    """The names of the recipe's trackers. Raises RecipeError if a tracker's package is not installed."""
     names = [name for name in _TRACKERS if getattr(recipe.tracking, name)]
     for name in names:
         if find_spec(name) is None:
@@ -44,12 +44,12 @@ def require_packages(recipe: Recipe) -> str:
 
 
 def open_trackers(recipe: Recipe, folder: Path) -> dict[str, Tracker]:
-    """The recipe's trackers, by name. RecipeError where one cannot be reached."""
+    """The recipe's trackers, by name. Raises RecipeError if one cannot be reached."""
     return {name: make(recipe, folder) for name, make in _TRACKERS.items() if getattr(recipe.tracking, name)}
 
 
 def kept_identity(folder: Path, service: str, make: Callable[[], str]) -> str:
-    """The name that a run has at `service`: made once, and kept for a resumed run in tracking.json."""
+    """The run's identity at `service`: made once, and kept in tracking.json for a resumed run."""
     path = folder / "tracking.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     if service not in known:
@@ -59,7 +59,7 @@ def kept_identity(folder: Path, service: str, make: Callable[[], str]) -> str:
 
 
 def scalars(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """`prefix`/key of every finite number of a log line but the step; what is in a mapping has its key too."""
+    """`prefix`/key of every finite number in a log line except the step; nested mappings add their keys."""
     return {name: value for name, value in _numbers(line, prefix) if name != f"{prefix}/step"}
 
 

@@ -1,4 +1,4 @@
-"""Weights & Biases. WANDB_MODE=offline writes to the run folder only; `wandb sync` sends it later."""
+"""Weights & Biases. WANDB_MODE=offline writes only to the run folder; `wandb sync` sends it later."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class WandbTracker:
                 f"tracking.wandb: {' '.join(str(error).split())}; log in with `wandb login`, set "
                 "WANDB_MODE=offline, or take tracking.wandb out of the recipe"
             ) from None
-        # Scores come late, when training is further: each has the step that it is of as its axis.
+        # Scores arrive late, when training has gone on: each is plotted over its own step.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -46,7 +46,7 @@ class WandbTracker:
         self._run.log({f"samples/{name}": wandb.Image(str(path)), "step": step})
 
     def rewind(self, step: int) -> None:
-        """Nothing: steps that come again stand beside the former ones."""
+        """Nothing to do: repeated steps are logged beside the earlier ones."""
 
     def close(self, status: str) -> None:
         self._run.summary["status"] = status

@@ -1,6 +1,7 @@
 """The run folder: which one a run gets, what it resumes from, and what is written there."""
 
 import json
+import math
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, RecipeError
+from common.facts import ActorLost, Ended, Resumed, Scored, Started
 from common.types import WeightSnapshot
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY, CheckpointState, read_checkpoint, write_checkpoint
 from learner.remote_checkpoints import RemoteCheckpoints
+from tests.example_facts import EXAMPLES, as_event, learned
+from tests.service.reading import lines, summary
 
 
 def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
@@ -64,12 +68,12 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_of_the_run(recipe: Recip
 
 def test_auto_begins_again_in_the_folder_of_a_run_that_ended_before_its_first_checkpoint(recipe: Recipe) -> None:
     folder, _ = open_run_folder(recipe)
-    folder.event("started")
+    folder.record(Started(metrics="", resumed_from="", step=0))
     assert opened(recipe, "auto") == ("try", None)
-    folder.summary({"status": "failed"})
+    folder.record(Ended("failed", {"status": "failed"}))
     assert opened(recipe, "auto") == ("try", None)
     assert opened(recipe, "never") == ("try-2", None)
-    folder.summary({"status": "succeeded"})
+    folder.record(Ended("succeeded", {"status": "succeeded"}))
     assert opened(recipe, "auto") == ("try-2", None)
 
 
@@ -129,54 +133,76 @@ def test_the_resolved_recipe_can_be_run_again(recipe: Recipe, tmp_path: Path) ->
     assert load_recipe(tmp_path / "run" / "recipe.json") == recipe
 
 
-def test_metrics_and_events_are_a_line_each(tmp_path: Path) -> None:
+def test_a_step_is_a_line_of_metrics_and_every_fact_a_line_of_events(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     for step in (1, 2):
-        folder.metrics({"step": step, "loss": 0.5})
-    folder.event("actor_lost", actor="actor-0", tickets=[3, 4])
-    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}]
-    event = json.loads((folder.path / "events.jsonl").read_text())
+        folder.record(learned(step, loss=0.5))
+    folder.record(ActorLost("actor-0", "died", [3, 4]))
+    metrics = lines(folder.path / "metrics.jsonl")
+    assert metrics == [learned(step, loss=0.5).metrics() for step in (1, 2)]
+    assert [(line["step"], line["loss"]) for line in metrics] == [(1, 0.5), (2, 0.5)]
+    *steps, event = lines(folder.path / "events.jsonl")
+    assert [(step["event"], step["step"], step["tickets"]) for step in steps] == [
+        ("step_learned", 1, [0, 1]),
+        ("step_learned", 2, [2, 3]),
+    ]
     time = datetime.fromisoformat(event.pop("time"))
     assert abs((datetime.now(UTC) - time).total_seconds()) < 60
-    assert event == {"event": "actor_lost", "actor": "actor-0", "tickets": [3, 4]}
+    assert event == {"event": "actor_lost", "actor": "actor-0", "reason": "died", "tickets": [3, 4]}
 
 
-def test_a_resumed_run_forgets_the_metrics_of_the_steps_it_does_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fact", EXAMPLES, ids=lambda fact: fact.event)
+def test_each_fact_is_one_object_that_begins_with_its_time_and_name(fact, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.go_back_to(3)  # nothing there yet
+    folder.record(fact)
+    (line,) = (folder.path / "events.jsonl").read_text().splitlines()
+    event = json.loads(line, parse_constant=pytest.fail)
+    assert list(event)[:2] == ["time", "event"]
+    assert datetime.fromisoformat(event.pop("time")).tzinfo == UTC
+    assert event == as_event(fact)
+
+
+def test_scores_are_a_line_of_evaluations(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.record(Scored(5, {"fd": 10.0}))
+    assert lines(folder.path / "evaluations.jsonl") == [{"step": 5, "fd": 10.0}]
+    assert {path.name for path in folder.path.iterdir()} == {"events.jsonl", "evaluations.jsonl"}
+
+
+def test_a_resumed_run_forgets_the_metrics_and_scores_of_the_steps_it_does_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.record(Resumed(3))  # nothing there yet
     for step in range(1, 7):
-        folder.metrics({"step": step})
+        folder.record(learned(step))
+        folder.record(Scored(step, {}))
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')  # killed while it wrote
-    folder.summary({"status": "stopped"})
-    folder.go_back_to(3)
+    folder.record(Ended("stopped", {"status": "stopped"}))
+    folder.record(Resumed(3))
     assert not (folder.path / "summary.json").exists()
-    folder.metrics({"step": 4})
-    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    folder.record(learned(4))
+    assert [line["step"] for line in lines(folder.path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines(folder.path / "evaluations.jsonl")] == [1, 2, 3]
+    assert len(lines(folder.path / "events.jsonl")) == 16  # what happened, happened
 
 
 def test_a_summary_is_replaced_whole(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.summary({"status": "failed"})
-    folder.summary({"status": "succeeded"})
-    assert json.loads((folder.path / "summary.json").read_text()) == {"status": "succeeded"}
+    folder.record(Ended("failed", {"status": "failed", "error": "E"}))
+    folder.record(Ended("succeeded", {"status": "succeeded", "steps": 3, "evaluation": None}))
+    assert summary(folder.path) == {"status": "succeeded", "steps": 3, "evaluation": None}
 
 
-def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_become_null_however_deep(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.metrics({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "reward_mean": 0.5})
-    line = (folder.path / "metrics.jsonl").read_text()
-    assert json.loads(line, parse_constant=pytest.fail) == {
-        "step": 1, "loss": None, "grad_norm": None, "reward_mean": 0.5
-    }  # fmt: skip
-
-
-def test_the_newest_events_are_at_hand_without_the_routine(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    for number in range(8):
-        folder.event("actor_left", actor=f"actor-{number}")
-        folder.event("step_learned", step=number, tickets=[])
-        folder.event("checkpoint", step=number, path="")
-    assert [event["actor"] for event in folder.recent_events] == [f"actor-{number}" for number in range(2, 8)]
+    stages = {"fetch": math.inf, "optimizer": 0.5}
+    folder.record(learned(1, loss=math.nan, grad_norm=math.inf, reward_mean=0.5, stage_seconds=stages))
+    folder.record(Scored(1, {"fd": math.nan, "accuracy": 0.5}))
+    folder.record(Ended("succeeded", {"status": "succeeded", "evaluation": {"after": {"fd": math.nan}}}))
+    text = "".join((folder.path / f"{name}.jsonl").read_text() for name in ("metrics", "events", "evaluations"))
+    line, _, scored, _, evaluation = (json.loads(each, parse_constant=pytest.fail) for each in text.splitlines())
+    assert (line["loss"], line["grad_norm"], line["reward_mean"]) == (None, None, 0.5)
+    assert line["stage_seconds"] == {"fetch": None, "optimizer": 0.5}
+    assert scored["scores"] == {"fd": None, "accuracy": 0.5}
+    assert evaluation == {"step": 1, "fd": None, "accuracy": 0.5}
+    assert summary(folder.path) == {"status": "succeeded", "evaluation": {"after": {"fd": None}}}

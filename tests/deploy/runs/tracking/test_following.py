@@ -1,4 +1,4 @@
-"""What is written to the run folder reaches the trackers, and a tracker that fails does not stop a run."""
+"""What is recorded reaches the trackers, and a tracker that fails does not stop a run."""
 
 import threading
 from pathlib import Path
@@ -9,13 +9,16 @@ import pytest
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
-from deploy.runs.run_folder import RunFolder
+from common.facts import Ended, PictureSaved, Resumed, Scored, TrackerFailed, TrackingBehind
+from deploy.runs.recorder import Recorder
 from deploy.runs.tracking import following
 from deploy.runs.tracking.following import Following, tracking
 from deploy.runs.tracking.tracker import require_packages
+from tests.example_facts import EXAMPLES, learned
+from tests.fakes import Told
 
 
-class Recorder:
+class Notebook:
     """A tracker that keeps its calls; raises at calls of the kind `fails_at`."""
 
     def __init__(self, fails_at: str = ""):
@@ -44,73 +47,85 @@ class Recorder:
 
 
 @pytest.fixture
-def trackers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorder]:
+def trackers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Notebook]:
     """What the recipe's trackers are taken to be."""
-    fakes: dict[str, Recorder] = {}
+    fakes: dict[str, Notebook] = {}
     monkeypatch.setattr(following, "open_trackers", lambda *_: fakes)
     return fakes
 
 
-def test_a_tracker_sees_what_is_written_in_order(
-    trackers: dict[str, Recorder], tiny_recipe: Recipe, tmp_path: Path
+def test_a_tracker_sees_what_is_recorded_in_order_for_the_time_of_the_block(
+    trackers: dict[str, Notebook], tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    trackers["one"] = one = Recorder()
-    folder = RunFolder(tmp_path)
-    with tracking(tiny_recipe, folder):
-        folder.evaluation({"step": 0, "fd": 2.0})
-        folder.picture(0, tmp_path / "a.png")
-        folder.metrics({"step": 1, "loss": 0.5})
-        folder.go_back_to(0)
-        folder.summary({"status": "succeeded"})
-    folder.metrics({"step": 2})
+    trackers["one"] = one = Notebook()
+    recorder = Recorder()
+    with tracking(tiny_recipe, tmp_path, recorder):
+        recorder.tell(Scored(0, {"fd": 2.0}))
+        recorder.tell(PictureSaved(0, tmp_path / "a.png"))
+        recorder.tell(learned(1, loss=0.5))
+        recorder.tell(Resumed(0))
+        recorder.tell(Ended("succeeded", {"status": "succeeded"}))
+    recorder.tell(learned(2))
     assert one.calls == [
         ("evaluation", {"step": 0, "fd": 2.0}),
         ("picture", 0, tmp_path / "a.png"),
-        ("metrics", {"step": 1, "loss": 0.5}),
+        ("metrics", learned(1, loss=0.5).metrics()),
         ("rewind", 0),
         ("close", "succeeded"),
     ]
 
 
-def test_a_run_that_leaves_no_summary_has_failed(
-    trackers: dict[str, Recorder], tiny_recipe: Recipe, tmp_path: Path
+def test_what_no_tracker_shows_is_passed_by(
+    trackers: dict[str, Notebook], tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    trackers["one"] = one = Recorder()
-    with pytest.raises(ZeroDivisionError), tracking(tiny_recipe, RunFolder(tmp_path)):
+    trackers["one"] = one = Notebook()
+    recorder = Recorder()
+    with tracking(tiny_recipe, tmp_path, recorder):
+        for fact in EXAMPLES:
+            recorder.tell(fact)
+    shown = [call[0] for call in one.calls]
+    assert shown == ["rewind", "metrics", "evaluation", "evaluation", "picture", "close"]
+
+
+def test_a_run_whose_end_nobody_told_has_failed(
+    trackers: dict[str, Notebook], tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    trackers["one"] = one = Notebook()
+    with pytest.raises(ZeroDivisionError), tracking(tiny_recipe, tmp_path, Recorder()):
         raise ZeroDivisionError
     assert one.calls == [("close", "failed")]
 
 
 def test_a_tracker_that_fails_is_told_of_and_the_others_go_on(
-    trackers: dict[str, Recorder], tiny_recipe: Recipe, tmp_path: Path
+    trackers: dict[str, Notebook], tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    broken, sound = trackers["broken"], trackers["sound"] = Recorder(fails_at="metrics"), Recorder()
-    folder = RunFolder(tmp_path)
-    with tracking(tiny_recipe, folder):
+    broken, sound = trackers["broken"], trackers["sound"] = Notebook(fails_at="metrics"), Notebook()
+    told = Told()
+    recorder = Recorder([told])
+    with tracking(tiny_recipe, tmp_path, recorder):
         for step in (1, 2):
-            folder.metrics({"step": step})
+            recorder.tell(learned(step))
     assert broken.calls == []
     assert [call[0] for call in sound.calls] == ["metrics", "metrics", "close"]
-    (event,) = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert '"event": "tracker_failed", "tracker": "broken", "reason": "OSError: no network"' in event
+    assert told.of(TrackerFailed) == [TrackerFailed("broken", "OSError: no network")]
 
 
 def test_the_driver_does_not_wait_for_a_slow_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "CAPACITY", 2)
-    gate, events = threading.Event(), []
+    gate, told = threading.Event(), Told()
 
-    class Slow(Recorder):
+    class Slow(Notebook):
         def metrics(self, line: dict[str, Any]) -> None:
             gate.wait(10)
             super().metrics(line)
 
     slow = Slow()
-    carrier = Following({"slow": slow}, lambda kind, **facts: events.append((kind, facts)))
+    carrier = Following({"slow": slow}, told)
     for step in range(8):
-        carrier.tell("metrics", {"step": step})
+        carrier.record(learned(step))
     gate.set()
     carrier.close()
-    assert events == [("tracking_behind", {"capacity": 2})]
+    assert told.facts == [TrackingBehind(2)]
     assert 2 <= len(slow.calls) - 1 <= 3
     assert slow.calls[-1] == ("close", "failed")
 
