@@ -28,7 +28,7 @@ _ANY = (None, None)
 _SHARE = (0, 1)
 
 
-def vapi_dashboard() -> dict[str, Any]:
+def run_dashboard() -> dict[str, Any]:
     rows = [
         Row("$run", _on_call(), repeat="run"),
         Row("Quality", _quality()),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.paths import CHECKOUT
-from deploy.monitoring.dashboard import vapi_dashboard
+from deploy.monitoring.dashboard import run_dashboard
 
 RULES = CHECKOUT / "deploy" / "prometheus"
 KUBERNETES = CHECKOUT / "deploy" / "kubernetes"
@@ -35,7 +35,7 @@ data:
 
 def files() -> dict[Path, str]:
     """What each generated file is to hold."""
-    dashboard, rules = _json(vapi_dashboard()), _groups("recording_rules.yml") + _groups("alert_rules.yml")
+    dashboard, rules = _json(run_dashboard()), _groups("recording_rules.yml") + _groups("alert_rules.yml")
     return {
         CHECKOUT / "deploy" / "grafana" / "dashboard.json": dashboard,
         KUBERNETES / "dashboard.yaml": _DASHBOARD_HEAD + _indented(dashboard, 4),
