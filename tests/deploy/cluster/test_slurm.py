@@ -1,4 +1,4 @@
-"""The batch file for SLURM, with programs that write down what they are asked in place of SLURM, Ray and driver."""
+"""The batch file for SLURM; programs that write down what they are asked stand in for SLURM, Ray and driver."""
 
 import os
 import shutil
