@@ -47,7 +47,7 @@ def receipt(ticket_id: int, version: int = 3) -> GroupReceipt:
 
 
 def ticket(ticket_id: int) -> WorkTicket:
-    return WorkTicket(ticket_id, (2 * ticket_id, 2 * ticket_id + 1), 3)
+    return WorkTicket(ticket_id, (2 * ticket_id, 2 * ticket_id + 1))
 
 
 def late(seconds: float, ticket_id: int) -> Late:
@@ -216,12 +216,12 @@ def test_what_a_lost_actor_answers_after_all_is_its_own_delivery_and_the_ledger_
     stage.ray.kills_work = False
     stage.ray.instead[0, "roll_out", 0] = late(25, 0)
     stage.ray.instead[1, "roll_out", 0] = late(10, 0)
-    ledger.admit("actor-0", 3)
+    ledger.admit("actor-0")
     stage.submit(0)
     assert stage.collect_at(21) == [LostActor("actor-0", "actor-0 has not answered for 20 s")]
     assert ledger.revoke("actor-0") == [0]
     stage.pool.collect()
-    ledger.admit("actor-1", 3)
+    ledger.admit("actor-1")
     assert stage.submit(0) == ["actor-1"]
     late_one, own = stage.collect_at(25) + stage.collect_at(31)
     assert isinstance(late_one, Delivery)
