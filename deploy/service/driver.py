@@ -18,6 +18,7 @@ from common.metrics.exporter import Exporter, Metrics
 from common.ray_calls_group import RayCalls
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession, on_stop_signal
+from deploy.reporting.live import LiveReport
 from deploy.runs.progress_line import StepLine, progress_stream, service_text
 from deploy.runs.prometheus import Prometheus
 from deploy.runs.recorder import LogLines, Recorder, Sink
@@ -73,10 +74,11 @@ def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
         goes_on = checkpoint is not None or folder.has_history
         folder.write_recipe(recipe)
         run = _Run(recipe, folder, exporter, Prometheus(recipe, metrics, exporter), parts or Parts())
+        exporter.show(folder.path.name, LiveReport(folder.path))
         cleanup.enter_context(tracking(recipe, folder.path, run.recorder))
         step = checkpoint.state.step if checkpoint else 0
         run.recorder.tell(Started(f"{exporter.url}/metrics", str(path or ""), step))
-        log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
+        log.info("run folder %s, report %s/, metrics %s/metrics", folder.path, exporter.url, exporter.url)
         try:
             return run.until_done(checkpoint, goes_on)
         except BaseException as error:
