@@ -13,7 +13,8 @@ class Metric:
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     label: str = ""
-    values: tuple[str, ...] = ()  # of the label; all are exported from the start, at 0
+    values: tuple[str, ...] = ()  # of the label
+    from_start: bool = True  # all values are exported from the start, at 0
     buckets: tuple[float, ...] = ()
 
 
@@ -23,6 +24,20 @@ VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual", "score")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
 DROP_REASONS = ("stale", "lost")
+STATES = ("starting", "training", "scoring", "succeeded", "stopped", "failed")
+SCORES = (
+    "held_out_reward", "held_out_psnr", "held_out_cross_entropy",
+    "fd", "fid", "inception_score", "accuracy", "precision", "recall",
+)  # fmt: skip
+EVENTS = (
+    "started", "resumed", "succeeded", "stopped", "failed", "stop_asked_for", "scaled",
+    "actor_pending", "actor_joined", "actor_left", "actor_lost",
+    "rank_pending", "rank_joined", "rank_lost", "learner_lost",
+    "ticket_delivered", "result_refused", "ticket_dropped", "image_skipped",
+    "step_learned", "step_skipped", "groups_quarantined", "rewards_flat", "published",
+    "checkpoint", "checkpoint_not_copied", "chunk_lost", "scored", "picture_saved",
+    "tracker_failed", "tracking_behind", "sink_failed",
+)  # fmt: skip
 
 CATALOGUE = (
     Metric("vapi_actors_images_total", "counter", "Source images accounted for: rolled out or skipped."),
@@ -33,7 +48,7 @@ CATALOGUE = (
     Metric("vapi_actors_quarantined_groups_total", "counter",
            "Groups left out: a number is not finite, or a reward term failed."),
     Metric("vapi_actors_stage_seconds", "histogram", "Seconds of a ticket by stage.",
-           "stage", ACTOR_STAGES, SECONDS),
+           "stage", ACTOR_STAGES, buckets=SECONDS),
     Metric("vapi_actors_wanted", "gauge", "Reward actors requested by the run."),
     Metric("vapi_actors_ready", "gauge", "Reward actors that are ready."),
     Metric("vapi_actors_pending", "gauge", "Reward actors that are loading or waiting for resources."),
@@ -51,6 +66,8 @@ CATALOGUE = (
     Metric("vapi_buffer_staleness_versions", "histogram", "Policy versions between sampling and learning.",
            buckets=VERSIONS),
     Metric("vapi_learner_step", "gauge", "Optimizer steps done."),
+    Metric("vapi_learner_num_steps", "gauge", "Optimizer steps requested by the run."),
+    Metric("vapi_learner_lr", "gauge", "Learning rate of the optimizer."),
     Metric("vapi_learner_steps_total", "counter", "Optimizer steps of this process."),
     Metric("vapi_learner_bad_steps_total", "counter", "Steps skipped for a gradient that is not finite."),
     Metric("vapi_learner_flat_groups_total", "counter",
@@ -60,13 +77,12 @@ CATALOGUE = (
     Metric("vapi_learner_step_seconds", "histogram", "Seconds from one publication to the next.", buckets=SECONDS),
     Metric("vapi_learner_wait_seconds", "histogram", "Seconds the learner waited for groups.", buckets=SECONDS),
     Metric("vapi_learner_stage_seconds", "histogram", "Seconds of a step by stage.",
-           "stage", LEARNER_STAGES, SECONDS),
+           "stage", LEARNER_STAGES, buckets=SECONDS),
     Metric("vapi_learner_loss", "gauge",
            "Loss of the last step, and its terms before β; the prior is ce or kl, by learner.prior.",
            "term", ("total", "policy", "ce", "kl")),
     Metric("vapi_learner_reward", "gauge", "Mean reward of the last step, and its terms before their weights.",
-           "term",
-           ("total",)),
+           "term", ("total",)),
     Metric("vapi_learner_clip_fraction_ratio", "gauge", "Share of tokens whose ratio left the clip range."),
     Metric("vapi_learner_grad_norm", "gauge", "Gradient norm before clipping."),
     Metric("vapi_learner_kl", "gauge", "KL(behaviour policy ‖ policy), nats per token."),
@@ -80,6 +96,14 @@ CATALOGUE = (
     Metric("vapi_checkpoint_step", "gauge", "Step of the newest checkpoint."),
     Metric("vapi_checkpoint_timestamp_seconds", "gauge",
            "Seconds since 1970 when the newest checkpoint was written; before the first, when the run began."),
-    Metric("vapi_driver_training", "gauge", "One while the driver has steps left to do, else 0."),
+    Metric("vapi_evaluation_score", "gauge",
+           "Newest scores of held-out images and of free-running samples; absent before the first.",
+           "score", SCORES, from_start=False),
+    Metric("vapi_evaluation_step", "gauge", "Step of the newest scores."),
+    Metric("vapi_driver_state", "gauge",
+           "One for the current state of the run, else 0; scoring follows the last step.",
+           "state", STATES),
+    Metric("vapi_driver_start_timestamp_seconds", "gauge", "Seconds since 1970 when the driver started."),
+    Metric("vapi_driver_events_total", "counter", "Events, by their names in events.jsonl.", "event", EVENTS),
     Metric("vapi_driver_memory_bytes", "gauge", "Bytes in RAM of the driver."),
 )  # fmt: skip

@@ -13,8 +13,9 @@ Every Prometheus metric of a run, at the driver's `metrics.host:metrics.port`. M
 [`common/metrics/catalogue.py`](../common/metrics/catalogue.py) by `python -m common.metrics.page`: edit it there.
 [monitoring.md](monitoring.md) says how to scrape, look at and be warned by them.
 
-A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. Labelled series exist from the start:
-what has not happened reads as 0.
+Every series has the label `run` beside its own: the name of the run's folder. A histogram NAME has the series
+`NAME_bucket`, `NAME_sum` and `NAME_count`. Labelled series exist from the start, scores excepted: what has not
+happened reads as 0.
 """
 
 

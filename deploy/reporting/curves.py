@@ -1,6 +1,7 @@
 """Which curves the page draws from metrics.jsonl and evaluations.jsonl."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from deploy.reporting.numbers import finite, is_number
@@ -62,10 +63,14 @@ def _ratio(above: Any, below: Any) -> float | None:
 def _smoothed(series: Series) -> list[Series]:
     """The line over its recent steps, before the line itself."""
     window = max(5, len(series.values) // 20)
+    numbers = [value if value is not None and is_number(value) else 0.0 for value in series.values]
+    sums = [0.0, *accumulate(numbers)]
+    counts = [0, *accumulate(int(is_number(value)) for value in series.values)]
     means: list[float | None] = []
     for end in range(1, len(series.values) + 1):
-        recent = finite(series.values[max(0, end - window) : end])
-        means.append(sum(recent) / len(recent) if recent else None)
+        start = max(0, end - window)
+        count = counts[end] - counts[start]
+        means.append((sums[end] - sums[start]) / count if count else None)
     return [Series("each", series.values, is_faint=True), Series(f"mean of {window}", means)]
 
 

@@ -9,6 +9,7 @@ from deploy.runs.records import UNFINISHED, RunRecords
 from deploy.runs.summary_text import ScoreRow, score_rows, yardstick_titles
 
 CARDS = 4
+RECENT_STEPS = 10  # whose pace tells the time left
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def figures(records: RunRecords) -> list[tuple[str, str]]:
         ("learner waited", f"{waits / seconds:.0%}" if seconds else MISSING),
         ("time in all", duration(_seconds(records))),
     ]
+    if not records.ending and (left := _seconds_left(records)):
+        facts.append(("time left", f"about {duration(left)}"))
     restarts = records.ending.get("actor_restarts", _count(records, "actor_lost"))
     skipped = records.ending.get("images_skipped", _count(records, "image_skipped"))
     return facts + [(name, f"{count:,}") for name, count in _troubles(restarts, skipped) if count]
@@ -118,6 +121,14 @@ def _seconds(records: RunRecords) -> float | None:
     if records.times:
         return (records.times[-1] - records.times[0]).total_seconds()
     return sum(finite(line.get("step_seconds") for line in records.steps)) or None
+
+
+def _seconds_left(records: RunRecords) -> float | None:
+    """To the last step, at the pace of the recent ones."""
+    recent = finite(line.get("step_seconds") for line in records.steps[-RECENT_STEPS:])
+    if not recent or not records.num_steps:
+        return None
+    return (records.num_steps - records.last_step) * sum(recent) / len(recent)
 
 
 def _count(records: RunRecords, kind: str) -> int:

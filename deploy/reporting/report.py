@@ -30,16 +30,21 @@ def write_report(run: str, out: str | None = None) -> Path:
     return path
 
 
-def render(records: RunRecords, now: datetime) -> str:
-    """The page. Whatever comes from the run is escaped by the template."""
+def render(records: RunRecords, now: datetime, refresh_seconds: int = 0) -> str:
+    """The page. Whatever comes from the run is escaped by the template.
+
+    `refresh_seconds`: the run is at work and serves the page, which asks for a newer one so often; 0 for a file.
+    """
     samples = records.folder / "samples"
     return fill_in(
         PAGE / "page.html",
+        more_script=(PAGE / "live.js").read_text() if refresh_seconds else "",
+        refresh_seconds=refresh_seconds,
         records=records,
         title=headline.title(records),
         started_at=headline.started_at(records),
         written_at=f"{now:%d %B %Y, %H:%M} UTC",
-        state=headline.state_sentence(records, now),
+        state="" if refresh_seconds and not records.ending else headline.state_sentence(records, now),
         figures=headline.figures(records),
         scores=headline.score_table(records),
         pictures=main_pictures(samples),

@@ -11,8 +11,8 @@ from deploy.reporting.svg_chart import svg
 PAGE = Path(__file__).with_name("page")
 
 
-def fill_in(template: Path, more_style: str = "", **values: Any) -> str:
-    """The page that `template` makes of `values`, in the look of a run's page, with `more_style` of its own."""
+def fill_in(template: Path, more_style: str = "", more_script: str = "", **values: Any) -> str:
+    """The page that `template` makes of `values`, in the look of a run's page, with more of its own."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, PAGE]),
         autoescape=True,
@@ -22,7 +22,7 @@ def fill_in(template: Path, more_style: str = "", **values: Any) -> str:
     )
     return environment.get_template(template.name).render(
         style=Markup((PAGE / "page.css").read_text() + more_style),
-        script=Markup((PAGE / "page.js").read_text()),
+        script=Markup((PAGE / "page.js").read_text() + more_script),
         svg=svg,
         **values,
     )

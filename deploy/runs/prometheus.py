@@ -12,15 +12,19 @@ from common.facts import (
     Fact,
     GroupsQuarantined,
     ImageSkipped,
+    LearnerLost,
     Published,
     RankLost,
     ResultRefused,
+    Resumed,
     RewardsFlat,
+    Scored,
     StepLearned,
     TicketDelivered,
     TicketDropped,
 )
 from common.machine import resident_bytes
+from common.metrics.catalogue import SCORES, STATES
 from common.metrics.exporter import Exporter, Metrics
 from common.types import GroupReceipt, StepReport
 from deploy.runs.status import LoopState
@@ -36,9 +40,15 @@ class Prometheus:
         metrics.set("vapi_buffer_capacity_groups", recipe.buffer_capacity)
         metrics.set("vapi_buffer_capacity_bytes", recipe.buffer.max_bytes)
         metrics.set("vapi_checkpoint_timestamp_seconds", time.time())
+        metrics.set("vapi_driver_start_timestamp_seconds", time.time())
+        metrics.set("vapi_learner_num_steps", recipe.learner.num_steps)
+        metrics.set("vapi_learner_lr", recipe.learner.lr)
+        self._show_state("starting")
         self._takes: dict[type[Fact], Callable[[Any], None]] = {
             ActorLost: lambda _: metrics.add("vapi_actors_restarts_total"),
             RankLost: lambda _: metrics.add("vapi_learner_lost_ranks_total"),
+            LearnerLost: lambda _: self._show_state("starting"),
+            Resumed: lambda fact: metrics.set("vapi_learner_step", fact.step),
             ResultRefused: lambda _: metrics.add("vapi_buffer_refused_results_total"),
             TicketDelivered: self._delivered,
             TicketDropped: self._dropped,
@@ -48,10 +58,12 @@ class Prometheus:
             RewardsFlat: self._flat,
             Published: self._published,
             CheckpointWritten: self._checkpointed,
-            Ended: lambda _: metrics.set("vapi_driver_training", 0),
+            Scored: self._scored,
+            Ended: lambda fact: self._show_state(fact.status),
         }
 
     def record(self, fact: Fact) -> None:
+        self._metrics.add("vapi_driver_events_total", event=fact.event)
         take = self._takes.get(type(fact))
         if take is not None:
             take(fact)
@@ -65,13 +77,17 @@ class Prometheus:
         metrics.set("vapi_actors_wanted", state.actors_wanted)
         metrics.set("vapi_actors_ready", state.actors_ready)
         metrics.set("vapi_actors_pending", max(0, state.actors_wanted - state.actors_ready))
-        metrics.set("vapi_driver_training", int(state.tickets_learned < state.num_tickets))
+        self._show_state("training" if state.tickets_learned < state.num_tickets else "scoring")
         metrics.set("vapi_driver_memory_bytes", resident_bytes())
         self._exporter.beat(f"training, {state.tickets_learned} of {state.num_tickets} tickets learned")
 
     def weights(self, num_bytes: int) -> None:
         """The size of a policy version, which no run changes."""
         self._metrics.set("vapi_weights_bytes", num_bytes)
+
+    def _show_state(self, state: str) -> None:
+        for each in STATES:
+            self._metrics.set("vapi_driver_state", int(each == state), state=each)
 
     def _delivered(self, fact: TicketDelivered) -> None:
         receipt, add = fact.receipt, self._metrics.add
@@ -139,6 +155,12 @@ class Prometheus:
             most = max(receipt.gpu_peak_bytes for receipt in self._receipts)
             self._metrics.set("vapi_actors_gpu_memory_bytes", most)
         self._receipts.clear()
+
+    def _scored(self, fact: Scored) -> None:
+        self._metrics.set("vapi_evaluation_step", fact.step)
+        for score in SCORES:
+            if score in fact.scores:
+                self._metrics.set("vapi_evaluation_score", fact.scores[score], score=score)
 
     def _published(self, fact: Published) -> None:
         self._metrics.observe("vapi_weights_publish_seconds", fact.seconds)

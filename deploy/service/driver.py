@@ -19,6 +19,7 @@ from common.metrics.exporter import Exporter, Metrics
 from common.ray_calls_group import RayCalls
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession, on_stop_signal
+from deploy.reporting.live import LiveReport
 from deploy.runs.group_records import keep_groups
 from deploy.runs.progress_line import StepLine, progress_stream, service_text
 from deploy.runs.prometheus import Prometheus
@@ -75,10 +76,11 @@ def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
         goes_on = checkpoint is not None or folder.has_history
         folder.write_recipe(recipe)
         run = _Run(recipe, folder, exporter, Prometheus(recipe, metrics, exporter), parts or Parts())
+        exporter.show(folder.path.name, LiveReport(folder.path))
         cleanup.enter_context(tracking(recipe, folder.path, run.recorder))
         step = checkpoint.state.step if checkpoint else 0
         run.recorder.tell(Started(f"{exporter.url}/metrics", str(path or ""), step))
-        log.info("run folder %s, metrics %s/metrics", folder.path, exporter.url)
+        log.info("run folder %s, report %s/, metrics %s/metrics", folder.path, exporter.url, exporter.url)
         try:
             return run.until_done(checkpoint, goes_on)
         except BaseException as error:
@@ -149,19 +151,23 @@ class _Run:
         cleanup.callback(on_stop_signal(loop.stop))
         loop.run()
         self._line.close()
-        is_whole, published = loop.stop_signal is None, loop.stepper.published
-        scores = before_after.after(pool, published) if before_after and is_whole else None
-        summary = {
+        summary = self._summary(loop, before_after)
+        tell(Ended(summary["status"], summary))
+        return Outcome(self._folder, summary, loop.stop_signal)
+
+    def _summary(self, loop: TrainingLoop, before_after: BeforeAfter | None) -> dict[str, Any]:
+        """What the run came to, scored where it is whole."""
+        is_whole, published, counts = loop.stop_signal is None, loop.stepper.published, loop.stepper.counts
+        scores = before_after.after(loop.pool, published) if before_after and is_whole else None
+        return {
             "status": "succeeded" if is_whole else "stopped",
             "steps": counts.step,
             "groups_learned": counts.groups_learned,
             "images_skipped": counts.images_skipped,
-            "actor_restarts": pool.num_restarts,
+            "actor_restarts": loop.pool.num_restarts,
             "weights_sha256": weights_sha256(self._parts.ray.get(published.snapshot)),
             "evaluation": scores,
         }
-        tell(Ended("succeeded" if is_whole else "stopped", summary))
-        return Outcome(self._folder, summary, loop.stop_signal)
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:

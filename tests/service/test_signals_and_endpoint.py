@@ -55,7 +55,7 @@ def scrape_after_step(run: subprocess.Popen, url: str, step: int) -> str:
 
 
 def value(metrics: str, name: str) -> float:
-    match = re.search(rf"^{name} (\S+)$", metrics, re.MULTILINE)
+    match = re.search(rf'^{name}{{run="run"}} (\S+)$', metrics, re.MULTILINE)
     return float(match[1]) if match else 0.0
 
 
@@ -99,6 +99,7 @@ def test_a_run_is_scraped_and_asked_and_ends_at_a_signal_with_a_checkpoint_and_n
     with start(recipe, tmp_path) as run:
         url = await_endpoint(run, folder)
         text = scrape_after_step(run, url, 6)
+        page = urllib.request.urlopen(url.replace("/metrics", "/"), timeout=30).read().decode()
         health = json.loads(urllib.request.urlopen(url.replace("/metrics", "/healthz"), timeout=10).read())
         known = json.loads((folder / "ray.json").read_text())
         by_name = deploy("status", "run", "--json", RAY_ADDRESS=known["address"], **known["environment"])
@@ -109,6 +110,7 @@ def test_a_run_is_scraped_and_asked_and_ends_at_a_signal_with_a_checkpoint_and_n
     require_gone(folder)
 
     assert health["healthy"] is True
+    assert "<title>run · at work · VA-π run</title>" in page
     assert value(text, "vapi_actors_groups_total") >= 16
     assert value(text, "vapi_actors_ready") == 1
     assert {metric.name for metric in CATALOGUE} <= set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))

@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.metrics.catalogue import CATALOGUE
+from common.metrics.catalogue import CATALOGUE, EVENTS, SCORES
 from common.paths import CHECKOUT
+from deploy.runs.summary_text import SCORES as SCORES_IN_WORDS
+from deploy.runs.wording import WORDINGS
 
-SUBJECTS = {"actors", "buffer", "learner", "weights", "checkpoint", "driver"}
+SUBJECTS = {"actors", "buffer", "learner", "weights", "checkpoint", "evaluation", "driver"}
 UNITS = ("_seconds", "_bytes", "_versions", "_ratio")
 SCALED_UNITS = ("milli", "micro", "_ms", "_kb", "_mb", "kilo", "mega", "percent", "minutes")
 SUFFIXES = ("_bucket", "_sum", "_count", "_created")
@@ -71,15 +73,19 @@ def test_help_is_a_sentence_and_a_label_has_few_known_values() -> None:
         assert all(re.fullmatch(r"[a-z_0-9]+", value) for value in metric.values), metric.name
 
 
+def test_scores_and_events_are_those_that_can_be_told_of() -> None:
+    assert tuple(SCORES_IN_WORDS) == SCORES
+    assert tuple(WORDINGS) == EVENTS
+
+
 def test_code_measures_all_that_is_listed_and_nothing_else() -> None:
-    code = [
-        path for path in files({".py"}, "actors", "common", "deploy", "learner") if path.name != "catalogue.py"
-    ]
+    code = [*files({".py"}, "actors", "common", "learner"), *files({".py"}, "deploy/runs", "deploy/service")]
+    code.remove(CHECKOUT / "common/metrics/catalogue.py")
     measured = set().union(*(names_in(path.read_text()) for path in code))
     assert measured == {metric.name for metric in CATALOGUE}
 
 
 def test_alert_rules_dashboards_and_pages_name_metrics_that_exist() -> None:
-    pages = [*files({".yaml", ".yml", ".json", ".md"}, "deploy", "docs"), *CHECKOUT.glob("*.md")]
+    pages = [*files({".py", ".yaml", ".yml", ".json", ".md"}, "deploy", "docs"), *CHECKOUT.glob("*.md")]
     unknown = {str(path.relative_to(CHECKOUT)): names_in(path.read_text()) - KNOWN for path in pages}
     assert {path: names for path, names in unknown.items() if names} == {}

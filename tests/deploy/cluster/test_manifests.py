@@ -23,7 +23,16 @@ from common.paths import CHECKOUT
 FOLDER = CHECKOUT / "deploy" / "kubernetes"
 SCHEMAS = json.loads((CHECKOUT / "tests/data/kubernetes/custom_resources.json").read_text())
 KUBERNETES = "1.33"
-NAMES = ("raycluster", "rayjob", "podmonitor", "servicemonitor", "shared-storage")
+NAMES = (
+    "raycluster",
+    "rayjob",
+    "podmonitor",
+    "servicemonitor",
+    "prometheusrule",
+    "dashboard",
+    "networkpolicy",
+    "shared-storage",
+)
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -68,6 +77,12 @@ def test_a_manifest_has_no_field_that_is_unknown_or_of_the_wrong_type(name: str)
         ("rayjob", ("spec",), "submissionMode", "k8sJobMode"),
         ("podmonitor", ("spec",), "podMetricEndpoints", []),
         ("servicemonitor", ("spec", "endpoints", 0), "interval", 15),
+        ("prometheusrule", ("spec", "groups", 0, "rules", 0), "alert", "TwoNames"),
+        ("prometheusrule", ("spec", "groups", 4, "rules", 0), "annotation", {}),
+        ("prometheusrule", ("spec", "groups", 4, "rules", 0), "for", 60),
+        ("dashboard", (), "date", {}),
+        ("networkpolicy", ("spec",), "ingres", []),
+        ("networkpolicy", ("spec", "ingress", 0, "from", 0), "podSelectors", {}),
         ("shared-storage", ("spec",), "accessMode", ["ReadWriteMany"]),
     ],
 )
@@ -79,6 +94,10 @@ def test_a_typing_error_is_refused(name: str, path: tuple[str | int, ...], field
     place[field] = value
     with pytest.raises(jsonschema.ValidationError):
         validate(tree)
+
+
+def test_the_files_here_are_the_manifests_that_are_checked() -> None:
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NAMES, "kustomization"}
 
 
 def test_no_container_runs_as_root_or_can_become_it() -> None:
@@ -136,6 +155,37 @@ def test_a_monitor_finds_the_port_that_the_driver_serves_on(name: str) -> None:
         ports[endpoint["port"]] == load_recipe(CHECKOUT / "deploy/recipes/llamagen_xxl_c2i.yaml", []).metrics.port
     )
     assert spec["selector"]["matchLabels"] == {"ray.io/cluster": "vapi", "ray.io/node-type": "head"}
+    assert endpoint["honorLabels"] is True  # else the driver's `run` could become exported_run
+
+
+def test_the_operators_rules_are_the_rules_of_every_prometheus() -> None:
+    files = [CHECKOUT / "deploy/prometheus" / name for name in ("recording_rules.yml", "alert_rules.yml")]
+    groups_of_files = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    assert manifest("prometheusrule")["spec"]["groups"] == groups_of_files
+
+
+def test_grafana_finds_the_dashboard_by_its_label() -> None:
+    config_map = manifest("dashboard")
+    assert config_map["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    dashboard = json.loads((CHECKOUT / "deploy/grafana/dashboard.json").read_text())
+    assert json.loads(config_map["data"]["vapi.json"]) == dashboard
+
+
+def test_the_pods_are_open_to_each_other_and_by_single_ports_to_who_needs_them() -> None:
+    cluster = {"ray.io/cluster": manifest("raycluster")["metadata"]["name"]}
+    spec = manifest("networkpolicy")["spec"]
+    assert (spec["podSelector"], spec["policyTypes"]) == ({"matchLabels": cluster}, ["Ingress"])
+    each_other, jobs, metrics = spec["ingress"]
+    assert each_other == {"from": [{"podSelector": {"matchLabels": cluster}}]}
+    head = manifest("raycluster")["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    named = {port["name"]: port["containerPort"] for port in head["ports"]}
+    assert [named[port["port"]] for rule in (jobs, metrics) for port in rule["ports"]] == [8265, 9464]
+    allowed = [source["podSelector"]["matchLabels"] for rule in (jobs, metrics) for source in rule["from"]]
+    assert allowed == [
+        {"app.kubernetes.io/name": "kuberay-operator"},
+        {"batch.kubernetes.io/job-name": manifest("rayjob")["metadata"]["name"]},
+        {"app.kubernetes.io/name": "prometheus"},
+    ]
 
 
 def test_the_declared_release_of_ray_is_one_that_the_image_may_have() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ def test_every_alert_has_a_unit_test_and_a_paragraph() -> None:
     alerts = {word.split()[-1] for word in _lines("deploy/prometheus/alert_rules.yml") if "- alert:" in word}
     tested = "\n".join(_lines("deploy/prometheus/rules_test.yml"))
     page = "\n".join(_lines("docs/monitoring.md"))
-    assert len(alerts) == 8
+    assert len(alerts) == 9
     assert {alert for alert in alerts if f"alertname: {alert}" not in tested} == set()
     assert {alert for alert in alerts if f"| `{alert}` |" not in page} == set()
 
@@ -124,6 +125,7 @@ def test_a_started_prometheus_scrapes_the_run_and_ends_with_the_command(tmp_path
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
     exporter = Exporter(Metrics(), MetricsSection(port=0))
+    exporter.show("demo")
     write_events(tmp_path / "demo", {"event": "started", "metrics": f"{exporter.url}/metrics"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -133,7 +135,11 @@ def test_a_started_prometheus_scrapes_the_run_and_ends_with_the_command(tmp_path
         [sys.executable, "-m", "deploy", *words], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
     )
     try:
-        assert await_target(port) == {"run": "demo", "job": "vapi", "instance": exporter.url.split("/")[-1]}
+        labels = {"run": "demo", "job": "vapi", "instance": exporter.url.split("/")[-1]}
+        assert await_target(port) == labels
+        for name in ("up", "vapi_learner_step"):  # the run is named once, by the target and by the driver
+            (series,) = ask(port, f"query?query={name}")["result"]
+            assert series["metric"] == labels | {"__name__": name}
         command.send_signal(signal.SIGTERM)
         _, said = command.communicate(timeout=PATIENCE_SECONDS)
     finally:
@@ -145,14 +151,19 @@ def test_a_started_prometheus_scrapes_the_run_and_ends_with_the_command(tmp_path
         socket.create_connection(("127.0.0.1", port))
 
 
+def ask(port: int, what: str) -> Any:
+    """Prometheus's answer."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{what}", timeout=10) as response:
+        return json.load(response)["data"]
+
+
 def await_target(port: int) -> dict[str, str] | None:
     """The labels of the one target, once it was scraped."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.2)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/targets", timeout=10) as response:
-                active = json.load(response)["data"]["activeTargets"]
+            active = ask(port, "targets")["activeTargets"]
         except OSError:
             continue
         if [target["health"] for target in active] == ["up"]:

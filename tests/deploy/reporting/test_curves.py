@@ -75,3 +75,11 @@ def test_a_number_that_was_not_finite_is_no_term_of_its_own() -> None:
     shown = charts([learned(number, reward_l1=None, kl_prior=None, entropy=None).metrics() for number in (1, 2)])
     assert names(shown["Reward terms"]) == ["MSE", "LPIPS"]
     assert "Entropy" not in shown
+
+
+def test_a_noisy_curve_has_its_mean_over_five_steps_without_those_that_were_not_finite() -> None:
+    norms = [None, 2.0, 4.0, float("nan"), 6.0, *[8.0] * 15]
+    chart = charts([step(number, grad_norm=norm) for number, norm in enumerate(norms, start=1)])["Gradient norm"]
+    each, mean = chart.series
+    assert (each.name, mean.name) == ("each", "mean of 5")
+    assert mean.values[:7] == [None, 2.0, 3.0, 3.0, 4.0, 5.0, 6.5]

@@ -16,13 +16,17 @@ from common.facts import (
     Ended,
     GroupsQuarantined,
     ImageSkipped,
+    LearnerLost,
     Published,
     RankJoined,
     RankLost,
     ResultRefused,
+    Resumed,
+    Scored,
     TicketDelivered,
     TicketDropped,
 )
+from common.metrics.catalogue import STATES
 from common.metrics.exporter import Exporter, Metrics
 from common.types import SkippedImage
 from deploy.runs.prometheus import Prometheus
@@ -52,8 +56,9 @@ def test_the_run_is_announced(prometheus: Prometheus, metrics: Metrics) -> None:
     assert value("vapi_actors_wanted") == 1
     assert value("vapi_buffer_capacity_groups") == 4
     assert value("vapi_buffer_capacity_bytes") == 1 << 30
-    began = value("vapi_checkpoint_timestamp_seconds")
-    assert began == pytest.approx(time.time(), abs=60)
+    assert (value("vapi_learner_num_steps"), value("vapi_learner_lr")) == (2, 1e-3)
+    for began in ("vapi_checkpoint_timestamp_seconds", "vapi_driver_start_timestamp_seconds"):
+        assert value(began) == pytest.approx(time.time(), abs=60)
 
 
 def test_a_delivery_counts_groups_samples_and_tokens(prometheus: Prometheus, metrics: Metrics) -> None:
@@ -190,22 +195,44 @@ def test_the_state_of_the_moment_is_also_the_drivers_beat(
     assert value("vapi_buffer_fill_ratio") == 0.5
     assert (value("vapi_actors_wanted"), value("vapi_actors_ready"), value("vapi_actors_pending")) == (5, 3, 2)
     assert (value("vapi_driver_memory_bytes") or 0) > 10e6
-    assert value("vapi_driver_training") == 1
     assert exporter.status == "training, 1 of 4 tickets learned"
 
 
-def test_nobody_waits_for_a_step_once_all_are_done_or_the_run_has_ended(
-    prometheus: Prometheus, metrics: Metrics
-) -> None:
-    def is_training(tickets_learned: int) -> float | None:
-        prometheus.watch(state(tickets_learned))
-        return metrics.registry.get_sample_value("vapi_driver_training")
+def shown_state(metrics: Metrics) -> list[str]:
+    value = metrics.registry.get_sample_value
+    return [state for state in STATES if value("vapi_driver_state", {"state": state}) == 1]
 
-    assert (is_training(3), is_training(4), is_training(0)) == (1, 0, 1)
-    prometheus.record(Ended("stopped", {"status": "stopped", "steps": 1}))
-    assert metrics.registry.get_sample_value("vapi_driver_training") == 0
+
+def test_a_run_is_in_one_state_at_a_time(prometheus: Prometheus, metrics: Metrics) -> None:
+    assert shown_state(metrics) == ["starting"]
+    for tickets_learned, shown in ((0, "training"), (3, "training"), (4, "scoring")):
+        prometheus.watch(state(tickets_learned))
+        assert shown_state(metrics) == [shown]
+    prometheus.record(LearnerLost("every rank died", "", 0))
+    assert shown_state(metrics) == ["starting"]
+    for status in ("succeeded", "stopped", "failed"):
+        prometheus.record(Ended(status, {"status": status, "steps": 1}))
+        assert shown_state(metrics) == [status]
+
+
+def test_a_run_that_goes_on_shows_the_step_that_it_goes_on_from(prometheus: Prometheus, metrics: Metrics) -> None:
+    prometheus.record(learned(7))
+    prometheus.record(Resumed(5))
+    assert metrics.registry.get_sample_value("vapi_learner_step") == 5
+
+
+def test_the_newest_scores_are_shown_under_names_that_are_known(prometheus: Prometheus, metrics: Metrics) -> None:
+    prometheus.record(Scored(0, {"held_out_reward": -0.05, "fd": 12.0, "of_another_version": 1.0}))
+    prometheus.record(Scored(20, {"held_out_reward": -0.04}))
+    value = metrics.registry.get_sample_value
+    assert value("vapi_evaluation_step") == 20
+    assert value("vapi_evaluation_score", {"score": "held_out_reward"}) == -0.04
+    assert value("vapi_evaluation_score", {"score": "fd"}) == 12
+    assert value("vapi_evaluation_score", {"score": "of_another_version"}) is None
+    assert value("vapi_evaluation_score", {"score": "fid"}) is None
 
 
 @pytest.mark.parametrize("fact", EXAMPLES, ids=lambda fact: fact.event)
-def test_every_fact_is_taken_or_passed_by(fact, prometheus: Prometheus) -> None:
+def test_every_fact_is_taken_or_passed_by_and_counted(fact, prometheus: Prometheus, metrics: Metrics) -> None:
     prometheus.record(fact)
+    assert metrics.registry.get_sample_value("vapi_driver_events_total", {"event": fact.event}) == 1

@@ -12,7 +12,8 @@ from common.facts import CheckpointNotCopied, CheckpointWritten
 from common.types import WeightSnapshot
 from deploy.runs.run_folder import RunFolder
 from deploy.service.checkpoint_writer import CheckpointWriter
-from learner.checkpoint import CheckpointState, read_checkpoint
+from deploy.service.stepper import Counts
+from learner.checkpoint import read_checkpoint
 from tests.fakes import Told
 
 
@@ -27,10 +28,9 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def write(writer: CheckpointWriter, step: int) -> Path:
-    state = CheckpointState(
-        step, {"learned_below": 2 * step}, groups_learned=4 * step, images_skipped=1, recipe={}
-    )
-    return writer.write(WeightSnapshot(step, {"w": np.full(2, step)}), {"w.step": np.zeros(1)}, state)
+    snapshot, optimizer = WeightSnapshot(step, {"w": np.full(2, step)}), {"w.step": np.zeros(1)}
+    counts = Counts(step, groups_learned=4 * step, images_skipped=1)
+    return writer.write(snapshot, optimizer, counts, {"learned_below": 2 * step})
 
 
 def names(folder: Path) -> list[str]:
