@@ -118,12 +118,12 @@ def test_log_probabilities_within_the_most_likely_count_a_token_outside_as_kept_
 
 
 def test_the_temperature_comes_before_the_filter_in_drawing_and_in_the_log_probabilities() -> None:
-    # squared and normalised: 0.01, 0.16, 0, 0.09, 0.04 over 0.30, so that 0.6 is within the two most likely
-    cooler = TokenDistribution(temperature=0.5, top_p=0.6)
+    # squared and normalised: 0.01, 0.16, 0, 0.09, 0.04 over 0.30, so that the most likely alone has a half
+    cooler = TokenDistribution(temperature=0.5, top_p=0.5)
     uniforms_NK = torch.linspace(0, 0.9999, 101, dtype=torch.float64)[None]
-    assert set(cooler.draw(LOGITS_NV, uniforms_NK)[0].tolist()) == {1, 3}
+    assert set(cooler.draw(LOGITS_NV, uniforms_NK)[0].tolist()) == {1}
     assert_close(
-        cooler.log_probabilities(LOGITS_NV, torch.tensor([[1, 3]])).exp(), torch.tensor([[0.16, 0.09]]) / 0.25
+        cooler.log_probabilities(LOGITS_NV, torch.tensor([[1, 3]])).exp(), torch.tensor([[1.0, 0.09 / 0.25]])
     )
 
 

@@ -14,6 +14,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, DataError, RecipeError
 from common.models.families import build_policy
+from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.weights_files import save_weights
 from common.weights.snapshot import take_snapshot, weights_sha256
 from deploy.sampling.options import SampleOptions
@@ -73,7 +74,13 @@ def test_a_complete_folder_starts_no_actor(fives: Recipe, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "samples.npz").is_file()
 
 
-def test_actors_need_no_metric_no_compiler_and_not_more_of_them_than_chunks(fives: Recipe, tmp_path: Path) -> None:
+def test_actors_need_no_metric_no_compiler_and_not_more_of_them_than_chunks(
+    fives: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_blocks(_: LlamaGenTransformer) -> None:
+        raise AssertionError("for weights that are only read, or a few forwards")
+
+    monkeypatch.setattr(LlamaGenTransformer, "compile_blocks", compile_blocks)
     runner = InProcess()
     recipe = with_changes(fives, {"reward.lpips": 1, "compute.compile": True, "actors.count": 6})
     sample(recipe, SampleOptions(tmp_path / "out", num=7), runner)

@@ -23,6 +23,7 @@ from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 from common.sample_order import SampleOrder
 from common.schema import from_table
+from deploy.local import post_train
 from deploy.reporting.report import render
 from deploy.runs.local_run import run_local
 from deploy.runs.records import read_run
@@ -168,9 +169,17 @@ def evaluated(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_held_out_images_are_scored_by_it_and_the_prior_alone_learns_without_it(
-    small_run: SmallRun, evaluated: dict[str, Any]
+    small_run: SmallRun, evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weights: list[dict[str, float]] = []
+
+    def noting(*arguments: Any) -> Any:
+        weights.append(arguments[4].reward.weights)
+        return post_train(*arguments)
+
+    monkeypatch.setattr("deploy.scoring.before_after.post_train", noting)
     outcome = served(small_run("served", OWN | evaluated))
+    assert weights == [{}]
     scores = outcome.summary["evaluation"]
     for moment in ("before", "after", "prior_alone"):
         assert 0 < scores[moment]["reconstruction_term"] < 1, moment
