@@ -19,8 +19,11 @@ from common.config.data import ImageFolderSource, MnistSource, SubsetKeys
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError, RecipeError
+from common.models.families import class_format
+from common.models.llamagen.spec import LlamaGenPolicySpec
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
+CLASSES = class_format(LlamaGenPolicySpec(size="B", num_classes=10, checkpoint=""))
 
 
 def picture(path: Path, colour: tuple[int, int, int] = RED, size: tuple[int, int] = (16, 16)) -> None:
@@ -30,11 +33,11 @@ def picture(path: Path, colour: tuple[int, int, int] = RED, size: tuple[int, int
 
 def folder(path: Path, split: Split = "train", held_out_fraction: float = 0.0) -> ImageFolder:
     spec = ImageFolderSource(kind="image_folder", path=str(path), held_out_fraction=held_out_fraction)
-    return ImageFolder(spec, 8, split)
+    return ImageFolder(spec, CLASSES, 8, split)
 
 
 def digits(split: Split) -> Mnist:
-    return Mnist(MnistSource(kind="mnist"), 32, split)
+    return Mnist(MnistSource(kind="mnist"), CLASSES, 32, split)
 
 
 def test_a_split_is_disjoint_complete_and_a_function_of_its_seed() -> None:
@@ -67,7 +70,7 @@ def test_a_digit_is_32_pixels_wide_grey_and_labelled() -> None:
 
 def test_the_digits_come_in_one_size_only() -> None:
     with pytest.raises(DataError, match="set image_size=32"):
-        Mnist(MnistSource(kind="mnist"), 64, "train")
+        Mnist(MnistSource(kind="mnist"), CLASSES, 64, "train")
 
 
 def test_the_recipe_names_the_source(tiny_recipe: Recipe) -> None:
@@ -99,7 +102,7 @@ def test_splits_of_a_folder_share_no_picture(tmp_path: Path) -> None:
 
 
 def names_of(path: Path, **keys: Any) -> list[str]:
-    source = ImageFolder(ImageFolderSource(kind="image_folder", path=str(path), **keys), 8, "train")
+    source = ImageFolder(ImageFolderSource(kind="image_folder", path=str(path), **keys), CLASSES, 8, "train")
     return [source.read(index).image_id for index in range(len(source))]
 
 

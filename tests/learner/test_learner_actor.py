@@ -42,8 +42,7 @@ def groups(seed: int) -> GroupBatch:
         target_tokens_BT=tokens(B, T),
         sampled_tokens_BGT=tokens(B, G, T),
         behaviour_logprobs_BGT=np.full((B, G, T), -np.log(V), dtype=np.float32),
-        reward_mse_BG=draws.random((B, G), dtype=np.float32),
-        reward_lpips_BG=draws.random((B, G), dtype=np.float32),
+        reward_terms={name: draws.random((B, G), dtype=np.float32) for name in ("mse", "lpips")},
         condition={"label": np.arange(B)},
     )
 
@@ -107,9 +106,9 @@ def test_a_step_of_a_group_of_one_is_that_of_the_trainer_bit_for_bit(
 def test_a_rank_learns_from_its_pieces_alone_and_in_their_order(rank: LearnerActor, ray: FakeRay) -> None:
     one, other = (ray.put(to_table(groups(seed))) for seed in (1, 2))
     report = rank.train([Piece(one, 3, 1), Piece(other, 0, 2)], 3)
-    learned = np.concatenate([groups(1).reward_mse_BG[3:], groups(2).reward_mse_BG[:2]])
+    learned = np.concatenate([groups(1).reward_terms["mse"][3:], groups(2).reward_terms["mse"][:2]])
     assert report.sums.num_groups == 3
-    assert report.sums.reward_mse == pytest.approx(learned.mean(axis=1).sum(), rel=1e-6)
+    assert report.sums.reward_terms["mse"] == pytest.approx(learned.mean(axis=1).sum(), rel=1e-6)
 
 
 def test_the_loss_is_per_group_of_the_whole_step(rank: LearnerActor, ray: FakeRay, recipe: Recipe) -> None:

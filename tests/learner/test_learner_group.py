@@ -137,7 +137,7 @@ def test_an_update_that_a_survivor_completed_counts_and_is_reported_from_what_th
 
 def test_groups_that_a_survivor_left_out_are_not_among_those_of_a_partial_report(start: Start) -> None:
     stage = start()
-    sums = StepSums(num_groups=2, num_quarantined=1, loss=4.0)
+    sums = StepSums(num_groups=2, num_quarantined=1, sums={"loss": 4.0})
     stage.ray.instead |= {
         (0, "train", 0): Late(0, RankReport(sums, 0.5, {}, 0, 0)),
         (1, "train", 0): DiesError("killed"),
@@ -211,7 +211,7 @@ def test_more_losses_than_max_restarts_end_the_run(start: Start) -> None:
 
 
 def with_norm(grad_norm: float) -> Late:
-    return Late(0, RankReport(StepSums(num_groups=3, loss=3.0), grad_norm, {}, 0, 0))
+    return Late(0, RankReport(StepSums(num_groups=3, sums={"loss": 3.0}), grad_norm, {}, 0, 0))
 
 
 def test_bad_steps_in_a_row_end_the_run_and_a_good_one_between_them_does_not(start: Start) -> None:

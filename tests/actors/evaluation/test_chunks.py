@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk
-from actors.evaluation.conditions import caption_condition, class_labels
+from actors.evaluation.conditions import class_labels, stacked
 from actors.evaluation.free_running import sample_tokens
 from actors.image_batch import to_uint8
 from actors.rewards.decoded_reward import build_reward
@@ -18,7 +18,7 @@ from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
-from common.models.families import PolicyModule, build_policy, build_tokenizer
+from common.models.families import PolicyModule, build_policy, build_tokenizer, caption_format
 from common.protocols import SourceImage
 from common.sample_order import SampleOrder
 
@@ -73,7 +73,8 @@ def test_captions_are_what_a_text_conditional_policy_is_given(
     captions = tuple(draws.normal(size=(tokens, 6)).astype(np.float16) for tokens in (1, 3))
     pictures = GenerateChunk((4, 5), seed=0, temperature=1.0, captions=captions).run(text_policy, text_models)
     assert pictures.label_N.tolist() == [-1, -1]
-    condition = caption_condition(captions, length=4)
+    rows = caption_format(text_models.recipe.policy)
+    condition = stacked([rows.of_caption(features_LD) for features_LD in captions])
     tokens_NT = sample_tokens(text_policy, condition, text_models.recipe.sampling, 0, (4, 5))
     with torch.no_grad():
         np.testing.assert_array_equal(pictures.pixels_NHWC, to_uint8(text_models.tokenizer.decode(tokens_NT)))
@@ -85,7 +86,8 @@ def test_without_prompts_the_held_out_captions_are_taken_in_turn(
     text_policy: PolicyModule, text_models: EvaluationModels
 ) -> None:
     captions = [np.full((2, 6), value, np.float16) for value in (1, -1)]
-    source = Captioned([caption_condition([caption], length=4) for caption in captions])
+    rows = caption_format(text_models.recipe.policy)
+    source = Captioned([rows.of_caption(features_LD) for features_LD in captions])
     models = replace(text_models)
     models.__dict__["held_out"] = source  # what the cached property would read from shards
     in_turn = GenerateChunk((0, 1, 2), seed=0, temperature=1.0).run(text_policy, models)
@@ -94,7 +96,7 @@ def test_without_prompts_the_held_out_captions_are_taken_in_turn(
 
 
 class Captioned:
-    """A held-out split of captions, by their columns [1, …]."""
+    """A held-out split of captions, by the condition of each."""
 
     def __init__(self, conditions: list):
         self.conditions = conditions
@@ -103,8 +105,7 @@ class Captioned:
         return len(self.conditions)
 
     def read(self, index: int) -> SourceImage:
-        columns = {name: column[0].numpy() for name, column in self.conditions[index].items()}
-        return SourceImage(str(index), np.zeros((32, 32, 3), np.uint8), columns)
+        return SourceImage(str(index), np.zeros((32, 32, 3), np.uint8), self.conditions[index])
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""What pictures are drawn under. Letters: L valid caption tokens, D width of a caption feature."""
+"""What pictures are drawn under. Letter: N pictures."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from actors.evaluation.conditions import caption_condition, class_labels, held_out_condition
+from actors.evaluation.conditions import class_labels, held_out_condition
 from common.errors import BrokenImageError, DataError
 from common.protocols import SourceImage
 
@@ -26,13 +26,6 @@ def test_uniform_classes_are_drawn_about_equally_often() -> None:
     assert counts.sum() == 2000
     assert (abs(counts - 500) < 80).all()  # four standard deviations
     assert len(set(counts)) > 1  # drawn, not in turn
-
-
-def test_captions_are_padded_on_the_left() -> None:
-    long_LD, short_LD = np.full((3, 2), 5, np.float16), np.full((1, 2), 7, np.float16)
-    condition = caption_condition([long_LD, short_LD], length=4)
-    assert condition["caption_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
-    assert condition["caption_features"][..., 0].tolist() == [[0, 5, 5, 5], [0, 0, 0, 7]]
 
 
 class Captioned:

@@ -27,7 +27,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.image_shards import Captions, Manifest, shard_schema
-from common.models.families import build_policy, build_tokenizer
+from common.models.families import build_policy, build_tokenizer, class_format, condition_format
 from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.schema import from_table, to_table
 from deploy.prepare.options import PrepareOptions
@@ -59,7 +59,14 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parquet(path: Path, policy: LlamaGenPolicySpec = CLASS_POLICY, image_size: int = 16, **keys: Any) -> Parquet:
     split = keys.pop("split", "train")
-    return Parquet(ParquetSource(kind="parquet", path=str(path), **keys), policy, image_size, split)
+    spec = ParquetSource(kind="parquet", path=str(path), **keys)
+    return Parquet(spec, condition_format(policy), image_size, split)
+
+
+def pictures(folder: Path, split: Split = "train", **keys: Any) -> ImageFolder:
+    """What the shards were made from."""
+    spec = ImageFolderSource(kind="image_folder", path=str(folder), **keys)
+    return ImageFolder(spec, class_format(CLASS_POLICY), 16, split)
 
 
 def write_shards(path: Path, rows: Sequence[Mapping[str, Any]], captions: Captions | None = None) -> Path:
@@ -117,7 +124,9 @@ def captioned(tmp_path: Path) -> Path:
 
 
 def test_shards_give_the_pictures_of_the_folder_they_were_made_from(folder: Path, shards: Path) -> None:
-    expected = ImageFolder(ImageFolderSource(kind="image_folder", path=str(folder)), 16, "train")
+    expected = ImageFolder(
+        ImageFolderSource(kind="image_folder", path=str(folder)), class_format(CLASS_POLICY), 16, "train"
+    )
     source = parquet(shards)
     assert len(source) == len(expected) == 40
     for index in np.random.default_rng(0).permutation(40):
@@ -131,7 +140,9 @@ def test_shards_give_the_pictures_of_the_folder_they_were_made_from(folder: Path
 def test_splits_and_fractions_are_those_of_the_folder(folder: Path, shards: Path) -> None:
     keys = {"held_out_fraction": 0.25, "split_seed": 3, "fraction": 0.5, "seed": 4}
     for split, num_images in (("train", 15), ("held_out", 10)):
-        expected = ImageFolder(ImageFolderSource(kind="image_folder", path=str(folder), **keys), 16, split)
+        expected = ImageFolder(
+            ImageFolderSource(kind="image_folder", path=str(folder), **keys), class_format(CLASS_POLICY), 16, split
+        )
         source = parquet(shards, split=split, **keys)
         names = [source.read(index).image_id for index in range(len(source))]
         assert names == [expected.read(index).image_id for index in range(len(expected))]
