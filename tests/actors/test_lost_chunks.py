@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from actors.pool_events import ChunkDone, LostChunk, PublishedPolicy
-from actors.rollout_actor import ActorDescription, WeightsLostError
+from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
 from actors.rollout_pool import RolloutPool
 from common.config.recipe import Recipe
 from common.errors import DataError
@@ -18,7 +18,7 @@ from tests.fakes import FakeRay, Told
 class Actor:
     """Answers with the chunk and the weights that it did it with."""
 
-    def __init__(self, recipe: Recipe, name: str, calls: RayCalls):
+    def __init__(self, recipe: Recipe, name: str, job: ActorJob, calls: RayCalls):
         self._ray = calls
 
     def describe(self) -> ActorDescription:

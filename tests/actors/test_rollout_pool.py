@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.pool_events import ChunkDone, Delivery, LostActor, LostTicket, PoolEvent, PublishedPolicy
-from actors.rollout_actor import ActorDescription, WeightsLostError
+from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.load import with_changes
@@ -26,7 +26,7 @@ NEEDS = "1 CPU and 0 GPU, and the cluster has 2 CPU and 0 GPU free"
 class Actor:
     """Answers at once."""
 
-    def __init__(self, recipe: Recipe, name: str):
+    def __init__(self, recipe: Recipe, name: str, job: ActorJob):
         self.name = name
 
     def describe(self) -> ActorDescription:
@@ -398,7 +398,7 @@ def test_once_one_is_ready_the_others_are_waited_for_30_s_more(
 
 def test_an_actor_that_dies_while_it_loads_is_told_of_and_replaced(start: Start) -> None:
     class CannotLoad(Actor):
-        def __init__(self, recipe: Recipe, name: str):
+        def __init__(self, recipe: Recipe, name: str, job: ActorJob):
             if name == "actor-0":
                 raise DataError("no such file")
 

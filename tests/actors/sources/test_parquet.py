@@ -21,6 +21,7 @@ from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder
 from actors.sources.parquet import Parquet
+from actors.sources.split import Split
 from common.clock import StageClock
 from common.config.data import ImageFolderSource, ParquetSource
 from common.config.load import with_changes

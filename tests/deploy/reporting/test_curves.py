@@ -31,6 +31,9 @@ def test_a_run_shows_all_that_a_step_says_of_the_algorithm() -> None:
     }  # fmt: skip
 
 
+NO_L1 = {"mse": 0.2, "lpips": 0.3}
+
+
 def test_every_number_of_a_step_has_a_curve_or_another_place() -> None:
     read: set[str] = set()
 
@@ -43,12 +46,12 @@ def test_every_number_of_a_step_has_a_curve_or_another_place() -> None:
     step_charts([line])
     elsewhere = {"step", "policy_version", "stage_seconds", "actor_stage_seconds"}  # the axis; the table of stages
     in_prometheus_alone = {"groups_buffered", "resident_bytes", "gpu_peak_bytes"}
-    events = {"num_quarantined", "is_bad", "is_partial"}
+    events = {"num_flat", "num_quarantined", "is_bad", "is_partial"}
     assert set(line) - read == elsewhere | in_prometheus_alone | events
 
 
 def test_a_run_without_l1_and_a_kl_prior_says_nothing_of_them() -> None:
-    shown = charts([learned(number, reward_l1=0.0, kl_prior=0.0).metrics() for number in (1, 2)])
+    shown = charts([learned(number, reward_terms=NO_L1, kl_prior=0.0).metrics() for number in (1, 2)])
     assert names(shown["Reward terms"]) == ["MSE", "LPIPS"]
     assert names(shown["Loss"]) == ["total", "cross-entropy"]
 
@@ -72,7 +75,9 @@ def test_the_metrics_of_an_older_version_have_their_curves() -> None:
 
 
 def test_a_number_that_was_not_finite_is_no_term_of_its_own() -> None:
-    shown = charts([learned(number, reward_l1=None, kl_prior=None, entropy=None).metrics() for number in (1, 2)])
+    shown = charts(
+        [learned(number, reward_terms=NO_L1, kl_prior=None, entropy=None).metrics() for number in (1, 2)]
+    )
     assert names(shown["Reward terms"]) == ["MSE", "LPIPS"]
     assert "Entropy" not in shown
 

@@ -14,7 +14,7 @@ from tests.example_facts import EXAMPLES, as_event
 KINDS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
 FREQUENT = {
     "ticket_delivered", "ticket_dropped", "image_skipped", "step_learned", "step_skipped", "groups_quarantined",
-    "published", "checkpoint", "picture_saved",
+    "published", "checkpoint", "picture_saved", "rewards_flat", "chunk_lost",
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_what_is_routine_bad_and_warned_of() -> None:
     assert of("good") == {"succeeded"}
     assert of("warn") == {
         "stopped", "stop_asked_for", "actor_pending", "rank_pending", "result_refused", "ticket_dropped",
-        "image_skipped", "step_skipped", "groups_quarantined",
+        "image_skipped", "step_skipped", "groups_quarantined", "rewards_flat", "chunk_lost",
     }  # fmt: skip
     assert of("bad") == {
         "failed", "actor_lost", "rank_lost", "learner_lost", "checkpoint_not_copied", "tracker_failed",
@@ -98,9 +98,13 @@ SENTENCES = [
     "step 7 learned",
     "update of step 8 skipped: gradient norm nan",
     "2 groups quarantined in step 8",
+    "all samples have the same reward in 2 groups of step 8",
+    "step 9 learned nothing from the reward: all samples of each group have the same",
     "policy version 7 published",
     "checkpoint of step 5",
     "checkpoint of step 5 not copied: no network",
+    "chunk 3 of the scoring of step 5: weights lost with a node",
+    "scoring the policy, of step 5",
     "step 5 scored: held-out reward -0.0500",
     "step 6 scored",
     "picture runs/try/samples/step-000005.png",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors.pool_events import PublishedPolicy
-from common.facts import PictureSaved, Scored
+from common.facts import PictureSaved, Scored, ScoringStarted
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.scoring.scorer import Evaluation
 from tests.fakes import Told
@@ -86,7 +86,7 @@ def test_actors_get_a_chunk_each_and_the_scores_are_told_once_all_are_done(
     for index, result in ((2, 0.3), (0, 0.1)):
         evaluation.deliver(index, result)
         evaluation.record()
-        assert told.facts == []
+        assert told.of(Scored) == []
     evaluation.deliver(1, 0.2)
     assert evaluation.take("actor-0") is None
     evaluation.wait(PATIENCE_SECONDS)
@@ -94,7 +94,11 @@ def test_actors_get_a_chunk_each_and_the_scores_are_told_once_all_are_done(
     evaluation.record()
     assert not evaluation.is_running
     picture = tmp_path / "step-000004.png"
-    assert told.facts == [Scored(4, {"first": 0.1, "last": 0.3}), PictureSaved(4, picture)]
+    assert told.facts == [
+        ScoringStarted(4, "the policy"),
+        Scored(4, {"first": 0.1, "last": 0.3}),
+        PictureSaved(4, picture),
+    ]
     assert picture.is_file()
 
 
@@ -146,4 +150,4 @@ def test_closing_gives_up_what_is_at_work_or_about_to_begin(
     scorer.gate.set()
     closing.join(1.0)
     assert not closing.is_alive()
-    assert told.facts == []
+    assert told.of(Scored) == []

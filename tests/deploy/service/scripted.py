@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.pool_events import PublishedPolicy
-from actors.rollout_actor import ActorDescription, WeightsLostError
+from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.recipe import Recipe
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 10.0  # of the test, for a loop that does not end
 class Actor:
     """Its groups are the words "ticket N by NAME"."""
 
-    def __init__(self, recipe: Recipe, name: str, calls: RayCalls):
+    def __init__(self, recipe: Recipe, name: str, job: ActorJob, calls: RayCalls):
         self.name = name
         self._ray = calls
         self._version = -1

@@ -224,8 +224,8 @@ def test_nan_in_a_reward_a_log_probability_and_a_gradient_are_named_and_survived
             return super().train(*step)
 
     def spoiled(load, method, spoil):
-        def loaded(*given):
-            model = load(*given)
+        def loaded(*given, **keys):
+            model = load(*given, **keys)
             sound = getattr(model, method)
             setattr(model, method, lambda *inputs: spoil(sound(*inputs)))
             return model
@@ -250,7 +250,7 @@ def test_nan_in_a_reward_a_log_probability_and_a_gradient_are_named_and_survived
     run = served(small_run("run"), rollout_actor=Actor, learner_actor=Learner).folder.path
     named = events(run, "image_skipped")
     assert [(event["sample_index"], event["reason"], event["is_quarantined"]) for event in named] == [
-        (5, "non-finite reward", True),
+        (5, "non-finite reward.lpips", True),
         (10, "non-finite log-probability", True),
         (11, "non-finite log-probability", True),
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.pool_events import PublishedPolicy
-from actors.rollout_actor import ActorDescription, WeightsLostError
+from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.config.load import with_changes
@@ -21,6 +21,7 @@ from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from deploy.runs.run_folder import RunFolder
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
+from deploy.service.stepper import Counts, Stepper
 from deploy.service.training_loop import TrainingLoop
 from learner.learner_actor import RankDescription, RankReport
 from learner.learner_group import LearnerGroup
@@ -33,7 +34,7 @@ STEPS = 4
 class Actor:
     """Rolls out and evaluates without a model: what it gives is the version of the weights that it pulled."""
 
-    def __init__(self, recipe: Recipe, name: str, calls: RayCalls):
+    def __init__(self, recipe: Recipe, name: str, job: ActorJob, calls: RayCalls):
         self._ray = calls
 
     def describe(self) -> ActorDescription:
@@ -178,7 +179,7 @@ def run(tiny_recipe: Recipe, tmp_path: Path) -> Callable[..., tuple[Scoring, Tol
             pool=pool,
             learner=learner,
             ledger=Ledger(STEPS, *tickets, recipe.buffer.max_staleness),
-            published=PublishedPolicy(0, learner.snapshot(0)),
+            stepper=Stepper(told, ray, learner, PublishedPolicy(0, learner.snapshot(0)), Counts()),
             control=ControlLink(recipe.run.name, ray),
             checkpoints=CheckpointWriter(recipe, RunFolder(tmp_path / "run"), told),
             evaluation=scoring,  # type: ignore[arg-type]

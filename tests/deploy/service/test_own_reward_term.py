@@ -3,7 +3,6 @@
 The runs are those of tests/deploy/service/test_driver.py, on a stand-in for Ray.
 """
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from actors.rollout_actor import RolloutActor
 from actors.sources.build import build_source
@@ -70,9 +70,11 @@ class Scrapes:
                 self.pages.append(page.read().decode())
 
     def values(self, name: str) -> dict[str, float]:
-        """Of a metric on the newest page, by its label."""
-        found = [re.fullmatch(rf'{name}({{\w+="(\w+)"}})? (\S+)', line) for line in self.pages[-1].splitlines()]
-        return {match[2] or "": float(match[3]) for match in found if match}
+        """Of a metric on the newest page, by its label beside the run's."""
+        families = text_string_to_metric_families(self.pages[-1])
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        own = [[value for label, value in sample.labels.items() if label != "run"] for sample in samples]
+        return {"".join(label): sample.value for label, sample in zip(own, samples, strict=True)}
 
 
 def test_a_term_appears_by_its_name_wherever_a_run_tells_of_its_reward(small_run: SmallRun) -> None:
