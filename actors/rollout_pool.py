@@ -267,8 +267,7 @@ class RolloutPool:
 
     def _replace(self, name: str) -> None:
         member = self._members.pop(name)
-        tickets = {reference: call for reference, call in member.calls.items() if call.chunk is None}
-        self._given_up |= {reference: (name, call) for reference, call in tickets.items()}
+        self._given_up |= {result: (name, call) for result, call in member.calls.items() if call.chunk is None}
         self._ray.kill(member.actor)
         if member.is_leaving:
             return

@@ -128,13 +128,8 @@ class TicketDelivered(Fact):
     receipt: GroupReceipt
 
     def told(self) -> dict[str, Any]:
-        receipt = self.receipt
-        return {
-            "actor": self.actor,
-            "ticket": receipt.ticket_id,
-            "version": receipt.policy_version,
-            "num_groups": receipt.num_groups,
-        }
+        ticket, version, num_groups = self.receipt.ticket_id, self.receipt.policy_version, self.receipt.num_groups
+        return {"actor": self.actor, "ticket": ticket, "version": version, "num_groups": num_groups}
 
 
 @dataclass(frozen=True)
@@ -229,8 +224,6 @@ class RewardsFlat(Fact):
 
 @dataclass(frozen=True)
 class Published(Fact):
-    """Actors can fetch the weights of a policy version."""
-
     version: int
     seconds: float
 
@@ -290,17 +283,13 @@ class PictureSaved(Fact):
 
 @dataclass(frozen=True)
 class TrackerFailed(Fact):
-    """A tracker failed and receives nothing more."""
-
     tracker: str
     reason: str
 
 
 @dataclass(frozen=True)
 class TrackingBehind(Fact):
-    """Trackers are so slow that new records are dropped."""
-
-    capacity: int
+    capacity: int  # of lines; more are dropped
 
 
 @dataclass(frozen=True)

@@ -297,7 +297,7 @@ def test_a_step_without_any_group_ends_the_run_with_what_to_do(loop) -> None:
 
     with (
         loop(actor=SkipsAll) as served,
-        pytest.raises(DataError, match="a step has no group to learn from: all of its .* were left out"),
+        pytest.raises(DataError, match=r"a step has no group to learn from: all of its .* were left out"),
     ):
         served.run()
 
