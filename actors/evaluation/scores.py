@@ -28,8 +28,8 @@ NEIGHBORS = 3
 """The k of precision and recall, as in the paper."""
 SPLIT = 5000
 """Pictures per inception score, as in ADM's evaluator; the scores of several splits are averaged."""
-DISTANCES_AT_ONCE = 2000
-"""Rows of the pairwise distance matrices in memory at a time."""
+DISTANCES_AT_ONCE = 4_000_000
+"""Pairwise distances in memory at a time: 32 MB, however many pictures there are."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,12 @@ def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, 
     each radius is the distance to the third nearest neighbour. Both sets need more than NEIGHBORS rows.
     """
     assert min(len(features_ND), len(reference_MD)) > NEIGHBORS, "too few rows for their neighbours"
+    rows = DISTANCES_AT_ONCE // max(len(features_ND), len(reference_MD))
     metrics = prc_features_to_metric(
         _on_cpu(features_ND),
         _on_cpu(reference_MD),
         prc_neighborhood=NEIGHBORS,
-        prc_batch_size=DISTANCES_AT_ONCE,
+        prc_batch_size=max(1, rows),
         save_cpu_ram=True,
         verbose=False,
     )

@@ -8,8 +8,8 @@ from typing import Any
 from actors.pool_events import PublishedPolicy
 from common.buffer.rollout_buffer import BufferedTicket
 from common.facts import Fact, GroupsQuarantined, Published, RewardsFlat, StepLearned, StepSkipped
-from common.ray_calls_group import RayCalls
-from common.types import GroupReceipt, StepReport
+from common.ray_calls_group import ProcessLostError, RayCalls, ValueLostError
+from common.types import GroupReceipt, StepReport, WeightSnapshot
 from learner.learner_group import LearnerGroup
 
 KeepGroups = Callable[[int, list[Any]], None]  # given a step and the Arrow tables that it learns from
@@ -126,6 +126,14 @@ class Stepper:
         if self._weights_are_lost and self.running is None:
             self.publish()
         return not self._weights_are_lost
+
+    def weights(self) -> WeightSnapshot:
+        """The published weights themselves, published again where they were lost."""
+        try:
+            return self._ray.get(self.published.snapshot)
+        except (ValueLostError, ProcessLostError):
+            self.publish()
+            return self._ray.get(self.published.snapshot)
 
     def idle_from_now(self) -> None:
         """What came between, such as a checkpoint, was no wait for groups."""

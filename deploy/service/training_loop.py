@@ -189,7 +189,6 @@ class TrainingLoop:
             self.evaluation.start(self.stepper.published)
 
     def _checkpoint(self) -> None:
-        snapshot = self.ray.get(self.stepper.published.snapshot)
-        optimizer = self.learner.optimizer_arrays()
-        self.checkpoints.write(snapshot, optimizer, self.stepper.counts, self.ledger.state())
+        weights, optimizer = self.stepper.weights(), self.learner.optimizer_arrays()
+        self.checkpoints.write(weights, optimizer, self.stepper.counts, self.ledger.state())
         self.stepper.idle_from_now()

@@ -92,13 +92,14 @@ def test_samples_beside_the_reference_cost_precision_and_not_recall() -> None:
     assert precision_recall(generated_ND, SQUARE) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("distances", [7, 100, 450])
 def test_precision_and_recall_do_not_depend_on_how_many_distances_are_in_memory(
-    monkeypatch: pytest.MonkeyPatch,
+    distances: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws = torch.Generator().manual_seed(0)
     generated_ND, reference_MD = torch.randn(30, 3, generator=draws), 1.5 * torch.randn(40, 3, generator=draws)
     at_once = precision_recall(generated_ND, reference_MD)
-    monkeypatch.setattr(scores_file, "DISTANCES_AT_ONCE", 7)
+    monkeypatch.setattr(scores_file, "DISTANCES_AT_ONCE", distances)
     assert precision_recall(generated_ND, reference_MD) == at_once
     assert all(0 < share < 1 for share in at_once)
 

@@ -29,7 +29,7 @@ from common.facts import (
     TicketDelivered,
     TicketDropped,
 )
-from common.types import SkippedImage
+from common.types import SkippedImage, WeightSnapshot
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
 from learner.train_step import StepSums
@@ -197,6 +197,24 @@ def test_weights_lost_with_a_node_are_published_again_and_their_tickets_rolled_o
     assert served.num_rolled == len(ALL) + 2
     assert served.tickets == ALL
     assert all(step.staleness == [0, 0] for step in served.steps)
+
+
+def test_weights_lost_before_a_checkpoint_took_them_are_published_again(loop) -> None:
+    class LosesVersion2(FakeRay):
+        lost = False
+
+        def get(self, reference: Any, timeout: float | None = None) -> Any:
+            value = super().get(reference, timeout)
+            if isinstance(value, WeightSnapshot) and value.version == 2 and not self.lost:
+                self.lost = True  # as soon as the learner was seen to have made them
+                self.lose(reference)
+            return value
+
+    with loop({"checkpoint.every": 2, "checkpoint.keep": 9}, ray=LosesVersion2()) as served:
+        served.run()
+    assert [fact.version for fact in served.told.of(Published)] == [1, 2, 2, 3, 4, 5]
+    assert read_checkpoint(served.folder.checkpoints / "step-000002").weights.arrays["w"] == [2]
+    assert served.tickets == ALL
 
 
 def test_where_the_learner_is_at_work_nobody_rolls_out_until_the_weights_of_its_step_are_there(loop) -> None:
