@@ -58,7 +58,7 @@ class Misfit:
 def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
     """Fill every parameter and buffer of `module` from a file, cast to the module's dtypes.
 
-    `path` may be an hf:// address; `what` is the recipe section that names it, such as "policy"; `obtain_from` says
+    `path` may be an hf:// address; `what` is the recipe section that names it, such as "policy"; `obtain_from` is
     how to get a missing file. A module on the meta device gets memory on the CPU. Raises CheckpointError.
     """
     file = _of_recipe(path, what, obtain_from)

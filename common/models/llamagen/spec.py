@@ -50,8 +50,8 @@ class LlamaGenPolicySpec(Section):
     caption_length: int = Field(default=120, gt=0)
     """Caption tokens of a text-conditional generator."""
     checkpoint: str
-    """Weights: a published .pt file, a .safetensors file, a checkpoint folder of a run, or a file of the Hugging Face
-    hub as hf://OWNER/REPO/FILE."""
+    """Weights: a published .pt file, a .safetensors file, a checkpoint folder of a run, or a file of the Hugging
+    Face hub as hf://OWNER/REPO/FILE."""
     obtain_from: ObtainFrom = ""
     """How to get the weights if the file is missing: hf://OWNER/REPO/FILE, a URL, or a command to run."""
 
