@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from common.atomic import replacing
 from common.config.load import load_recipe
 from common.config.recipe import Recipe
 from common.errors import RecipeError
@@ -46,11 +47,12 @@ def write_recipe(name: str, pictures: Path, found: Found, image_size: int | None
     path = recipe_path(name)
     text = recipe_text(name, pictures, found, image_size)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except (OSError, UnicodeEncodeError) as error:
-        path.unlink(missing_ok=True)
-        raise RecipeError(f"{path} cannot be written ({error}): go to another folder") from None
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be written ({error.strerror}): go to another folder") from None
+    except UnicodeEncodeError:
+        raise RecipeError(f"--from {str(pictures)!r} is no UTF-8, which a recipe is: rename the folder") from None
     return load_recipe(path)
 
 
