@@ -13,7 +13,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from common.errors import DataError
+from actors.sources.class_folders import is_left_behind
+from actors.sources.picture import open_picture
+from common.errors import BrokenImageError, DataError
+from common.text import shown_name
 
 BATCH = 250
 PICTURES, LABELS = "arr_0", "labels"  # in an .npz
@@ -97,7 +100,8 @@ def _npz_batches(path: Path) -> Iterator[np.ndarray]:
 
 
 def _names(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.png") if path.name != _GRID)
+    found = (path for path in folder.rglob("*.png") if path.name != _GRID)
+    return sorted(path for path in found if not any(map(is_left_behind, path.relative_to(folder).parts)))
 
 
 def _folder_batches(folder: Path) -> Iterator[np.ndarray]:
@@ -118,6 +122,6 @@ def _folder_batches(folder: Path) -> Iterator[np.ndarray]:
 
 def _read(name: Path) -> Image.Image:
     try:
-        return Image.open(name).convert("RGB")
-    except OSError as error:
-        raise DataError(f"{name} is not a readable picture: {error}") from None
+        return open_picture(shown_name(name), name)
+    except BrokenImageError as error:
+        raise DataError(f"{error}: draw it again, or move it away") from None

@@ -80,7 +80,7 @@ def test_pictures_of_several_sizes_are_refused(folder: Path) -> None:
 
 def test_a_broken_picture_is_named(folder: Path) -> None:
     (folder / "000003.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"000003\.png is not a readable picture"):
+    with pytest.raises(DataError, match=r"000003\.png is not a readable image"):
         read(folder)
 
 
