@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.sources.class_folders import find_classes
-from actors.sources.listing_text import listing_notes
+from actors.sources.listing_text import classes_text, listing_notes
 from actors.sources.picture import require_file
 from common.errors import DataError
 from common.text import shown_name
@@ -46,7 +46,8 @@ def find(options: PrepareOptions) -> Found:
         for start in range(0, len(names), FILES_PER_PART):
             parts.append(FolderPart(root, names[start : start + FILES_PER_PART], label))
     classes = tuple(map(shown_name, found.names))
-    return Found("label", parts, listing_digest(sizes), {}, classes, tuple(listing_notes(found)))
+    notes = (classes_text(found.names), *listing_notes(found))
+    return Found("label", parts, listing_digest(sizes), {}, classes, notes)
 
 
 def _size(path: Path) -> int:

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from actors.image_batch import read_readable
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.config.service import PretrainSection, PretrainStage
-from common.errors import RecipeError
+from common.errors import DataError, RecipeError
 from common.machine import prepare_device
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
 from common.models.image_classifier import ImageClassifier
@@ -125,8 +125,13 @@ class Pretraining:
         self._say(f"{name}: wrote {target} ({target.stat().st_size / 1e6:.2f} MB)")
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
-        indices = [self._order.image_index(index) for index in range(step * size, (step + 1) * size)]
-        return read_readable(self._source, indices).tensors(self._device)
+        """The step's images; where none of them can be read, the first ones after them that can."""
+        for start in range(step * size, step * size + len(self._source) + size, size):
+            indices = [self._order.image_index(index) for index in range(start, start + size)]
+            batch = batch_of(start_reading(self._source, indices))
+            if isinstance(batch, ImageBatch):
+                return batch.tensors(self._device)
+        raise DataError(f"none of the images can be read; one of them: {next(iter(batch.values()))}")
 
     def _seed_initial_weights(self) -> None:
         """Called before each model, so that it does not depend on the stages run before it in this process."""

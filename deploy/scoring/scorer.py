@@ -19,6 +19,7 @@ from actors.evaluation.chunks import (
     HeldOutResult,
     PictureFeatures,
     ReferenceChunk,
+    Unscored,
 )
 from actors.evaluation.features import FEATURES, build_features, extract_features
 from actors.evaluation.picture_files import PictureFiles
@@ -70,7 +71,9 @@ class Scorer:
         results = results[len(reference) :]
         parts = np.split(np.arange(len(held_out)), num_seeds), np.split(np.arange(len(generate)), num_seeds)
         return [
-            self._score([results[i] for i in own_held_out], [results[len(held_out) + i] for i in own_generate])
+            self._score(
+                _scored([results[i] for i in own_held_out]), [results[len(held_out) + i] for i in own_generate]
+            )
             for own_held_out, own_generate in zip(*parts, strict=True)
         ]
 
@@ -84,7 +87,7 @@ class Scorer:
         reference = self._reference_chunks()
         results = run_chunks([*reference, *self._held_out_chunks(self._recipe.evaluation.seed)])
         self._learn_reference(results[: len(reference)])
-        held_out = results[len(reference) :]
+        held_out = _scored(results[len(reference) :])
         features_ND, logits_NK = extract_features(build_features(self._recipe, device), files.batches())
         scores = self._held_out_scores(held_out)
         scores |= self._free_running_scores(features_ND, logits_NK, files.label_N)
@@ -179,6 +182,14 @@ def in_process(
         return results
 
     return run
+
+
+def _scored(results: Sequence[HeldOutResult | Unscored]) -> list[HeldOutResult]:
+    scored = [result for result in results if isinstance(result, HeldOutResult)]
+    if scored:
+        return scored
+    reasons = [result.reason for result in results if isinstance(result, Unscored)]
+    raise DataError(f"none of the held-out images can be read and scored; the first, {reasons[0]}")
 
 
 def _terms(result: HeldOutResult) -> RewardTerms:
