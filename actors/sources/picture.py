@@ -16,6 +16,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 MOST_PIXELS = 178_956_970  # of a picture: Pillow refuses more as well; 0.7 GB once decoded
 MOST_SCALED_PIXELS = 1 << 26  # a longer and thinner picture is cut before it is scaled
+REACH = 3  # pixels beyond its own place that scaling up looks at
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about pictures, one by one: what matters is told by name
 
@@ -73,11 +74,25 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
     width, height = max(size, round(image.width * scale)), max(size, round(image.height * scale))
     left, top = (width - size) // 2, (height - size) // 2
     if width * height > MOST_SCALED_PIXELS:
-        across, down = image.width / width, image.height / height
-        box = (left * across, top * down, (left + size) * across, (top + size) * down)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
+        return np.asarray(_scaled_middle(image, (width, height), (left, top), size))
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _scaled_middle(image: Image.Image, scaled: tuple[int, int], corner: tuple[int, int], size: int) -> Image.Image:
+    """What `corner` and `size` cut out of the picture once it is `scaled`, but cut first."""
+    starts, stops = [], []  # across and down, in pixels of the picture
+    for side, scaled_side, start in zip(image.size, scaled, corner, strict=True):
+        starts.append(start * side / scaled_side)
+        stops.append((start + size) * side / scaled_side)
+    left, top = (max(0, int(start) - REACH) for start in starts)
+    right, bottom = (min(side, int(stop) + 1 + REACH) for side, stop in zip(image.size, stops, strict=True))
+    part = image.crop((left, top, right, bottom))
+    # One direction at a time: in both at once, Pillow's box gives other bytes.
+    box = (starts[0] - left, 0, stops[0] - left, part.height)
+    part = part.resize((size, part.height), Image.Resampling.BICUBIC, box)
+    box = (0, starts[1] - top, size, stops[1] - top)
+    return part.resize((size, size), Image.Resampling.BICUBIC, box)
 
 
 def _misfit(size: tuple[int, int], min_side: int) -> str | None:

@@ -71,9 +71,7 @@ class Scorer:
         results = results[len(reference) :]
         parts = np.split(np.arange(len(held_out)), num_seeds), np.split(np.arange(len(generate)), num_seeds)
         return [
-            self._score(
-                _scored([results[i] for i in own_held_out]), [results[len(held_out) + i] for i in own_generate]
-            )
+            self._score([results[i] for i in own_held_out], [results[len(held_out) + i] for i in own_generate])
             for own_held_out, own_generate in zip(*parts, strict=True)
         ]
 
@@ -122,7 +120,10 @@ class Scorer:
             for indices in _chunks(self._recipe.evaluation.num_held_out, self._recipe.actors.images_per_ticket)
         ]
 
-    def _score(self, held_out: list[HeldOutResult], generated: list[PictureFeatures]) -> Evaluation:
+    def _score(
+        self, held_out_results: list[HeldOutResult | Unscored], generated: list[PictureFeatures]
+    ) -> Evaluation:
+        held_out = _scored(held_out_results)
         features_ND = torch.from_numpy(np.concatenate([part.features_ND for part in generated]))
         logits_NK = torch.from_numpy(np.concatenate([part.logits_NK for part in generated]))
         label_N = np.concatenate([part.label_N for part in generated])
