@@ -14,7 +14,8 @@ def classes_text(names: tuple[str, ...]) -> str:
     """Number and first names of classes, in the order of their ids."""
     if not names:
         return "no classes"
-    return f"{len(names):,} classes ({names_text(map(shown_name, names), SHOWN_CLASSES)})"
+    first = names_text(map(shown_name, names), SHOWN_CLASSES)
+    return f"{len(names):,} class{'es' if len(names) > 1 else ''} ({first})"
 
 
 def listing_notes(found: ClassFolders) -> Iterator[str]:

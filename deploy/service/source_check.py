@@ -38,7 +38,7 @@ def _seen(source: ImageSource) -> Iterator[str]:
         yield f"{manifest.image_size} x {manifest.image_size} px"
         if manifest.num_skipped:
             why = reasons_text(reason for _, reason in read_skipped(source.folder))
-            yield f"{manifest.num_skipped:,} were skipped by `prepare`: {why or 'its list is gone'}"
+            yield f"{manifest.num_skipped:,} skipped by `prepare`: {why or 'its list is gone'}"
     reasons = [error.reason for index in tried if (error := _broken(source, index))]
     if reasons:
         yield f"will be skipped, of {len(tried)} tried: {reasons_text(reasons)}"

@@ -122,4 +122,4 @@ def test_names_that_are_not_utf_8_are_shown_by_their_bytes(tmp_path: Path) -> No
     Image.new("RGB", (8, 8)).save(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
     found = find_classes(tmp_path)
     assert [found.name_of(path) for path in found.pictures[0]] == ["b\\xeate/caf\\xe9.png"]
-    assert classes_text(found.names) == "1 classes (b\\xeate)"
+    assert classes_text(found.names) == "1 class (b\\xeate)"

@@ -137,7 +137,7 @@ def test_links_and_pipes_among_pictures_and_tars(pictures: list[Picture], option
     notes: list[str] = []
     asked = options(tmp_path / "in")
     prepare(asked, say=notes.append)
-    assert notes == ["1 classes (ant)", "passed over: ant/pipe.png (not a regular file)"]
+    assert notes == ["1 class (ant)", "passed over: ant/pipe.png (not a regular file)"]
     assert skipped(asked.output) == [
         {"name": "ant/gone.png", "reason": "the file cannot be read: No such file or directory"}
     ]

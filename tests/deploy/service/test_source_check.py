@@ -33,10 +33,10 @@ def test_shards_are_told_by_what_prepare_left_out(recipe: Recipe, pictures: Path
     changed = with_changes(recipe, {"source": {"kind": "parquet", "path": str(tmp_path / "shards")}})
     assert check_source(changed) == (
         "11 images, 0.73 epochs; 3 classes (a, b, c); 32 x 32 px; "
-        "1 were skipped by `prepare`: 1 x it is of no known picture format"
+        "1 skipped by `prepare`: 1 x it is of no known picture format"
     )
     (tmp_path / "shards" / "skipped.jsonl").unlink()
-    assert check_source(changed).endswith("1 were skipped by `prepare`: its list is gone")
+    assert check_source(changed).endswith("1 skipped by `prepare`: its list is gone")
 
 
 def test_the_digits_of_the_demo_are_told_by_their_number(tiny_recipe: Recipe) -> None:
