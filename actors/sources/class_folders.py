@@ -72,8 +72,8 @@ def _classes_in(root: Path, top: Path, split: str | None) -> ClassFolders:
             passed_over[_below(root, top / name)] = "no pictures"
     names = sorted(found, key=lambda name: (int(name), name)) if _are_numbers(found) else list(found)
     loose = tuple(top / entry.name for entry in entries if _is_picture(entry.name) and os.path.isfile(entry.path))
-    pictures = tuple(found[name] for name in names)
-    return ClassFolders(root, split, tuple(names), pictures, loose, dict(sorted(passed_over.items())))
+    of_classes = tuple(found[name] for name in names)
+    return ClassFolders(root, split, tuple(names), of_classes, loose, dict(sorted(passed_over.items())))
 
 
 def _no_class(root: Path, folder: Path) -> str | None:

@@ -89,10 +89,10 @@ def _scaled_middle(image: Image.Image, scaled: tuple[int, int], corner: tuple[in
     right, bottom = (min(side, int(stop) + 1 + REACH) for side, stop in zip(image.size, stops, strict=True))
     part = image.crop((left, top, right, bottom))
     # One direction at a time: in both at once, Pillow's box gives other bytes.
-    box = (starts[0] - left, 0, stops[0] - left, part.height)
-    part = part.resize((size, part.height), Image.Resampling.BICUBIC, box)
-    box = (0, starts[1] - top, size, stops[1] - top)
-    return part.resize((size, size), Image.Resampling.BICUBIC, box)
+    across = (starts[0] - left, 0, stops[0] - left, part.height)
+    part = part.resize((size, part.height), Image.Resampling.BICUBIC, across)
+    down = (0, starts[1] - top, size, stops[1] - top)
+    return part.resize((size, size), Image.Resampling.BICUBIC, down)
 
 
 def _misfit(size: tuple[int, int], min_side: int) -> str | None:

@@ -17,7 +17,7 @@ from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.config.service import PretrainSection, PretrainStage
-from common.errors import DataError, RecipeError
+from common.errors import BrokenImageError, DataError, RecipeError
 from common.machine import prepare_device
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
 from common.models.image_classifier import ImageClassifier
@@ -126,12 +126,14 @@ class Pretraining:
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
         """The step's images; where none of them can be read, the first ones after them that can."""
+        broken: list[BrokenImageError] = []
         for start in range(step * size, step * size + len(self._source) + size, size):
             indices = [self._order.image_index(index) for index in range(start, start + size)]
             batch = batch_of(start_reading(self._source, indices))
             if isinstance(batch, ImageBatch):
                 return batch.tensors(self._device)
-        raise DataError(f"none of the images can be read; one of them: {next(iter(batch.values()))}")
+            broken += batch.values()
+        raise DataError(f"none of the images can be read; the first: {broken[0]}")
 
     def _seed_initial_weights(self) -> None:
         """Called before each model, so that it does not depend on the stages run before it in this process."""
