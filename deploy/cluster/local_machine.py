@@ -37,8 +37,8 @@ def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) 
     if needed > num_gpus:
         found.append(
             f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g} and learner.num_ranks {ranks} "
-            f"with learner.num_gpus {learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: lower "
-            f"them, {elsewhere}"
+            f"with learner.num_gpus {learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: "
+            f"lower them, {elsewhere}"
         )
     if recipe.compute.device == "cuda" and not found:
         without = ["actors.num_gpus"] if not actors.num_gpus else []
