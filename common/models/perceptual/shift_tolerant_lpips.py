@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from common.errors import CheckpointError, RecipeError
 from common.models.perceptual.spec import ShiftTolerantLpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
+from common.models.weights_reading import not_finite
 from common.paths import resolve
 
 SMALLEST_SIDE = {"alex": 21, "vgg": 18}
@@ -62,6 +63,11 @@ class ShiftTolerantLpips(nn.Module):
                 f"({type(error).__name__}); set perceptual.weights to {spec.net}_shift_tolerant.pth "
                 "of stlpips_pytorch."
             ) from error
+        if sick := not_finite(weights):
+            raise CheckpointError(
+                f"{path} holds NaN or infinity in {sick}; set perceptual.weights to {spec.net}_shift_tolerant.pth "
+                "of stlpips_pytorch."
+            )
         self.heads = nn.ParameterList(heads)
         self.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
 

@@ -214,6 +214,6 @@ def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: py
     def no_reading(*_: object, **__: object) -> None:
         raise AssertionError("the numbers were read")
 
-    monkeypatch.setattr("common.models.weights_files._read", no_reading)
+    monkeypatch.setattr("common.models.weights_files.read_tensors", no_reading)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", no_reading)
     assert problems(recipe) == {}
