@@ -21,6 +21,7 @@ from common.errors import CheckpointError
 from common.hub import located
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.weights_files import load_weights
+from common.models.weights_reading import not_finite
 
 log = logging.getLogger("vapi.evaluation")
 
@@ -129,6 +130,11 @@ def load_inception(weights: str | Path) -> FeatureExtractorInceptionV3:
             f"The evaluation.inception_weights file {path} ({path.stat().st_size} bytes) does not hold the "
             f"weights of torch-fidelity's Inception-v3 ({type(error).__name__}): replace it with {source}."
         ) from error
+    if sick := not_finite(network.state_dict()):
+        raise CheckpointError(
+            f"The evaluation.inception_weights file {path} holds NaN or infinity in {sick}: replace it "
+            f"with {source}."
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(PUBLISHED_DIGEST):

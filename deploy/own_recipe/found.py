@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from PIL import Image
-
-from actors.sources.image_folder import class_names, pictures_below
-from actors.sources.picture import SUFFIXES
+from actors.sources.class_folders import ClassFolders, find_classes
+from actors.sources.picture import SUFFIXES, picture_size
 from common.errors import DataError
 from common.image_shards import MANIFEST, read_manifest
 
@@ -50,32 +48,26 @@ def _shards(folder: Path) -> Found:
 
 
 def _class_folders(folder: Path) -> Found:
-    pictures = {name: pictures_below(folder / name) for name in class_names(folder)}
-    if not any(pictures.values()):
-        raise DataError(f"--from {folder} {_without_classes(folder)}")
-    paths = [path for files in pictures.values() for path in files]
-    return Found("image_folder", tuple(pictures), len(pictures), len(paths), _side(paths))
+    found = find_classes(folder)
+    if not found.names:
+        raise DataError(f"--from {folder} {_without_classes(folder, found)}")
+    paths = [path for files in found.pictures for path in files]
+    return Found("image_folder", found.names, len(found.names), len(paths), _side(paths))
 
 
-def _without_classes(folder: Path) -> str:
-    names = [path.suffix.lower() for path in folder.iterdir() if path.is_file()]
-    if any(suffix in SUFFIXES for suffix in names):
+def _without_classes(folder: Path, found: ClassFolders) -> str:
+    if found.loose:
         return (
             "has pictures and no sub-folders of pictures: move them into one sub-folder per class (one is enough "
             "where they are all of a kind)"
         )
-    if any(suffix in (".tar", ".parquet") for suffix in names):
+    if any(path.suffix.lower() in (".tar", ".parquet") for path in folder.iterdir()):
         return "has tars or tables: run this first: python -m deploy prepare INPUT SHARDS --image-size 64"
     return f"has no pictures ({', '.join(sorted(SUFFIXES))}) in sub-folders, one per class"
 
 
 def _side(paths: list[Path]) -> int | None:
     """The median short side of pictures spread over the list; None where none of them opens."""
-    sides = []
-    for path in paths[:: max(1, len(paths) // NUM_LOOKED_AT)]:
-        try:
-            with Image.open(path) as image:
-                sides.append(min(image.size))
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
+    sizes = [picture_size(path) for path in paths[:: max(1, len(paths) // NUM_LOOKED_AT)]]
+    sides = [min(size) for size in sizes if size]
     return int(median(sides)) if sides else None

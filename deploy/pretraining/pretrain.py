@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actors.image_batch import read_readable
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.sources.build import build_source
 from actors.sources.image_folder import ImageFolder
 from common.config.recipe import Recipe
 from common.config.service import PretrainStage
+from common.errors import BrokenImageError, DataError
 from common.machine import prepare_device
 from common.models.families import TokenizerModule, build_perceptual_metric, build_tokenizer
 from common.models.weights_files import load_weights, save_weights
@@ -165,8 +166,15 @@ class Pretraining:
         write_page(self._folder, self._recipe.run.name, [each.name for each in self._stages])
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
-        indices = [self._order.image_index(index) for index in range(step * size, (step + 1) * size)]
-        return read_readable(self._source, indices).tensors(self._device)
+        """The step's images; where none of them can be read, the first ones after them that can."""
+        broken: list[BrokenImageError] = []
+        for start in range(step * size, step * size + len(self._source) + size, size):
+            indices = [self._order.image_index(index) for index in range(start, start + size)]
+            batch = batch_of(start_reading(self._source, indices))
+            if isinstance(batch, ImageBatch):
+                return batch.tensors(self._device)
+            broken += batch.values()
+        raise DataError(f"none of the images can be read; the first: {broken[0]}")
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return generator(self._recipe.seed, purpose, step)

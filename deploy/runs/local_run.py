@@ -34,6 +34,7 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     if recipe.record.groups:
         raise RecipeError("record.groups is true, which `train` alone can do: set record.groups=false")
+    prepare_device(recipe.compute)  # a GPU that is not there is told before a folder is made
     folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
     folder.write_recipe(recipe)
     line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))

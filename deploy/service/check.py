@@ -9,7 +9,6 @@ from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, lo
 from actors.evaluation.reference import require_reference
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import require_maps
-from actors.sources.build import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
 from common.hub import located
@@ -17,6 +16,7 @@ from common.models.families import build_perceptual_metric, build_policy, build_
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import check_weights
 from deploy.runs.tracking.tracker import require_packages
+from deploy.service.source_check import check_source
 from learner.remote_checkpoints import RemoteCheckpoints
 from learner.train_step import PUBLISHED_DROPOUT
 
@@ -57,15 +57,6 @@ def _profile(recipe: Recipe) -> str:
         f"corrected: no dropout; actors drop {drop:.0%} of the conditions, and what they sampled under is what is "
         f"learned; the released scripts have dropout {PUBLISHED_DROPOUT:g} and drop 10 % in the learner only"
     )
-
-
-def _source(recipe: Recipe) -> str:
-    source = build_source(recipe, "train")
-    require_readable(source)
-    if recipe.evaluation.enabled:
-        require_readable(build_source(recipe, "held_out"))
-    num_epochs = recipe.learner.num_steps * recipe.learner.images_per_step / len(source)
-    return f"{len(source):,} images, {num_epochs:.2g} epochs"
 
 
 def _tokenizer(recipe: Recipe) -> str:
@@ -151,7 +142,7 @@ def _size(module: torch.nn.Module) -> str:
 
 _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "profile": _profile,
-    "source": _source,
+    "source": check_source,
     "tokenizer": _tokenizer,
     "policy": _policy,
     "reward": _reward,

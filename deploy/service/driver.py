@@ -177,8 +177,8 @@ class _Run:
             self._folder.connection(session.connection())
             yield
         finally:
-            self._folder.disconnect()
             session.close()
+            self._folder.disconnect()
 
     def _start_processes(self, cleanup: ExitStack) -> tuple[LearnerGroup, RolloutPool]:
         """Ask for learner ranks and reward actors, which load in parallel, and wait for them."""

@@ -20,6 +20,7 @@ from common.errors import CheckpointError
 from common.hub import located
 from common.models.perceptual.spec import LpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
+from common.models.weights_reading import not_finite
 
 TRUNK_URLS = {
     "alex": models.AlexNet_Weights.IMAGENET1K_V1.url,
@@ -134,3 +135,8 @@ def _load_trunk(stages: list[nn.Module], trunk: Mapping[str, Tensor], spec: Lpip
             f"{_trunk_file(spec)} is not torchvision's {spec.net} network; perceptual.trunk wants the file "
             f"of {TRUNK_URLS[spec.net]}."
         ) from error
+    if sick := not_finite({name: trunk[name] for name in trunk if name.startswith("features.")}):
+        raise CheckpointError(
+            f"{_trunk_file(spec)} holds NaN or infinity in {sick}; perceptual.trunk wants the file of "
+            f"{TRUNK_URLS[spec.net]}."
+        )

@@ -18,6 +18,7 @@ from common.errors import CheckpointError, RecipeError
 from common.hub import located
 from common.models.perceptual.spec import ShiftTolerantLpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
+from common.models.weights_reading import not_finite
 
 SMALLEST_SIDE = {"alex": 21, "vgg": 18}
 """The smallest side in pixels: below it, the blurs' reflections do not fit into the feature maps."""
@@ -62,6 +63,11 @@ class ShiftTolerantLpips(nn.Module):
                 f"({type(error).__name__}); set perceptual.weights to {spec.net}_shift_tolerant.pth "
                 "of stlpips_pytorch."
             ) from error
+        if sick := not_finite(weights):
+            raise CheckpointError(
+                f"{path} holds NaN or infinity in {sick}; set perceptual.weights to {spec.net}_shift_tolerant.pth "
+                "of stlpips_pytorch."
+            )
         self.heads = nn.ParameterList(heads)
         self.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
 

@@ -16,6 +16,7 @@ from common.errors import DataError, UserError
 from common.hub import SCHEME
 from common.image_shards import FEATURE_TYPE
 from common.models.t5.captions import clean_caption
+from common.models.weights_reading import not_finite
 from common.paths import resolve
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -37,6 +38,8 @@ class TextEncoder:
         if loading["missing_keys"]:
             lacking = ", ".join(sorted(loading["missing_keys"])[:3])
             raise UserError(f"--text-encoder {name} lacks weights of a T5 encoder ({lacking}, …): name another")
+        if sick := not_finite(self._model.state_dict()):
+            raise UserError(f"--text-encoder {name} holds NaN or infinity in {sick}: get a sound copy")
         self._model.eval().to(self._device)
 
     @torch.no_grad()

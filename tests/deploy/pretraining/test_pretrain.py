@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from common.errors import DataError
 from deploy.pretraining import pretrain as module
-from deploy.pretraining.pretrain import pretrain
+from deploy.pretraining.pretrain import Pretraining, pretrain
 from deploy.runs.progress_line import stage_text
 
 LOGS = ("classifier.jsonl", "tokenizer.jsonl", "policy.jsonl")
@@ -90,3 +92,20 @@ def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Pa
         say=lambda line: None,
     )
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_batch_of_broken_pictures_alone_is_replaced_by_the_next(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        (tmp_path / "a" / f"{number}.png").write_bytes(b"not a picture")
+    stage = {"num_steps": 1, "batch_size": 1, "lr": 1e-3}
+    section = {"tokenizer": stage, "policy": stage}
+    source = {"kind": "image_folder", "path": str(tmp_path)}
+    recipe = with_changes(tiny_recipe, {"source": source, "pretrain": section})
+    assert recipe.pretrain is not None
+    pretraining = Pretraining(recipe, recipe.pretrain, False, lambda _: None)
+    with pytest.raises(DataError, match=r"none of the images can be read; the first: a/"):
+        pretraining._batch(0, 1)
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "a" / "2.png")
+    for step in range(4):
+        assert (pretraining._batch(step, 1)[0] == 1).all()
