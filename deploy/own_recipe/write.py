@@ -12,6 +12,7 @@ from common.config.load import load_recipe
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.paths import CHECKOUT
+from common.text import shown_name
 from deploy.own_recipe.found import Found
 
 TEMPLATE = Path(__file__).with_name("recipe.yaml.j2")
@@ -127,8 +128,8 @@ def _class_note(classes: tuple[str, ...]) -> str:
 
 
 def _in_a_line(name: str) -> str:
-    name = name.encode("utf-8", "backslashreplace").decode()
-    return name if name.isprintable() else json.dumps(name)
+    shown = shown_name(name)
+    return shown if shown.isprintable() else json.dumps(shown, ensure_ascii=False)
 
 
 def _portable(pictures: Path) -> str:

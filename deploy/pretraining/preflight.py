@@ -32,6 +32,7 @@ class Stage:
     key: str  # that names its weights file
     checkpoint: str  # the file, as the recipe has it
     what: str  # the section in messages about weights
+    save_every: int  # steps between resumable states
 
     @property
     def target(self) -> Path:
@@ -46,13 +47,16 @@ def stages_of(recipe: Recipe) -> list[Stage]:
             "this recipe has no `pretrain` section: see deploy/recipes/demo.yaml for one, or write a recipe with "
             "`python -m deploy init`"
         )
+    every = section.checkpoint_every
     stages = [
-        Stage("tokenizer", section.tokenizer, "tokenizer.checkpoint", recipe.tokenizer.checkpoint, "tokenizer"),
-        Stage("policy", section.policy, "policy.checkpoint", recipe.policy.checkpoint, "policy"),
+        Stage(
+            "tokenizer", section.tokenizer, "tokenizer.checkpoint", recipe.tokenizer.checkpoint, "tokenizer", every
+        ),
+        Stage("policy", section.policy, "policy.checkpoint", recipe.policy.checkpoint, "policy", every),
     ]
     if section.classifier is not None:
         key = "evaluation.classifier"
-        stages.insert(0, Stage("classifier", section.classifier, key, recipe.evaluation.classifier, key))
+        stages.insert(0, Stage("classifier", section.classifier, key, recipe.evaluation.classifier, key, every))
     return stages
 
 

@@ -154,7 +154,7 @@ class Pretraining:
                 loss,
                 stage.section,
                 state_path=state_file(self._recipe, stage),
-                save_every=self._recipe.pretrain.checkpoint_every,
+                save_every=stage.save_every,
                 on_step=on_step,
             )
 

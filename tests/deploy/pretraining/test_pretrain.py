@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
 from deploy.pretraining import pretrain as module
+from deploy.pretraining.preflight import stages_of
 from deploy.pretraining.pretrain import Pretraining, pretrain
 from deploy.runs.progress_line import stage_text
 
@@ -103,7 +105,7 @@ def test_a_batch_of_broken_pictures_alone_is_replaced_by_the_next(tiny_recipe: R
     source = {"kind": "image_folder", "path": str(tmp_path)}
     recipe = with_changes(tiny_recipe, {"source": source, "pretrain": section})
     assert recipe.pretrain is not None
-    pretraining = Pretraining(recipe, recipe.pretrain, False, lambda _: None)
+    pretraining = Pretraining(recipe, stages_of(recipe), torch.device("cpu"), False, lambda _: None)
     with pytest.raises(DataError, match=r"none of the images can be read; the first: a/"):
         pretraining._batch(0, 1)
     Image.new("RGB", (32, 32), "white").save(tmp_path / "a" / "2.png")
