@@ -1,7 +1,13 @@
 """What the pool knows of each reward actor, and of what it has asked of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from common.errors import ClusterError
+from common.paths import code_fingerprint
+
+if TYPE_CHECKING:
+    from actors.rollout_actor import ActorDescription
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,16 @@ class Member:
     @property
     def is_ready(self) -> bool:
         return self.description is None
+
+    def welcome(self, name: str, description: "ActorDescription") -> None:
+        """It is ready. ClusterError where it runs other code than this process."""
+        if description.code != code_fingerprint():
+            raise ClusterError(
+                f"{name} on {description.node} runs code {description.code}, the driver {code_fingerprint()}: "
+                "submit the job with --working-dir so that every node gets this checkout"
+            )
+        self.description = None
+        self.node, self.code = description.node, description.code
 
     @property
     def is_free_for_more(self) -> bool:

@@ -173,6 +173,9 @@ class FakeRay(RayCalls):
     def free_resources(self):
         return self._resources
 
+    def most_resources(self):
+        return self._resources
+
     def node_address(self):
         return "127.0.0.1"
 

@@ -9,7 +9,8 @@ from typing import Any
 import ray
 
 from common.config.recipe import Recipe
-from common.errors import ClusterError
+from common.errors import ClusterError, first_line
+from deploy.cluster.probe import require_answer
 
 
 class RaySession:
@@ -33,17 +34,19 @@ class RaySession:
 def connect(num_cpus: int, object_store_bytes: int) -> str:
     """Join the cluster at RAY_ADDRESS (set by `ray job submit`), or start a local Ray of this size.
 
-    Returns a message for the user. Ray reads its environment when imported: see `ray_environment.py`.
+    Returns a message for the user. Ray reads its environment when imported: see `ray_environment.py`. Raises
+    ClusterError within seconds where no cluster answers, or it refuses this process.
     """
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
     if address:
+        require_answer(address, "RAY_ADDRESS")
         try:
             ray.init(address=address, **options)
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
             raise ClusterError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start one, unset RAY_ADDRESS, or "
-                "export RAY_AUTH_MODE=token where the cluster asks for one"
+                f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({first_line(error)}): run this on one "
+                "of its nodes, and look at `ray status`"
             ) from None
         return f"Ray cluster at {address}: {_resources()}"
     ray.init(

@@ -1,12 +1,14 @@
 """A run's folder: what it was asked, what it measured, what happened, what came out.
 
 `recipe.json`, `metrics.jsonl` (a line a step), `evaluations.jsonl` (a line an evaluation), `events.jsonl` (a line
-an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The driver is the only writer.
+an event), `run.log`, `checkpoints/`, `samples/` and, at the end, `summary.json`. The process that holds `run.lock`
+is the only writer.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from common.errors import RecipeError
 from common.facts import Ended, Fact, Resumed, Scored, StepLearned
 from common.paths import resolve
 from deploy.runs.group_records import FOLDER, forget_groups
+from deploy.runs.run_lock import LOCK, FolderHeldError, lock_run
 from learner.checkpoint import newest_checkpoint, step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
@@ -27,17 +30,11 @@ class RunFolder:
     """Also a sink: what happens in the run becomes lines in its files."""
 
     def __init__(self, path: Path):
+        """`path` must be there."""
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.groups = path / FOLDER
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RecipeError(
-                f"the run folder {path} cannot be made ({error.strerror or error}): set run.dir to a folder that "
-                "can be written to"
-            ) from None
 
     def record(self, fact: Fact) -> None:
         """A line in events.jsonl with the time (UTC), and what the fact means for the other files."""
@@ -82,35 +79,42 @@ class RunFolder:
                     temporary.write_text("".join(line + "\n" for line in lines))
 
 
-def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
-    """The run's folder and the checkpoint to resume from, if any. Nothing is ever overwritten.
+@contextmanager
+def open_run_folder(recipe: Recipe) -> Iterator[tuple[RunFolder, Path | None]]:
+    """The run's folder, held against every other process, and the checkpoint to resume from, if any.
 
     resume auto: go on from the newest complete checkpoint, in DIR/NAME or at checkpoint.url; a run that ended
     before its first begins again in its folder. never, or nothing to go on with: a folder of its own, DIR/NAME
     or DIR/NAME-2, DIR/NAME-3, … where that is taken. PATH or URL: go on from that in DIR/NAME.
+
+    Nothing is ever overwritten. Raises RecipeError where the run is at work, or the folder is none of a run.
     """
-    folder = resolve(recipe.run.dir) / recipe.run.name
-    if recipe.resume == "auto":
-        checkpoint = _newest(folder / "checkpoints", remote_checkpoints(recipe, folder.name))
-        if checkpoint is not None or _is_unfinished(folder):
-            return RunFolder(folder), checkpoint
-    elif "://" in recipe.resume:
-        url, _, name = recipe.resume.rstrip("/").rpartition("/")
-        return RunFolder(folder), RemoteCheckpoints(url).download(name, folder / "checkpoints")
-    elif recipe.resume != "never":
-        checkpoint = resolve(recipe.resume)
-        if not checkpoint.is_dir():
-            raise RecipeError(f"resume is {recipe.resume}: use auto, never, or the folder of a checkpoint")
-        return RunFolder(folder), checkpoint
-    folder = _unused(folder)
-    remote = remote_checkpoints(recipe, folder.name)
-    taken = remote.newest() if remote else None
-    if taken is not None:
-        raise RecipeError(
-            f"checkpoint.url holds {taken} of another run {folder.name}: set another run.name, or resume=auto to "
-            "go on from it"
-        )
-    return RunFolder(folder), None
+    folder, resume = resolve(recipe.run.dir) / recipe.run.name, recipe.resume
+    with ExitStack() as held:
+        if resume == "auto" and (_is_run(folder) or not _is_taken(folder)):
+            held.enter_context(lock_run(folder))
+            checkpoint = _newest(folder / "checkpoints", remote_checkpoints(recipe, folder.name))
+            if checkpoint is not None or _is_unfinished(folder):
+                yield RunFolder(folder), checkpoint
+                return
+            held.close()
+        elif resume not in ("auto", "never"):
+            if "://" not in resume and not resolve(resume).is_dir():
+                raise RecipeError(f"resume is {resume}: use auto, never, or the folder of a checkpoint")
+            if _is_taken(folder) and not _is_run(folder):
+                raise RecipeError(f"{folder} is not empty, and no run folder: choose another run.name or run.dir")
+            held.enter_context(lock_run(folder))
+            yield RunFolder(folder), _given(resume, folder / "checkpoints")
+            return
+        folder = held.enter_context(_unused(folder))
+        remote = remote_checkpoints(recipe, folder.name)
+        taken = remote.newest() if remote else None
+        if taken is not None:
+            raise RecipeError(
+                f"checkpoint.url holds {taken} of another run {folder.name}: set another run.name, or resume=auto "
+                "to go on from it"
+            )
+        yield RunFolder(folder), None
 
 
 def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
@@ -119,11 +123,29 @@ def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
     return RemoteCheckpoints(f"{url.rstrip('/')}/{name}") if url else None
 
 
+def _is_taken(folder: Path) -> bool:
+    """Whether there is anything."""
+    return folder.is_file() or (folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run has written there."""
+    return any((folder / name).exists() for name in ("recipe.json", EVENTS, "checkpoints"))
+
+
 def _is_unfinished(folder: Path) -> bool:
     """Whether the service began a run here and did not succeed."""
     summary = folder / SUMMARY
     succeeded = summary.is_file() and json.loads(summary.read_text())["status"] == "succeeded"
-    return folder.is_dir() and RunFolder(folder).has_history and not succeeded
+    return RunFolder(folder).has_history and not succeeded
+
+
+def _given(resume: str, checkpoints: Path) -> Path:
+    """The checkpoint of that path, or the copy in `checkpoints` of the one at that URL."""
+    if "://" not in resume:
+        return resolve(resume)
+    url, _, name = resume.rstrip("/").rpartition("/")
+    return RemoteCheckpoints(url).download(name, checkpoints)
 
 
 def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:
@@ -134,12 +156,20 @@ def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:
     return remote.download(name, folder)
 
 
-def _unused(folder: Path) -> Path:
+@contextmanager
+def _unused(folder: Path) -> Iterator[Path]:
+    """The first of NAME, NAME-2, NAME-3, … where there is nothing and nobody, held."""
     candidate, number = folder, 1
-    while candidate.is_file() or (candidate.is_dir() and any(candidate.iterdir())):
+    while True:
+        with ExitStack() as held:
+            if not _is_taken(candidate):
+                with suppress(FolderHeldError):
+                    held.enter_context(lock_run(candidate))
+                    if not _is_taken(candidate):  # nobody was quicker, and is done
+                        yield candidate
+                        return
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
 
 
 def _step_of(line: str) -> float:
