@@ -1,13 +1,10 @@
 """What the pool knows of each reward actor, and of what it has asked of it."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import ClusterError
 from common.paths import code_fingerprint
-
-if TYPE_CHECKING:
-    from actors.rollout_actor import ActorDescription
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,14 @@ class Member:
     def is_ready(self) -> bool:
         return self.description is None
 
-    def welcome(self, name: str, description: "ActorDescription") -> None:
-        """It is ready. ClusterError where it runs other code than this process."""
-        if description.code != code_fingerprint():
+    def welcome(self, name: str, node: str, code: str) -> None:
+        """It is ready, on that node. ClusterError where it runs other code than this process."""
+        if code != code_fingerprint():
             raise ClusterError(
-                f"{name} on {description.node} runs code {description.code}, the driver {code_fingerprint()}: "
-                "submit the job with --working-dir so that every node gets this checkout"
+                f"{name} on {node} runs code {code}, the driver {code_fingerprint()}: submit the job with "
+                "--working-dir so that every node gets this checkout"
             )
-        self.description = None
-        self.node, self.code = description.node, description.code
+        self.description, self.node, self.code = None, node, code
 
     @property
     def is_free_for_more(self) -> bool:

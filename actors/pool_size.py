@@ -32,9 +32,9 @@ def require_possible(count: int, section: ActorsSection, most: Mapping[str, floa
     limit = most_actors(section, most)
     if count > limit:
         raise TooManyActorsError(
-            f"{count} reward actors are far beyond this cluster, which holds {room_for(section, most)} (each needs "
-            f"{section.num_cpus:g} CPU, {section.num_gpus:g} GPU and {LEAST_BYTES >> 20} MiB): ask for {limit} at "
-            "the most, or add nodes first"
+            f"{count} reward actors are far beyond this cluster, which holds {room_for(section, most)} (each "
+            f"needs {section.num_cpus:g} CPU, {section.num_gpus:g} GPU and {LEAST_BYTES >> 20} MiB): ask for at "
+            f"most {limit}, or add nodes first"
         )
 
 

@@ -266,7 +266,7 @@ class RolloutPool:
     def _welcome(self, name: str) -> None:
         member = self._members[name]
         description: ActorDescription = self._ray.get(member.description)
-        member.welcome(name, description)
+        member.welcome(name, description.node, description.code)
         self._tell(ActorJoined(name, description.node, description.pid, description.device))
 
     def _require_progress(self, name: str, member: Member) -> None:

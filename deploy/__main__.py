@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     from common.errors import UserError
     from common.log import set_up_logging
+    from deploy.cluster.stop_signals import StopAsked
 
     set_up_logging()
     try:
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except StopAsked as asked:
+        return 128 + asked.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

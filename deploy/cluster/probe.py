@@ -20,17 +20,8 @@ def require_answer(address: str, said_by: str) -> None:
     where = f"{said_by}={address}"
     if address == "local":  # Ray starts one
         return
-    if address == "auto":  # Ray looks for the one of this machine, and may find what is left of a dead one
-        address = services.canonicalize_bootstrap_address("auto") or ""
-    if not address:
-        raise ClusterError(f"{where}, and no Ray cluster is at work on this machine: start one, or unset {said_by}")
-    if "://" in address:
-        raise ClusterError(
-            f"{where} is an address for `ray job` or the Ray client, and the address of the cluster's GCS is needed: "
-            "HOST:PORT, with port 6379 where `ray start` was not told another"
-        )
     try:
-        version = _version(address)
+        version = _version(_of_gcs(address, where))
     except ray.exceptions.AuthenticationError as error:
         raise _refused(where, first_line(error)) from None
     except grpc.RpcError as error:
@@ -46,6 +37,23 @@ def require_answer(address: str, said_by: str) -> None:
             f"the Ray cluster at {where} has version {version}, and this process {ray.__version__}: install the "
             "same Ray here as on its nodes"
         )
+
+
+def _of_gcs(address: str, where: str) -> str:
+    """HOST:PORT."""
+    if "://" in address:
+        raise ClusterError(
+            f"{where} is an address for `ray job` or the Ray client, and that of the cluster's GCS is needed: "
+            "HOST:PORT, with port 6379 where `ray start` was not told another"
+        )
+    if address != "auto":
+        return address
+    found = services.canonicalize_bootstrap_address("auto")  # or what is left of a dead one
+    if not found or found == "auto":
+        raise ClusterError(
+            f"{where}, but no Ray cluster is at work on this machine: start one, or unset RAY_ADDRESS"
+        )
+    return found
 
 
 def _version(address: str) -> str:

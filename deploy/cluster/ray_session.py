@@ -1,6 +1,7 @@
 """Joins the job's cluster, or starts a local Ray for this run."""
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import ray
 
+from actors.pool_size import require_possible
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
 from deploy.cluster.probe import require_answer
@@ -17,7 +19,11 @@ class RaySession:
     """The cluster of a training run, from start to end."""
 
     def open(self, recipe: Recipe) -> str:
-        """Connect with what the recipe needs; returns a message for the user."""
+        """Connect with what the recipe needs; returns a message for the user. Raises ClusterError."""
+        if not os.environ.get("RAY_ADDRESS"):
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            limits = {"CPU": math.inf, "GPU": math.inf, "memory": memory}  # its CPUs are what the recipe asks for
+            require_possible(recipe.actors.count, recipe.actors, limits)
         return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
 
     def connection(self) -> dict[str, Any]:
@@ -45,8 +51,8 @@ def connect(num_cpus: int, object_store_bytes: int) -> str:
             ray.init(address=address, **options)
         except (ConnectionError, ray.exceptions.RayError) as error:
             raise ClusterError(
-                f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({first_line(error)}): run this on one "
-                "of its nodes, and look at `ray status`"
+                f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({first_line(error)}): run this on "
+                "one of its nodes, and look at `ray status`"
             ) from None
         return f"Ray cluster at {address}: {_resources()}"
     ray.init(

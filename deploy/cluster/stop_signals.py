@@ -18,7 +18,7 @@ SAME_PRESS_SECONDS = 0.5  # `timeout` and some shells signal a process twice, as
 log = logging.getLogger("vapi.driver")
 
 
-class StopAsked(BaseException):  # noqa: N818  as KeyboardInterrupt: nothing may take it for an error
+class StopAsked(BaseException):
     def __init__(self, number: int, by: str):
         super().__init__(number)
         self.number = number

@@ -7,8 +7,9 @@ is the only writer.
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ class RunFolder:
     """Also a sink: what happens in the run becomes lines in its files."""
 
     def __init__(self, path: Path):
-        """`path` must be there."""
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.groups = path / FOLDER
+        path.mkdir(parents=True, exist_ok=True)
 
     def record(self, fact: Fact) -> None:
         """A line in events.jsonl with the time (UTC), and what the fact means for the other files."""
@@ -125,12 +126,17 @@ def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
 
 def _is_taken(folder: Path) -> bool:
     """Whether there is anything."""
-    return folder.is_file() or (folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()))
+    try:
+        return os.path.isfile(folder) or any(name != LOCK for name in os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # not ours to look into
+        return True
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a run has written there."""
-    return any((folder / name).exists() for name in ("recipe.json", EVENTS, "checkpoints"))
+    return any(os.path.exists(folder / name) for name in ("recipe.json", EVENTS, "checkpoints"))
 
 
 def _is_unfinished(folder: Path) -> bool:
@@ -162,14 +168,22 @@ def _unused(folder: Path) -> Iterator[Path]:
     candidate, number = folder, 1
     while True:
         with ExitStack() as held:
-            if not _is_taken(candidate):
-                with suppress(FolderHeldError):
-                    held.enter_context(lock_run(candidate))
-                    if not _is_taken(candidate):  # nobody was quicker, and is done
-                        yield candidate
-                        return
+            if _enters(held, candidate) and not _is_taken(candidate):  # nobody was quicker, and is done
+                yield candidate
+                return
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
+
+
+def _enters(held: ExitStack, folder: Path) -> bool:
+    """Whether an unused folder could be taken."""
+    if _is_taken(folder):
+        return False
+    try:
+        held.enter_context(lock_run(folder))
+    except FolderHeldError:
+        return False
+    return True
 
 
 def _step_of(line: str) -> float:
