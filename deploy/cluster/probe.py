@@ -50,14 +50,12 @@ def _of_gcs(address: str, where: str) -> str:
         return address
     found = services.canonicalize_bootstrap_address("auto")  # or what is left of a dead one
     if not found or found == "auto":
-        raise ClusterError(
-            f"{where}, but no Ray cluster is at work on this machine: start one, or unset RAY_ADDRESS"
-        )
+        raise ClusterError(f"{where}, but no Ray cluster runs on this machine: start one, or unset RAY_ADDRESS")
     return found
 
 
 def _version(address: str) -> str:
-    request = gcs_service_pb2.CheckAliveRequest()
+    request = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]  # made at import
     with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         return stub.CheckAlive(request, timeout=PROBE_SECONDS).ray_version

@@ -1,4 +1,4 @@
-"""How a run stands by what its folder says: at work, ended or killed, how far it came, and what goes on with it."""
+"""How a run stands by its folder: at work, ended or killed, how far it came, and the command that goes on."""
 
 import shlex
 from pathlib import Path

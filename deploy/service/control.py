@@ -125,8 +125,8 @@ def _run_folder(run: str) -> Path | None:
     folder = find_run(run)
     if folder is None and not os.environ.get("RAY_ADDRESS"):
         raise RecipeError(
-            f"there is no run folder {run} or runs/{run}: name one (`status` alone lists them), or set RAY_ADDRESS "
-            "and name the run"
+            f"there is no run folder {run} or runs/{run}: name one (`status` alone lists them), or set "
+            "RAY_ADDRESS and name the run"
         )
     return folder
 
@@ -143,8 +143,8 @@ def _address(run: str, folder: Path | None) -> str:
         raise NotRunningError(f"{run} is not running: {_how_it_ended(run)}")
     if not path.is_file():
         raise NotRunningError(
-            f"{run} is at work ({holder_text(folder)}) without a Ray that could be asked: it is starting, or a run "
-            "of `local`"
+            f"{run} is at work ({holder_text(folder)}) without a Ray that could be asked: it is starting, or a "
+            "run of `local`"
         )
     known = json.loads(path.read_text())
     os.environ.update(known["environment"])
