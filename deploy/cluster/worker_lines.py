@@ -14,6 +14,8 @@ def worker_lines_to(write: Callable[[str, str], None]) -> Iterator[None]:
     """During the block, call `write` with each line and its writer, such as "RolloutActor 12 on 10.0.0.1"."""
 
     def hand_on(batch: dict[str, Any]) -> None:
+        if batch["pid"] == "autoscaler":  # its report of the cluster, every five seconds
+            return
         who = f"{batch.get('actor_name') or batch.get('task_name') or 'worker'} {batch['pid']} on {batch['ip']}"
         for line in batch["lines"]:
             write(line, who)

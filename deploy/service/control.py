@@ -19,7 +19,7 @@ from common.errors import ClusterError, RecipeError, first_line
 from common.paths import find_run
 from deploy.cluster.probe import require_answer
 from deploy.runs.run_folder import CONNECTION
-from deploy.runs.run_lock import holder_text, lock_state
+from deploy.runs.run_lock import LOCK, holder_text, lock_state
 from deploy.runs.standing import AT_WORK, standing
 from deploy.service.control_actor import NAMESPACE, control_name
 
@@ -122,7 +122,7 @@ def _ray_errors(run: str) -> Iterator[None]:
 
 
 def _run_folder(run: str) -> Path | None:
-    folder = find_run(run)
+    folder = find_run(run) or find_run(run, LOCK)  # which a run has that is starting
     if folder is None and not os.environ.get("RAY_ADDRESS"):
         raise RecipeError(
             f"there is no run folder {run} or runs/{run}: name one (`status` alone lists them), or set "
