@@ -194,6 +194,9 @@ class FakeSession(RaySession):
     def __init__(self, ray: FakeRay):
         self._ray = ray
 
+    def require_cluster(self) -> None:
+        """It answers."""
+
     def open(self, recipe: Any) -> str:
         return "a stand-in for Ray"
 

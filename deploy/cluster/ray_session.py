@@ -18,6 +18,11 @@ from deploy.cluster.probe import require_answer
 class RaySession:
     """The cluster of a training run, from start to end."""
 
+    def require_cluster(self) -> None:
+        """ClusterError within seconds where RAY_ADDRESS names a cluster that does not answer or refuses us."""
+        if os.environ.get("RAY_ADDRESS"):
+            require_answer(os.environ["RAY_ADDRESS"], "RAY_ADDRESS")
+
     def open(self, recipe: Recipe) -> str:
         """Connect with what the recipe needs; returns a message for the user. Raises ClusterError."""
         if not os.environ.get("RAY_ADDRESS"):

@@ -21,10 +21,11 @@ from common.facts import Ended, Fact, Resumed, Scored, StepLearned
 from common.paths import resolve
 from deploy.runs.group_records import FOLDER, forget_groups
 from deploy.runs.run_lock import LOCK, FolderHeldError, lock_run
-from learner.checkpoint import newest_checkpoint, step_of
+from learner.checkpoint import newest_checkpoint
+from learner.checkpoint_names import step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
-CONNECTION, EVENTS, SUMMARY = "ray.json", "events.jsonl", "summary.json"
+EVENTS, SUMMARY = "events.jsonl", "summary.json"
 
 
 class RunFolder:
@@ -57,17 +58,6 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
-
-    def connection(self, connection: dict[str, Any]) -> None:
-        """How `scale`, `stop` and `status` reach the run's Ray: for the run's owner only, it may hold a token."""
-        path = self.path / CONNECTION
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(connection))
-
-    def disconnect(self) -> None:
-        """The run's Ray is gone."""
-        (self.path / CONNECTION).unlink(missing_ok=True)
 
     def _go_back_to(self, step: int) -> None:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""

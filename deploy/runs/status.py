@@ -11,7 +11,7 @@ from typing import Any
 from common.config.recipe import Recipe
 from common.facts import Fact, StepLearned, TicketDelivered
 from deploy.runs.wording import wording_of
-from learner.checkpoint import step_of
+from learner.checkpoint_names import step_of
 
 RECENT_STEPS = 10
 RECENT_DELIVERIES = 10

@@ -4,7 +4,6 @@ Each answers within seconds: the run's lock says whether it is at work, and a pr
 Import it after `set_ray_environment`.
 """
 
-import json
 import logging
 import os
 import time
@@ -18,7 +17,7 @@ import ray
 from common.errors import ClusterError, RecipeError, first_line
 from common.paths import find_run
 from deploy.cluster.probe import require_answer
-from deploy.runs.run_folder import CONNECTION
+from deploy.runs.connection import CONNECTION, read_connection
 from deploy.runs.run_lock import LOCK, holder_text, lock_state
 from deploy.runs.standing import AT_WORK, standing
 from deploy.service.control_actor import NAMESPACE, control_name
@@ -138,18 +137,17 @@ def _address(run: str, folder: Path | None) -> str:
         require_answer(address, "RAY_ADDRESS")
         return address
     assert folder is not None
-    state, path = lock_state(folder), folder / CONNECTION
-    if state == "free" or (state == "unknown" and not path.is_file()):
+    state, known = lock_state(folder), read_connection(folder)
+    if state == "free" or (state == "unknown" and known is None):
         raise NotRunningError(f"{run} is not running: {_how_it_ended(run)}")
-    if not path.is_file():
+    if known is None:
         raise NotRunningError(
             f"{run} is at work ({holder_text(folder)}) without a Ray that could be asked: it is starting, or a "
             "run of `local`"
         )
-    known = json.loads(path.read_text())
     os.environ.update(known["environment"])
     try:
-        require_answer(known["address"], f"{path}: address")
+        require_answer(known["address"], f"{folder / CONNECTION}: address")
     except ClusterError as error:
         if state == "unknown":
             raise NotRunningError(f"{run} is not running ({error})") from None

@@ -47,6 +47,7 @@ def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
     parts = parts or Parts()
     with ExitStack() as cleanup:
         cleanup.enter_context(parts.stop.installed())
+        parts.session.require_cluster()
         require_sound(recipe)
         metrics = Metrics()
         exporter = Exporter(metrics, recipe.metrics)

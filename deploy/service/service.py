@@ -20,6 +20,7 @@ from common.request_facts import StopAskedFor
 from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession
 from deploy.cluster.stop_signals import StopAsked, StopSignals
+from deploy.runs.connection import connection_kept
 from deploy.runs.group_records import keep_groups
 from deploy.runs.progress_line import StepLine
 from deploy.runs.prometheus import Prometheus
@@ -92,8 +93,7 @@ class Service:
             cleanup.enter_context(self._cluster())
             control = ControlLink(self._recipe.run.name, self._parts.ray)
             cleanup.callback(control.close)
-            self._run.folder.connection(self._parts.session.connection())
-            cleanup.callback(self._run.folder.disconnect)
+            cleanup.enter_context(connection_kept(self._run.folder.path, self._parts.session.connection()))
             begin()
             try:
                 summary, stop_signal = self._work(control, goes_on, cleanup)
