@@ -15,9 +15,12 @@ from common.errors import ClusterError, first_line
 PROBE_SECONDS = 3.0
 
 
-def require_answer(address: str, said_by: str) -> None:
-    """ClusterError where no cluster answers at `address`, or refuses this process; `said_by` gave the address."""
-    where = f"{said_by}={address}"
+def require_answer(address: str, said_by: str = "") -> None:
+    """ClusterError where no cluster answers at `address`, or refuses this process.
+
+    `said_by` names the variable that the user gave the address by.
+    """
+    where = f"{said_by}={address}" if said_by else address
     if address == "local":  # Ray starts one
         return
     try:
@@ -28,10 +31,8 @@ def require_answer(address: str, said_by: str) -> None:
         code, details = error.code(), first_line(Exception(error.details()))
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise _refused(where, details) from None
-        raise ClusterError(
-            f"no Ray cluster answers at {where} ({_plain(code, details)}): start one, correct the address, or "
-            f"unset {said_by}"
-        ) from None
+        advice = f": start one, correct the address, or unset {said_by}" if said_by else ""
+        raise ClusterError(f"no Ray cluster answers at {where} ({_plain(code, details)}){advice}") from None
     if version and version != ray.__version__:
         raise ClusterError(
             f"the Ray cluster at {where} has version {version}, and this process {ray.__version__}: install the "

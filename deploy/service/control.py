@@ -17,7 +17,7 @@ import ray
 from common.errors import ClusterError, RecipeError, first_line
 from common.paths import find_run
 from deploy.cluster.probe import require_answer
-from deploy.runs.connection import CONNECTION, read_connection
+from deploy.runs.connection import read_connection
 from deploy.runs.run_lock import LOCK, holder_text, lock_state
 from deploy.runs.standing import AT_WORK, standing
 from deploy.service.control_actor import NAMESPACE, control_name
@@ -147,11 +147,11 @@ def _address(run: str, folder: Path | None) -> str:
         )
     os.environ.update(known["environment"])
     try:
-        require_answer(known["address"], f"{folder / CONNECTION}: address")
+        require_answer(known["address"])
     except ClusterError as error:
         if state == "unknown":
             raise NotRunningError(f"{run} is not running ({error})") from None
-        raise
+        raise ClusterError(f"{run} is at work ({holder_text(folder)}), but not its Ray: {error}") from None
     return known["address"]
 
 
