@@ -107,7 +107,7 @@ class RolloutActor:
             ticket_id=ticket.ticket_id,
             policy_version=self._version,
             num_groups=0 if rollout.groups is None else len(rollout.groups),
-            num_tokens=0 if rollout.groups is None else rollout.groups.sampled_tokens_BGT.size,
+            num_tokens=0 if rollout.groups is None else rollout.groups.num_tokens_sampled,
             num_bytes=0 if table is None else table.nbytes,
             skipped=rollout.skipped,
             stage_seconds=dict(clock.seconds),

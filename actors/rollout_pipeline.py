@@ -89,8 +89,7 @@ class RolloutPipeline:
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
-        # Where nothing is learned from samples, one of them serves the KL's measurement.
-        kept_samples = slice(None) if credit is None or self._recipe.sampled_weights else slice(1)
+        kept = slice(None) if credit is None else slice(self._recipe.num_samples_kept)
         groups = GroupBatch(
             sample_index_B=np.array(kept, dtype=np.int64),
             image_id_B=images.image_ids,
@@ -98,12 +97,13 @@ class RolloutPipeline:
             codebook_size=self._tokenizer.codebook_size,
             context_tokens_BT=_int32(draws.context_BT),
             target_tokens_BT=_int32(draws.targets_BT),
-            sampled_tokens_BGT=_int32(draws.samples_BGT[:, kept_samples]),
-            behaviour_logprobs_BGT=draws.logprobs_BGT[:, kept_samples].cpu().numpy(),
+            sampled_tokens_BGT=_int32(draws.samples_BGT[:, kept]),
+            behaviour_logprobs_BGT=draws.logprobs_BGT[:, kept].cpu().numpy(),
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
             credit={} if credit is None else _arrays(credit.columns),
+            gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
         )
         sound, quarantined = _quarantined(groups, terms.failures)

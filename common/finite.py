@@ -15,7 +15,9 @@ from common.schema import ARRAYS, GroupBatch, changed
 def non_finite_groups(groups: GroupBatch) -> dict[int, str]:
     """By row number, the reason why a group cannot be learned from."""
     reasons = {int(row): "non-finite log-probability" for row in _not_finite(groups.behaviour_logprobs_BGT)}
-    reasons |= {int(row): "non-finite gradient" for column in groups.credit.values() for row in _not_finite(column)}
+    reasons |= {
+        int(row): "non-finite gradient" for column in groups.credit.values() for row in _not_finite(column)
+    }
     for columns in (groups.reward_maps, groups.reward_terms):
         for name, column in columns.items():
             reasons |= {int(row): f"non-finite reward.{name}" for row in _not_finite(column)}

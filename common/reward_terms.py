@@ -22,7 +22,9 @@ class RewardTerms:
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # [B, G, T] by name; the mean of a map is the term
     higher_is_better: frozenset[str] = frozenset()  # names; of the others, lower is better
     failures: Mapping[int, str] = field(default_factory=dict)  # groups that a term failed on, whose terms are NaN
-    gradient_BTD: Tensor | None = None  # of the weighted reward at the sampled codes, mean over samples; on request
+    gradient_BTD: Tensor | None = (
+        None  # of the weighted reward at the sampled codes, mean over samples; on request
+    )
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:

@@ -1,11 +1,13 @@
 """The table of scored groups that travels from actors to the learner: one Arrow row per group.
 
 Rows hold facts, not decisions: the reward's terms, not its weights; rewards, not advantages. A recorded table can
-be learned from again with other settings.
+be learned from again with other settings. Credit by gradient is the exception: the gradient of a weighted sum has the
+weights in it, so that the actor applies them, and the table says which they were.
 
 Letters: T image tokens, G samples per group, V codebook entries, B rows.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,8 +37,10 @@ class GroupBatch:
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
     credit: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`. The
-    weights of the terms are in the gradient."""
+    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`. Of
+    sampled_tokens and behaviour_logprobs there is then one of the G samples, unless a term has no gradient."""
+    gradient_weights: Mapping[str, float] = field(default_factory=dict)
+    """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
 
     def __len__(self) -> int:
@@ -49,6 +53,11 @@ class GroupBatch:
             return term_BG.shape[1]
         return self.sampled_tokens_BGT.shape[1]
 
+    @property
+    def num_tokens_sampled(self) -> int:
+        """Of all groups and samples."""
+        return self.group_size * self.target_tokens_BT.size
+
 
 _TENSOR_COLUMNS = {
     "context_tokens": "context_tokens_BT",
@@ -57,7 +66,12 @@ _TENSOR_COLUMNS = {
     "behaviour_logprobs": "behaviour_logprobs_BGT",
 }
 # Columns of a name each: the field, and what stands before the name in the table.
-_NAMED_COLUMNS = {"condition": "condition.", "reward_terms": "reward.", "reward_maps": "reward_map.", "credit": "credit."}
+_NAMED_COLUMNS = {
+    "condition": "condition.",
+    "reward_terms": "reward.",
+    "reward_maps": "reward_map.",
+    "credit": "credit.",
+}
 
 
 def to_table(groups: GroupBatch) -> pa.Table:
@@ -76,6 +90,7 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "T": groups.target_tokens_BT.shape[1],
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
+        "gradient_weights": json.dumps(dict(groups.gradient_weights)),
     }
     return pa.table(columns).replace_schema_metadata({key: str(value) for key, value in facts.items()})
 
@@ -98,6 +113,7 @@ def from_table(table: pa.Table) -> GroupBatch:
         policy_version=table["policy_version"][0].as_py(),
         codebook_size=int(metadata["V"]),
         higher_is_better=frozenset(metadata["higher_is_better"].split()),
+        gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),  # absent in older recordings
         **columns,
     )
 
@@ -119,6 +135,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         policy_version=min(batch.policy_version for batch in batches),
         codebook_size=batches[0].codebook_size,
         higher_is_better=batches[0].higher_is_better,
+        gradient_weights=batches[0].gradient_weights,
         **columns,
     )
 

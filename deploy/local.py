@@ -7,6 +7,7 @@ Letters: B source images (groups), G samples per group, T image tokens, D width 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,14 @@ from common.seeding import generator
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
 from learner.advantage import advantages, flat_groups, reward_spread
-from learner.code_prices import CodePrices, code_prices
+from learner.code_prices import code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
+from learner.rows import Rows
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-# condition, terms of the reward, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T], and
-# under credit by gradient what the codes are worth
+# condition, terms of the reward, credit by gradient (None under another), context [B, T-1], targets [B, T], samples and
+# behaviour log-probs [B, G, T]
 Groups = tuple[Condition, RewardTerms, CodeCredit | None, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -52,7 +54,7 @@ def post_train(
     learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
-    codes_VD = codebook_codes(tokenizer, device)
+    codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     for step in range(learner.num_steps):
         first = step * learner.images_per_step
         tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
@@ -94,15 +96,13 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     if terms.gradient_BTD is None:
         return condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
-    # Under credit by gradient it also says how the reward changes with the samples' codes, to first order.
+    # Credit by gradient: the decoder has also said how the reward changes with the codes. Where no term of the reward
+    # needs to compare samples, one of them is kept, to measure the KL on.
     with autocast(recipe.compute, device):
-        distribution = TokenDistribution.of(group)
-        credit = code_credit(
-            policy.logits, hidden_BTD, samples_BGT, terms.gradient_BTD, tokenizer, distribution
-        )
-    if not recipe.sampled_weights:  # one sample serves the KL's measurement
-        samples_BGT, logprobs_BGT = samples_BGT[:, :1], logprobs_BGT[:, :1]
-    return condition, terms, credit, context_BT, targets_BT, samples_BGT, logprobs_BGT
+        gradient_BTD, distribution = terms.gradient_BTD, TokenDistribution.of(group)
+        credit = code_credit(policy.logits, hidden_BTD, samples_BGT, gradient_BTD, tokenizer, distribution)
+    kept = slice(recipe.num_samples_kept)
+    return condition, terms, credit, context_BT, targets_BT, samples_BGT[:, kept], logprobs_BGT[:, kept]
 
 
 def learn(
@@ -112,44 +112,44 @@ def learn(
     learner = recipe.learner
     conditions, all_terms, credits, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
-    context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
 
-    # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens.
+    # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens. Under credit
+    # by gradient every codebook entry has a price at every place instead, and only other terms compare samples.
     terms = RewardTerms.joined(all_terms)
     rewards_BG = terms.rewards(recipe.reward.weights)
-    advantages_BGT = advantages(terms, recipe)  # under credit by gradient None, or of the terms without a gradient
-    prices = None
-    if recipe.has_code_gradients:  # the advantage of every codebook entry at every place
-        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(len(rewards_BG)))
+    num_groups = len(rewards_BG)
+    advantages_BGT, prices = advantages(terms, recipe), None
+    if recipe.has_code_gradients:
+        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(num_groups))
+    rows = Rows(condition, *map(torch.cat, tensors), advantages_BGT, prices)
 
     # 5. The G samples share one context, so one forward and backward per group serves them all.
-    def logprobs(model: PolicyModule, b: slice, prices: CodePrices | None = None) -> TokenLogprobs:
+    def logprobs(model: PolicyModule, micro: Rows) -> TokenLogprobs:
         with autocast(recipe.compute, device):
-            hidden_BTD = model({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
-            distribution = TokenDistribution.of(recipe.group)
-            tokens = samples_BGT[b], targets_BT[b]
-            return token_logprobs(model.logits, hidden_BTD, *tokens, distribution, learner.logit_rows, prices)
+            hidden_BTD = model(micro.condition, micro.context_NT, head=False)
+            distribution, tokens = TokenDistribution.of(recipe.group), (micro.samples_NKT, micro.targets_NT)
+            return token_logprobs(
+                model.logits, hidden_BTD, *tokens, distribution, learner.logit_rows, micro.prices
+            )
 
-    num_groups = len(rewards_BG)
     totals = torch.zeros(6)
     optimizer.zero_grad()
     for start in range(0, num_groups, learner.micro_batch_size):
-        b = slice(start, start + learner.micro_batch_size)
-        of_samples = None if advantages_BGT is None else advantages_BGT[b]
-        of_codes = None if prices is None else prices[b]
-        logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, b, of_codes)
-        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], of_samples, learner)
-        if advantage_BT is not None:
+        micro = rows[start : start + learner.micro_batch_size]
+        logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
+        old_logprobs_BGT = micro.behaviour_logprobs_NKT
+        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT, micro.advantages_NKT, learner)
+        if advantage_BT is not None:  # of what the policy proposes, on average: by credit by gradient
             policy_B = policy_B - advantage_BT.mean(dim=1)
         prior_B = ce_B = ce_prior(target_logprobs_BT)  # the prior, unless it is the KL from the initial policy
         if reference is not None:
             with torch.no_grad():
-                reference_BGT = logprobs(reference, b).samples_BGT
+                reference_BGT = logprobs(reference, replace(micro, prices=None)).samples_BGT
             prior_B = kl_prior(logprobs_BGT, reference_BGT)
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
-        kl_B = kl_to_behaviour(logprobs_BGT, old_logprobs_BGT[b])
+        kl_B = kl_to_behaviour(logprobs_BGT, old_logprobs_BGT)
         sums = [policy_B.sum(), prior_B.sum(), ce_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
         totals += torch.stack(sums).detach().cpu()
 

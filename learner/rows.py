@@ -35,7 +35,9 @@ class Rows:
 
     def repeated(self) -> Self:
         """One row per sample: the same loss and the same gradient, at K times the work."""
-        assert self.advantages_NKT is not None and self.prices is None, "a sample alone has an advantage of its own"
+        assert self.advantages_NKT is not None and self.prices is None, (
+            "a sample alone has an advantage of its own"
+        )
         num_samples = self.samples_NKT.shape[1]
 
         def for_each_sample(column: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import CodePrices, code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
+from learner.recorded_credit import require_credit
 from learner.rows import Rows
 from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
 
@@ -116,6 +117,7 @@ class Trainer:
         averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
+        require_credit(groups, self._recipe)
         scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
         groups, weights_B = quarantine(groups)
         prices = self._prices(groups, weights_B, over_ranks)

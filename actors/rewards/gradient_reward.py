@@ -21,8 +21,8 @@ from common.reward_terms import RewardTerms
 class GradientReward(DecodedReward):
     """Measures what `DecodedReward` does, and the gradient of the weighted terms that have one.
 
-    The weights are the recipe's, and stay in the gradient: a sum over terms is a vector per place, where terms apart
-    would be as many. Activations exist for `reward.gradient_batch_size` pictures at a time.
+    The weights are the recipe's: a pass back for each term would cost as much again as one for their sum.
+    Activations exist for `reward.gradient_batch_size` pictures at a time.
     """
 
     def __init__(self, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm], section: RewardSection):
@@ -42,7 +42,7 @@ class GradientReward(DecodedReward):
         return RewardTerms.joined(parts)
 
     def _chunk(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
-        b, G, T = tokens_bGT.shape
+        b, G, _ = tokens_bGT.shape
         pieces = [
             self._piece(tokens_bGT[images, samples], sources[images], clock)
             for images, samples in _pieces(b, G, self._section.gradient_batch_size)

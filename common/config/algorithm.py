@@ -36,7 +36,7 @@ class GroupSection(Section):
     """The samples of one source image."""
 
     size: int = Field(default=8, ge=1)
-    """G: samples per group. 1 is for advantage.credit gradient alone: elsewhere a sample is compared with others."""
+    """G: samples per group. 1 is for advantage.credit gradient alone: otherwise samples are compared."""
     temperature: float = Field(default=1.0, gt=0)
     """Softmax temperature of sampling; log-probabilities use the same temperature."""
     top_k: int = Field(default=0, ge=0)

@@ -48,7 +48,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
     tokenizer = load_tokenizer(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit)
+    reward = build_reward(
+        recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit
+    )
     reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:

@@ -112,7 +112,12 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
-        changes = {"learner.ce_weight": 1, "learner.prior": "ce", "advantage.credit": "sample"}
+        changes = {
+            "learner.ce_weight": 1,
+            "learner.prior": "ce",
+            "advantage": {},
+            "group.size": max(2, self._recipe.group.size),  # 1 is for credit by gradient alone
+        }
         recipe = with_changes(self._recipe, changes | NO_REWARD)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)
