@@ -89,7 +89,7 @@ class RolloutPipeline:
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
-        kept = slice(None) if credit is None else slice(self._recipe.num_samples_kept)
+        K = None if credit is None else self._recipe.num_samples_kept
         groups = GroupBatch(
             sample_index_B=np.array(kept, dtype=np.int64),
             image_id_B=images.image_ids,
@@ -97,8 +97,8 @@ class RolloutPipeline:
             codebook_size=self._tokenizer.codebook_size,
             context_tokens_BT=_int32(draws.context_BT),
             target_tokens_BT=_int32(draws.targets_BT),
-            sampled_tokens_BGT=_int32(draws.samples_BGT[:, kept]),
-            behaviour_logprobs_BGT=draws.logprobs_BGT[:, kept].cpu().numpy(),
+            sampled_tokens_BGT=_int32(draws.samples_BGT[:, :K]),
+            behaviour_logprobs_BGT=draws.logprobs_BGT[:, :K].cpu().numpy(),
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),

@@ -5,7 +5,7 @@ To first order the reward changes by Q_t(v) = w_t · (e_v - ē_t) where the toke
 Letters: B groups, T image tokens, V codebook entries, D numbers of a code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,7 +27,7 @@ class CodeCredit:
         return cls(columns["gradient"], columns["mean_code"], columns["spread"])
 
     @classmethod
-    def joined(cls, parts: list[Self]) -> Self:
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """The groups of all parts, in order."""
         return cls(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
 

@@ -1,8 +1,8 @@
 """The table of scored groups that travels from actors to the learner: one Arrow row per group.
 
 Rows hold facts, not decisions: the reward's terms, not its weights; rewards, not advantages. A recorded table can
-be learned from again with other settings. Credit by gradient is the exception: the gradient of a weighted sum has the
-weights in it, so that the actor applies them, and the table says which they were.
+be learned from again with other settings. Credit by gradient is the exception: its weights are the actor's too,
+who takes the gradient of the weighted sum, and the table says which they were.
 
 Letters: T image tokens, G samples per group, V codebook entries, B rows.
 """
@@ -37,8 +37,8 @@ class GroupBatch:
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
     credit: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`. Of
-    sampled_tokens and behaviour_logprobs there is then one of the G samples, unless a term has no gradient."""
+    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`.
+    Tokens and log-probabilities are then those of one sample, unless a term without a gradient compares all G."""
     gradient_weights: Mapping[str, float] = field(default_factory=dict)
     """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms

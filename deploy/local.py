@@ -37,8 +37,8 @@ from learner.optimizer import build_optimizer
 from learner.rows import Rows
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-# condition, terms of the reward, credit by gradient (None under another), context [B, T-1], targets [B, T], samples and
-# behaviour log-probs [B, G, T]
+# condition, terms of the reward, credit by gradient (None under another), context [B, T-1], targets [B, T],
+# samples and behaviour log-probs [B, G, T]
 Groups = tuple[Condition, RewardTerms, CodeCredit | None, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -96,13 +96,13 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     if terms.gradient_BTD is None:
         return condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
-    # Credit by gradient: the decoder has also said how the reward changes with the codes. Where no term of the reward
-    # needs to compare samples, one of them is kept, to measure the KL on.
+    # Credit by gradient: the decoder has also said how the reward changes with the codes. Where no term needs to
+    # compare samples, one of them is kept, to measure the KL on.
     with autocast(recipe.compute, device):
         gradient_BTD, distribution = terms.gradient_BTD, TokenDistribution.of(group)
         credit = code_credit(policy.logits, hidden_BTD, samples_BGT, gradient_BTD, tokenizer, distribution)
-    kept = slice(recipe.num_samples_kept)
-    return condition, terms, credit, context_BT, targets_BT, samples_BGT[:, kept], logprobs_BGT[:, kept]
+    K = recipe.num_samples_kept
+    return condition, terms, credit, context_BT, targets_BT, samples_BGT[:, :K], logprobs_BGT[:, :K]
 
 
 def learn(
@@ -113,15 +113,16 @@ def learn(
     conditions, all_terms, credits, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
 
-    # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens. Under credit
-    # by gradient every codebook entry has a price at every place instead, and only other terms compare samples.
+    # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens. Credit
+    # by gradient gives every codebook entry a price at every place instead; only other terms compare samples.
     terms = RewardTerms.joined(all_terms)
     rewards_BG = terms.rewards(recipe.reward.weights)
     num_groups = len(rewards_BG)
     advantages_BGT, prices = advantages(terms, recipe), None
     if recipe.has_code_gradients:
         prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(num_groups))
-    rows = Rows(condition, *map(torch.cat, tensors), advantages_BGT, prices)
+    context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
+    rows = Rows(condition, context_BT, targets_BT, samples_BGT, old_logprobs_BGT, advantages_BGT, prices)
 
     # 5. The G samples share one context, so one forward and backward per group serves them all.
     def logprobs(model: PolicyModule, micro: Rows) -> TokenLogprobs:
@@ -137,8 +138,8 @@ def learn(
     for start in range(0, num_groups, learner.micro_batch_size):
         micro = rows[start : start + learner.micro_batch_size]
         logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
-        old_logprobs_BGT = micro.behaviour_logprobs_NKT
-        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT, micro.advantages_NKT, learner)
+        old_BGT = micro.behaviour_logprobs_NKT
+        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_BGT, micro.advantages_NKT, learner)
         if advantage_BT is not None:  # of what the policy proposes, on average: by credit by gradient
             policy_B = policy_B - advantage_BT.mean(dim=1)
         prior_B = ce_B = ce_prior(target_logprobs_BT)  # the prior, unless it is the KL from the initial policy
@@ -149,7 +150,7 @@ def learn(
         loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
         loss.backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
-        kl_B = kl_to_behaviour(logprobs_BGT, old_logprobs_BGT)
+        kl_B = kl_to_behaviour(logprobs_BGT, old_BGT)
         sums = [policy_B.sum(), prior_B.sum(), ce_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
         totals += torch.stack(sums).detach().cpu()
 

@@ -15,8 +15,8 @@ from learner.code_prices import CodePrices
 def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor | None:
     """Advantages of samples [B, G], or of their tokens [B, G, T] if `advantage.credit` is token.
 
-    Under credit by gradient those of the terms without a gradient, or None without such terms. They are measured by
-    the spread of the whole reward, as under credit by sample: there a term with little weight has little to say.
+    Under credit by gradient those of the terms without a gradient, or None without such terms: they are divided by
+    the spread of the whole reward, as under credit by sample, so that a term with little weight has little to say.
     """
     section, clip = recipe.advantage, recipe.learner.advantage_clip
     rewards_BG = terms.rewards(recipe.reward.weights)
@@ -45,8 +45,8 @@ def group_advantages(
 
     With G samples |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 acts from G = 27 on. Reward maps
     [B, G, T] are taken position by position. Without `normalize_std` A = r - mean r, clamped alike. Where all
-    rewards are equal, A is 0: their mean differs from them by rounding, and the std does not hide it. The std can be
-    that of other rewards, `spread_of_BG`.
+    rewards are equal, A is 0: their mean differs from them by rounding, and the std does not hide it. The std can
+    be that of other rewards, `spread_of_BG`.
     """
     is_flat_B1 = (rewards_BG == rewards_BG[:, :1]).all(dim=1, keepdim=True)
     deviations_BG = rewards_BG - rewards_BG.mean(dim=1, keepdim=True)
@@ -57,7 +57,7 @@ def group_advantages(
 
 
 def flat_groups(advantages_BGT: Tensor | None, prices: CodePrices | None = None) -> Tensor:
-    """Bool [B]: groups that teach nothing, since no sample, token of one, or codebook entry is better than others."""
+    """Bool [B]: groups that teach nothing: no sample, token of one, or codebook entry is better than others."""
     kinds = (advantages_BGT, None if prices is None else prices.slope_BTD)
     flat = [(kind == 0).flatten(1).all(dim=1) for kind in kinds if kind is not None]
     return torch.stack(flat).all(dim=0)

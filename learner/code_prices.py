@@ -2,8 +2,9 @@
 
     A_t(v) = clip((Q_t(v) - E_π Q_t) / s) - curvature · (|e_v - ē_t|² - E_π |e_v - ē_t|²)
 
-with Q_t(v) = w_t · (e_v - ē_t), the change of the reward to first order. The policy loss is -mean_t Σ_v π_θ(v) A_t(v),
-with A as a constant: an expectation over all entries, so no sample's probability is divided by another.
+with Q_t(v) = w_t · (e_v - ē_t), the change of the reward to first order. The policy loss is
+-mean_t Σ_v π_θ(v) A_t(v), with A as a constant. It is an expectation under the policy itself over all entries,
+not an average over samples of an older one: there is no ratio, and nothing to correct.
 
 Letters: B groups, T image tokens, N rows (places), V codebook entries, D numbers of a code.
 """
@@ -60,8 +61,8 @@ def code_prices(
 ) -> CodePrices:
     """Prices of all groups of a step that this rank has.
 
-    `weights_B` is 0 for groups that do not count; `over_ranks` adds up a tensor over the ranks, for a scale that all
-    of them share.
+    `weights_B` is 0 for groups that do not count; `over_ranks` adds up a tensor over the ranks, for a scale that
+    all of them share.
     """
     spread_BT = credit.spread_BT
     if recipe.advantage.scale == "image":

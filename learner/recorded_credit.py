@@ -12,22 +12,22 @@ def require_credit(groups: GroupBatch, recipe: Recipe) -> None:
     credit = recipe.advantage.credit
     if credit == "gradient" and not groups.credit:
         raise RecipeError(
-            "advantage.credit is gradient, and these groups were recorded without the reward's gradient: record them "
-            "with advantage.credit=gradient, or learn from them with advantage.credit=sample"
+            "advantage.credit is gradient, and these groups were recorded without the reward's gradient: record "
+            "them with advantage.credit=gradient, or learn from them with advantage.credit=sample"
         )
     weights = recipe.reward.differentiable_weights
     if credit == "gradient" and dict(groups.gradient_weights) != weights:
         raise RecipeError(
             f"the reward's gradient in these groups is that of {_listed(groups.gradient_weights)}, and the recipe "
-            f"weighs {_listed(weights)}: leave the weights as they were recorded, or record groups with the new ones"
+            f"weighs {_listed(weights)}: leave the weights as they were recorded, or record with the new ones"
         )
     num_kept = groups.sampled_tokens_BGT.shape[1]
     if recipe.num_samples_kept > num_kept:
         name = next(iter(recipe.sampled_weights), "mse")
         raise RecipeError(
             f"reward.{name} compares samples under advantage.credit={credit}, and these groups keep {num_kept} of "
-            f"{groups.group_size}, since they were recorded for credit by gradient alone: leave advantage.credit and "
-            "the reward as they were recorded"
+            f"{groups.group_size}, since they were recorded for credit by gradient alone: leave advantage.credit "
+            "and the reward as they were recorded"
         )
 
 

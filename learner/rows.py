@@ -4,7 +4,7 @@ Letters: N rows, K samples per row, T image tokens. Row per group: N = B, K = G.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -28,16 +28,13 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Self:
         condition = {name: column[rows] for name, column in self.condition.items()}
-        others = {name: column for name, column in vars(self).items() if name != "condition"}
-        return type(self)(
-            condition, **{name: None if column is None else column[rows] for name, column in others.items()}
-        )
+        others: dict[str, Any] = {name: column for name, column in vars(self).items() if name != "condition"}
+        cut: dict[str, Any] = {name: None if column is None else column[rows] for name, column in others.items()}
+        return replace(self, condition=condition, **cut)
 
     def repeated(self) -> Self:
         """One row per sample: the same loss and the same gradient, at K times the work."""
-        assert self.advantages_NKT is not None and self.prices is None, (
-            "a sample alone has an advantage of its own"
-        )
+        assert self.advantages_NKT is not None, "a row per sample needs an advantage per sample"
         num_samples = self.samples_NKT.shape[1]
 
         def for_each_sample(column: Tensor) -> Tensor:

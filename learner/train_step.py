@@ -112,9 +112,9 @@ class Trainer:
     ) -> tuple[StepSums, float]:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
-        Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
-        groups of all ranks; `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step still counts; it is the norm of the
-        averaged gradient, so all ranks skip together.
+        Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, `num_groups` counts the groups
+        of all ranks, and `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step
+        still counts; it is the norm of the averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
         require_credit(groups, self._recipe)

@@ -68,14 +68,15 @@ class GradientReward(DecodedReward):
         self, tokens_bgT: Tensor, sources: Sources, clock: StageClock
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Pictures [n, C, H, W] for terms without a gradient, the others [b, g], and the gradient [n, T, D]."""
-        side = isqrt(tokens_bgT.shape[-1])
+        b, g, T = tokens_bgT.shape
+        side = isqrt(T)
         with torch.enable_grad():
             codes_nTD = self._tokenizer.codes(tokens_bgT.flatten(0, 1)).detach().requires_grad_()
             with clock("decode"), self._decode_dtype(tokens_bgT.device):
                 decoded_nCHW = self._tokenizer.decode_codes(codes_nTD.mT.unflatten(2, (side, side)))
-                decoded_bgCHW = decoded_nCHW.float().unflatten(0, tokens_bgT.shape[:2])
+                decoded_bgCHW = decoded_nCHW.float().unflatten(0, (b, g))
             terms = self._terms_of(self._priced, decoded_bgCHW, sources, clock)
-            reward = RewardTerms(tokens_bgT.shape[:2], terms).rewards(self._weights).sum()
+            reward = RewardTerms((b, g), terms).rewards(self._weights).sum()
         with clock("gradient"):
             (gradient_nTD,) = torch.autograd.grad(reward, codes_nTD)
         pictures_nCHW = decoded_bgCHW.detach().flatten(0, 1) if self._terms else decoded_nCHW.new_empty(0)

@@ -35,16 +35,16 @@ def _of_samples(recipe: "Recipe") -> Iterator[str]:
 
 
 def _of_gradient(recipe: "Recipe") -> Iterator[str]:
-    reward, sampled = recipe.reward, recipe.sampled_weights
-    if not reward.differentiable_weights:
+    names = ", ".join(recipe.sampled_weights)
+    if not recipe.reward.differentiable_weights:
         yield (
-            f"advantage.credit is gradient, but no weighed term of the reward has one ({', '.join(sampled) or 'none'}): "
+            f"advantage.credit is gradient, but no weighed term of the reward has one ({names or 'none'}): "
             "give reward.mse, reward.lpips or reward.l1 a weight, or set advantage.credit=sample"
         )
-    if sampled and recipe.group.size == 1:
+    if names and recipe.group.size == 1:
         yield (
-            f"group.size is 1, but reward.python names {', '.join(sampled)}, which has no gradient and compares the "
-            "samples of a group: set group.size to 2 or more, or leave it out"
+            f"group.size is 1, but reward.python names {names}, without a gradient and to compare samples of a "
+            "group by: set group.size to 2 or more, or leave it out"
         )
     if recipe.profile == "published":
         yield (
@@ -52,7 +52,7 @@ def _of_gradient(recipe: "Recipe") -> Iterator[str]:
             "profile=corrected, or advantage.credit=sample"
         )
     yield from _unused(recipe.advantage, "advantage", ("radius", "mix"), "is for advantage.credit token")
-    if not sampled:
+    if not names:
         yield from _unused(recipe.advantage, "advantage", ("normalize_std",), f"{_COMPARED} (see advantage.scale)")
         yield from _unused(recipe.learner, "learner", ("correction", "ratio"), f"{_COMPARED} (there is no ratio)")
 
@@ -66,6 +66,6 @@ def _unused(
         if value != default:
             said = str(value).lower() if isinstance(value, bool) else value
             yield (
-                f"{name}.{key} is {said}, which {why}, and advantage.credit is gradient: leave {name}.{key} out, or "
-                "set another advantage.credit"
+                f"{name}.{key} is {said}, which {why}, and advantage.credit is gradient: leave {name}.{key} out, "
+                "or set another advantage.credit"
             )

@@ -136,7 +136,7 @@ class Recipe(Section):
 
     @property
     def sampled_weights(self) -> dict[str, float]:
-        """Weights of the terms that samples are compared by: those without a gradient, under credit by gradient."""
+        """Of the terms that samples are compared by: those without a gradient, under credit by gradient."""
         priced = self.reward.differentiable_weights if self.has_code_gradients else {}
         return {name: weight for name, weight in self.reward.weights.items() if name not in priced}
 
