@@ -14,6 +14,7 @@ from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
+from common.errors import RewardError
 from common.protocols import ImageTokenizer
 from common.reward_terms import RewardTerms
 
@@ -42,6 +43,23 @@ class GradientReward(DecodedReward):
         return RewardTerms.joined(parts)
 
     def _chunk(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
+        """Where a term fails on some images, they are measured one by one to find which."""
+        try:
+            return self._priced_and_measured(tokens_bGT, sources, clock)
+        except RewardError as error:
+            if len(tokens_bGT) == 1:
+                return self._failed_image(tokens_bGT, str(error))
+        images = [slice(image, image + 1) for image in range(len(tokens_bGT))]
+        return RewardTerms.joined([self._chunk(tokens_bGT[image], sources[image], clock) for image in images])
+
+    def _failed_image(self, tokens_1GT: Tensor, reason: str) -> RewardTerms:
+        gradient_1TD = torch.full_like(self._tokenizer.codes(tokens_1GT[:, 0]).float(), float("nan"))
+        nothing_1G = torch.full(tokens_1GT.shape[:2], float("nan"), device=tokens_1GT.device)
+        terms = dict.fromkeys((*self._priced, *self._terms), nothing_1G)
+        shape = (1, tokens_1GT.shape[1])
+        return RewardTerms(shape, terms, {}, self._higher_is_better, {0: reason}, gradient_1TD)
+
+    def _priced_and_measured(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
         b, G, _ = tokens_bGT.shape
         pieces = [
             self._piece(tokens_bGT[images, samples], sources[images], clock)
@@ -59,7 +77,7 @@ class GradientReward(DecodedReward):
         return RewardTerms(
             (b, G),
             measured | dict(others.terms),
-            higher_is_better=others.higher_is_better,
+            higher_is_better=self._higher_is_better,
             failures=others.failures,
             gradient_BTD=gradient_bGTD.mean(dim=1),
         )
