@@ -1,6 +1,7 @@
 """The reward's gradient at the sampled codes, against what really happens when a token is swapped.
 
-Letters: B images, G samples per image, T image tokens, V codebook entries, D numbers of a code, C, H, W of a picture.
+Letters: B images, G samples per image, T image tokens, V codebook entries, D numbers of a code, C, H, W of a
+picture.
 """
 
 from typing import Any
@@ -144,14 +145,14 @@ def test_terms_of_ones_own_are_measured_and_have_no_part_in_it() -> None:
 
 
 def test_a_term_that_fails_on_an_image_leaves_the_others_theirs() -> None:
-    class Fails(SquaredError):
+    class PickyError(SquaredError):
         def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
             if "1.png" in sources.image_ids:
                 raise ValueError("no such picture")
             return super().measure(decoded_BGCHW, sources)
 
     section = RewardSection(lpips=0)
-    terms = measured(reward_of(section, LinearDecoder(), {"mse": Fails()}, "gradient"), tokens(3, 2, T))
+    terms = measured(reward_of(section, LinearDecoder(), {"mse": PickyError()}, "gradient"), tokens(3, 2, T))
     whole = measured(reward_of(section, LinearDecoder(), {"mse": SquaredError()}, "gradient"), tokens(3, 2, T))
     assert terms.failures == {1: "reward.mse failed: ValueError: no such picture"}
     assert gradient_of(terms)[1].isnan().all()
