@@ -37,9 +37,9 @@ class ActorWork:
     head: int  # the logits to draw the samples from
     decode: int  # G pictures
     perceptual: int  # G samples and one reference
-    gradient: int  # the way back to the codes through both; 0 unless credit is by gradient
-    price: int  # logits and the entries' worth by it; 0 likewise
     peak_bytes: dict[str, int]
+    gradient: int = 0  # under credit by gradient: the way back to the codes, through both
+    price: int = 0  # likewise: the logits again, and what the entries are worth
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         head=flops["sample"],
         decode=flops["decode"] // num_scored,
         perceptual=flops["perceptual"] // num_scored,
+        peak_bytes=dict(meter.peak_bytes),
         gradient=flops["gradient"] // num_scored,
         price=flops["price"],
-        peak_bytes=dict(meter.peak_bytes),
     )
 
 
