@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.atomic import replacing
 from common.errors import CheckpointError
+from common.hub import how_to_get, located
 from common.models.state_dicts import prefixes_of
 from common.models.weights_reading import (
     READABLE,
@@ -59,8 +60,8 @@ class Misfit:
 def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
     """Fill every parameter and buffer of `module` from a file, cast to the module's dtypes.
 
-    `what` is the recipe section that names the file, such as "policy"; `obtain_from` says where to get the file. A
-    module on the meta device gets memory on the CPU. Raises CheckpointError.
+    `path` may be an hf:// address; `what` is the recipe section that names it, such as "policy"; `obtain_from` is
+    how to get a missing file. A module on the meta device gets memory on the CPU. Raises CheckpointError.
     """
     file = _of_recipe(path, what, obtain_from)
     stored = read_tensors(file)
@@ -147,7 +148,7 @@ def _of_recipe(path: str | Path, what: str, obtain_from: str) -> WeightsFile:
 
 
 def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> WeightsFile:
-    path = Path(path).expanduser()
+    path = located(path, setting)
     if path.is_dir():
         found = file_in(path)
         if found is None:
@@ -158,7 +159,8 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
             )
         path = found
     if not path.is_file():
-        obtain = f"get it from {obtain_from}, or " if obtain_from else ""
+        obtain = how_to_get(obtain_from, path, setting)
+        obtain += "or " if obtain else ""
         raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at a file that exists.")
     if not is_readable(path):
         raise CheckpointError(

@@ -29,9 +29,9 @@ from actors.evaluation.scores import Reference, psnr, score_generated
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import DataError
+from common.hub import located
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
-from common.paths import resolve
 from common.reward_terms import RewardTerms
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ class Scorer:
         if parts:
             self._reference = reference_of(torch.from_numpy(np.concatenate(parts)))
         elif self._reference is None:
-            path = resolve(self._recipe.evaluation.reference)
+            path = located(self._recipe.evaluation.reference, "evaluation.reference")
             self._reference = read_reference(path, self._kind.dim, lambda: build_features(self._recipe, CPU))
 
     def _features_chunks(self, seed: int, temperature: float) -> list[FeaturesChunk]:

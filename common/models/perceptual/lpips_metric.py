@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from common.errors import CheckpointError
+from common.hub import located
 from common.models.perceptual.spec import LpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
 from common.models.weights_reading import not_finite
-from common.paths import resolve
 
 TRUNK_URLS = {
     "alex": models.AlexNet_Weights.IMAGENET1K_V1.url,
@@ -93,7 +93,7 @@ def missing_trunk(spec: LpipsSpec) -> str | None:
 
 def _trunk_file(spec: LpipsSpec) -> Path:
     if spec.trunk is not None:
-        return resolve(spec.trunk)
+        return located(spec.trunk, "perceptual.trunk")
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(TRUNK_URLS[spec.net]).path).name
 
 

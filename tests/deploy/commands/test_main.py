@@ -39,9 +39,9 @@ def test_a_recipe_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
 
 def test_a_missing_checkpoint_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = errors(
-        capsys, "local", recipe_file, "policy.checkpoint=/nowhere/gone.pt", "policy.obtain_from=the moon"
+        capsys, "local", recipe_file, "policy.checkpoint=/nowhere/gone.pt", "policy.obtain_from=https://moon"
     )
-    assert line.startswith("There is no policy weights file /nowhere/gone.pt: get it from the moon, or point")
+    assert line.startswith("There is no policy weights file /nowhere/gone.pt: get it from https://moon, or point")
 
 
 def test_a_checkpoint_of_another_shape_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,23 +13,8 @@ from deploy.pretraining import pretrain as module
 from deploy.pretraining.pretrain import Pretraining, pretrain
 from deploy.runs.progress_line import stage_text
 
-STAGE = {"num_steps": 3, "batch_size": 2, "lr": 1e-3}
+LOGS = ("classifier.jsonl", "tokenizer.jsonl", "policy.jsonl")
 FILES = ("tokenizer.safetensors", "policy.safetensors", "classifier.safetensors")
-
-
-@pytest.fixture
-def from_scratch(recipe: Recipe, tmp_path: Path) -> Recipe:
-    own = tmp_path / "weights"
-    return with_changes(
-        recipe,
-        {
-            "tokenizer.checkpoint": str(own / FILES[0]),
-            "policy.checkpoint": str(own / FILES[1]),
-            "evaluation.classifier": str(own / FILES[2]),
-            "perceptual": {"family": "shift_tolerant_lpips"},
-            "pretrain": {"tokenizer": STAGE, "policy": STAGE, "classifier": STAGE, "checkpoint_every": 2},
-        },
-    )
 
 
 def weights(tmp_path: Path) -> dict[str, bytes]:
@@ -39,14 +24,18 @@ def weights(tmp_path: Path) -> dict[str, bytes]:
 def test_every_stage_writes_its_weights_and_clears_its_state_away(from_scratch: Recipe, tmp_path: Path) -> None:
     pretrain(from_scratch, overwrite=False, say=lambda line: None)
     assert weights(tmp_path).keys() == set(FILES)
-    assert list((tmp_path / "runs" / "pretrain-try").iterdir()) == []
+    left = {path.name for path in (tmp_path / "runs" / "pretrain-try").iterdir()}
+    assert left == {*LOGS, "reconstructions.png", "samples.png", "pretrain.html"}
 
 
 def test_every_stage_says_how_far_it_is_between_its_begin_and_its_end(
-    from_scratch: Recipe, capsys: pytest.CaptureFixture[str]
+    from_scratch: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretrain(from_scratch, overwrite=False, say=lambda line: sys.stderr.write(f"{line}\n"))
-    heads = [" ".join(line.split()[:3]) for line in capsys.readouterr().err.splitlines()]
+    note, *lines, end = capsys.readouterr().err.splitlines()
+    assert note == "note: the source has 3 classes of policy.num_classes=10; the others stay untrained"
+    assert end.endswith(f"; curves and pictures: {tmp_path}/runs/pretrain-try/pretrain.html")
+    heads = [" ".join(line.split()[:3]) for line in lines]
     of_classifier = [head for head in heads if head.startswith("classifier: ")]
     assert of_classifier[1:3] == ["classifier: step 1/3", "classifier: step 3/3"]
     assert of_classifier[3].startswith("classifier: wrote ")

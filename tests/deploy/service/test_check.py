@@ -186,7 +186,9 @@ def test_an_evaluation_by_inception_needs_its_weights_and_a_reference_of_its_fea
     section = {"enabled": True, "features": "inception", "inception_weights": "/nowhere/inception.pth"}
     evaluated = with_changes(recipe, {"evaluation": section})
     problem = problems(evaluated)["features"]
-    assert problem.startswith("There is no evaluation.inception_weights file /nowhere/inception.pth: get it from")
+    assert problem.startswith(
+        "There is no evaluation.inception_weights file /nowhere/inception.pth: run this: curl --location "
+    )
     reference = tmp_path / "reference.npz"
     evaluated = with_changes(
         evaluated,
