@@ -58,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from common.atomic import storage_problem
     from common.errors import UserError
     from common.log import set_up_logging
+    from deploy.cluster.stop_signals import StopAsked
 
     set_up_logging()
     try:
@@ -66,6 +67,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except StopAsked as asked:
+        return 128 + asked.number
     except OSError as error:
         problem = storage_problem(error)
         if problem is None:

@@ -7,7 +7,6 @@ renamed. A folder without a manifest, or with other digests, is not a checkpoint
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -26,6 +25,7 @@ from common.models.weights_files import as_os_errors, save_weights
 from common.models.weights_reading import not_finite
 from common.types import WeightSnapshot
 from common.weights.snapshot import snapshot_of
+from learner.checkpoint_names import step_of
 
 log = logging.getLogger("vapi.checkpoint")
 
@@ -160,12 +160,6 @@ def _complete(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if step_of(path.name) >= 0 and (path / MANIFEST).is_file()]
     return sorted(found, key=lambda path: step_of(path.name))
-
-
-def step_of(name: str) -> int:
-    """The step in a checkpoint's folder name; -1 for other names."""
-    match = re.fullmatch(r"step-(\d{6,})", name)
-    return int(match[1]) if match else -1
 
 
 def _damaged_file(path: Path) -> str | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import fsspec
 
 from common.errors import CheckpointError, RecipeError, first_line
-from learner.checkpoint import FILES, MANIFEST, step_of
+from learner.checkpoint import FILES, MANIFEST
+from learner.checkpoint_names import step_of
 
 
 class RemoteCheckpoints:

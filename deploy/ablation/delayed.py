@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 
 from actors.rewards.decoded_reward import DecodedReward
+from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule
 from common.protocols import ImageSource, ImageTokenizer
@@ -27,8 +28,9 @@ def post_train_delayed(
     """As `post_train`, and equal to it at delay 0. The first groups come from the initial policy."""
     learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
+    codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     versions = deque([deepcopy(policy)], maxlen=delay + 1)
     for step in range(learner.num_steps):
         groups = roll_out_step(versions[0], tokenizer, reward, source, recipe, device, step)
-        yield learn(policy, optimizer, groups, recipe, device, step)
+        yield learn(policy, optimizer, groups, recipe, device, step, codes_VD=codes_VD)
         versions.append(deepcopy(policy))

@@ -18,7 +18,7 @@ import numpy as np
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels
 from actors.pool_events import PublishedPolicy
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pool import RolloutPool
 from actors.sources.build import build_source
 from common.atomic import write_json
@@ -115,7 +115,12 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
-        changes = {"learner.ce_weight": 1, "learner.prior": "ce", "advantage.credit": "sample"}
+        changes = {
+            "learner.ce_weight": 1,
+            "learner.prior": "ce",
+            "advantage": {},
+            "group.size": max(2, self._recipe.group.size),  # 1 is for credit by gradient alone
+        }
         recipe = with_changes(self._recipe, changes | NO_REWARD)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.rewards.decoded_reward import DecodedReward, build_reward
+from actors.rewards.build import build_reward
+from actors.rewards.decoded_reward import DecodedReward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
-    return build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+    return build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
 
 
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:
@@ -73,6 +74,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1": 0.5},
+    "credit by gradient": {"advantage.credit": "gradient", "group.size": 1, "reward.l1": 0.5},
+    "credit by gradient, by the step": {
+        "advantage.credit": "gradient",
+        "advantage.scale": "global",
+        "advantage.curvature": 0.1,
+        "learner.prior": "kl",
+        "group.top_k": 12,
+    },
+    "both credits": {"advantage.credit": "gradient", "reward.python": {"tests.own_terms:term": 0.5}},
     "a KL prior": {"learner.prior": "kl"},
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},

@@ -127,6 +127,11 @@ class LlamaGenTokenizerSpec(Section):
     def codebook_size(self) -> int:
         return self.network.codebook_size
 
+    @property
+    def code_size(self) -> int:
+        """Numbers of a codebook entry's vector."""
+        return self.network.codebook_dim
+
     def problems(self, image_size: int) -> Iterator[str]:
         """Why this tokenizer cannot be, or cannot cut images of that size into tokens."""
         if image_size % self.downsampling:

@@ -12,7 +12,7 @@ from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChu
 from actors.evaluation.conditions import class_labels, stacked
 from actors.evaluation.free_running import sample_tokens
 from actors.image_batch import to_uint8
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
