@@ -1,4 +1,4 @@
-"""A signal, or `stop`, at whatever a run is at: it ends as stopped, says so once, and goes on when it is asked to."""
+"""A signal, or `stop`, at whatever a run is at: it ends as stopped, says so once, and goes on when asked to."""
 
 import signal
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import ClusterError, RecipeError
 from common.facts import Ended, LearnerLost, StepLearned
+from common.log import set_up_logging
 from common.request_facts import Scaled, StopAskedFor
 from deploy.cluster.stop_signals import StopAsked
 from deploy.runs.run_lock import lock_run
@@ -18,6 +19,8 @@ from deploy.service.driver import Outcome, Parts, train
 from tests.deploy.service import scripted
 from tests.fakes import DiesError, FakeRay, FakeSession, Late, Told
 from tests.service.reading import events, summary
+
+SCORED = {"evaluation.enabled": True, "evaluation.classifier": "deploy/recipes/demo/classifier.safetensors"}
 
 
 class Act:
@@ -78,15 +81,15 @@ def require_stopped(outcome: Outcome, told: Told, steps: int, number: int = sign
 
 def test_in_the_first_scoring(small_run, act: Act) -> None:
     act.before, told = (lambda: signal.raise_signal(signal.SIGINT)), Told()
-    require_stopped(served(small_run("run", {"evaluation.enabled": True}), told), told, steps=0)
+    require_stopped(served(small_run("run", SCORED), told), told, steps=0)
 
 
 def test_in_the_last_scoring_which_is_done_when_the_run_goes_on(small_run, act: Act) -> None:
     act.after, told = (lambda: signal.raise_signal(signal.SIGINT)), Told()
-    stopped = served(small_run("run", {"evaluation.enabled": True}), told)
+    stopped = served(small_run("run", SCORED), told)
     require_stopped(stopped, told, steps=5)
     act.after = lambda: None
-    again = served(small_run("run", {"evaluation.enabled": True}), Told())
+    again = served(small_run("run", SCORED), Told())
     assert (again.summary["status"], again.stop_signal) == ("succeeded", None)
     assert again.summary["weights_sha256"] == stopped.summary["weights_sha256"]
 
@@ -106,7 +109,7 @@ def test_while_processes_load(small_run) -> None:
 def test_by_the_command_in_a_scoring(where: str, steps: int, small_run, act: Act) -> None:
     ray, told = FakeRay(), Told()
     setattr(act, where, lambda: ask(ray, {"stop": True}))
-    outcome = served(small_run("run", {"evaluation.enabled": True, "learner.num_steps": 3}), told, ray)
+    outcome = served(small_run("run", SCORED | {"learner.num_steps": 3}), told, ray)
     require_stopped(outcome, told, steps, signal.SIGTERM)
 
 
@@ -216,6 +219,7 @@ def test_a_lost_actor_and_a_resume_are_lines_of_the_log_in_the_runs_folder(small
                 raise DiesError("out of memory")
             return super().roll_out(*given)
 
+    set_up_logging()
     served(small_run("run", {"learner.num_steps": 3}), Told(), rollout_actor=Dying)
     served(small_run("run"), Told())
     log = (tmp_path / "run" / "run.log").read_text()
