@@ -71,8 +71,14 @@ class RankGroup:
                 f"{len(missing)} of {len(descriptions)} learner ranks were not ready within {timeout_seconds:.0f} "
                 f"s: each needs {self._needs()}; lower learner.num_ranks or what a rank needs, or add nodes"
             )
-        self._ray.get(descriptions)
-        self._form(self._members, lagging=[])
+        try:
+            self._ray.get(descriptions)
+            self._form(self._members, lagging=[])
+        except A_RANK_IS_LOST as error:
+            raise ClusterError(
+                f"a learner rank was lost before the first step: {error}; look at the memory of its node, and "
+                "at the network between the ranks"
+            ) from error
         self._announce(self._members, step=0)
 
     def wait(self, references: Sequence[Any], timeout_seconds: float) -> list[Any]:
