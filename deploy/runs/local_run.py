@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -36,6 +36,7 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     if recipe.record.groups:
         raise RecipeError("record.groups is true, which `train` alone can do: set record.groups=false")
+    prepare_device(recipe.compute)  # a GPU that is not there is told before a folder is made
     with open_run_folder(recipe.model_copy(update={"resume": "never"})) as (folder, _):
         recipe = with_changes(recipe, {"run.name": folder.path.name})
         folder.write_recipe(recipe)
@@ -51,7 +52,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
     tokenizer = load_tokenizer(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.has_reward_maps)
+    reward = build_reward(
+        recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit
+    )
     reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:

@@ -30,6 +30,7 @@ from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY, read_checkpoint
 from learner.optimizer import load_optimizer_arrays
+from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
 
 log = logging.getLogger("vapi.replay")
@@ -83,7 +84,8 @@ def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:
 def _require_terms(groups: GroupBatch, recipe: Recipe) -> None:
     """RecipeError where the recipe weighs what was not recorded."""
     terms = {name: torch.from_numpy(np.array(column)) for name, column in groups.reward_terms.items()}
-    RewardTerms(groups.behaviour_logprobs_BGT.shape[:2], terms).rewards(recipe.reward.weights)
+    RewardTerms((len(groups), groups.group_size), terms).rewards(recipe.reward.weights)
+    require_credit(groups, recipe)
     if recipe.has_reward_maps and not groups.reward_maps:
         raise RecipeError(
             "advantage.credit is token, and these groups were recorded without reward maps: leave it at sample"

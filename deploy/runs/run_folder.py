@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common.atomic import replacing, write_json
+from common.atomic import append_line, replacing, write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, Resumed, Scored, StepLearned
@@ -186,8 +186,7 @@ def _step_of(line: str) -> float:
 
 def _append(path: Path, value: dict[str, Any]) -> None:
     """Add a line; JSON knows no NaN and no infinity, which become null."""
-    with path.open("a") as file:
-        file.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    append_line(path, json.dumps(_finite(value), allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
