@@ -1,5 +1,6 @@
 """The learner's ranks as one: steps them together, and does a step again that a dying rank broke off."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -115,15 +116,20 @@ class LearnerGroup:
         return sum(count for _, count in self._tables)
 
     def _wait_for_results(self) -> bool:
-        """Whether every rank has ended the step; False as soon as one was lost. Raises a rank's own error."""
-        pending = self._running
-        while pending:
+        """Whether every rank has ended the step; False as soon as one was lost. Raises a rank's own error.
+
+        Ranks end a step together: one that is still silent when others have long ended counts as lost.
+        """
+        pending, deadline = self._running, math.inf
+        while pending and self._ray.clock() < deadline:
             self._on_wait()
             done = self._ray.ready(pending, timeout=POLL_SECONDS)
             if not all(self._has_result(reference) for reference in done):
                 return False
             pending = [reference for reference in pending if reference not in done]
-        return True
+            if done and deadline == math.inf:
+                deadline = self._ray.clock() + self._ranks.answer_seconds
+        return not pending
 
     def _finish(self, is_whole: bool) -> StepReport:
         finished = [reference for reference in self._running if self._has_result(reference)]

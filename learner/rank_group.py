@@ -44,7 +44,7 @@ class RankGroup:
         self._newcomers: list[_Rank] = []
         self._num_losses = 0
         # A living rank answers at the latest when the collective that it waits in has given up
-        self._answer_seconds = recipe.learner.collective_timeout_seconds + 60
+        self.answer_seconds = recipe.learner.collective_timeout_seconds + 60
 
     def __len__(self) -> int:
         return len(self._members)
@@ -71,8 +71,14 @@ class RankGroup:
                 f"{len(missing)} of {len(descriptions)} learner ranks were not ready within {timeout_seconds:.0f} "
                 f"s: each needs {self._needs()}; lower learner.num_ranks or what a rank needs, or add nodes"
             )
-        self._ray.get(descriptions)
-        self._form(self._members, lagging=[])
+        try:
+            self._ray.get(descriptions)
+            self._form(self._members, lagging=[])
+        except A_RANK_IS_LOST as error:
+            raise ClusterError(
+                f"a learner rank was lost before the first step: {error}; look at the memory of its node, and "
+                "at the network between the ranks"
+            ) from error
         self._announce(self._members, step=0)
 
     def wait(self, references: Sequence[Any], timeout_seconds: float) -> list[Any]:
@@ -136,7 +142,7 @@ class RankGroup:
         while True:
             answer = getattr(self._members[0].actor, method).remote(*arguments)
             try:
-                self._ray.get(answer, timeout=self._answer_seconds)
+                self._ray.get(answer, timeout=self.answer_seconds)
             except A_RANK_IS_LOST:
                 self.recover(step)
             else:
@@ -176,18 +182,18 @@ class RankGroup:
         """Make `members` the group, in this order, and give the state of the first to those `lagging`."""
         self._members = members
         first = members[0].actor
-        address = self._ray.get(first.open_store.remote(len(members)), timeout=self._answer_seconds)
+        address = self._ray.get(first.open_store.remote(len(members)), timeout=self.answer_seconds)
         joins = [rank.actor.join.remote(index, len(members), *address) for index, rank in enumerate(members)]
-        self._ray.get(joins, timeout=self._answer_seconds)
+        self._ray.get(joins, timeout=self.answer_seconds)
         if lagging:
             step, optimizer = first.step.remote(), first.optimizer_arrays.remote()
             taken_up = [rank.actor.resume.remote(step, optimizer) for rank in lagging]
-            self._ray.get(taken_up, timeout=self._answer_seconds)
+            self._ray.get(taken_up, timeout=self.answer_seconds)
 
     def _living(self, step: int) -> dict[_Rank, int]:
         """How many steps each living rank has done; the others are given up, and replacements asked for."""
         answers = {rank: rank.actor.step.remote() for rank in self._members}
-        self.wait(list(answers.values()), self._answer_seconds)
+        self.wait(list(answers.values()), self.answer_seconds)
         errors = {rank: self._error(answer) for rank, answer in answers.items()}
         lost = {rank: error for rank, error in errors.items() if error is not None}
         if len(lost) == len(self._members):

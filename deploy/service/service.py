@@ -81,7 +81,7 @@ class Service:
     @property
     def num_actors(self) -> int:
         """Wanted now: `scale` and the autoscaler change it."""
-        return self._pool.num_wanted if self._pool else self._num_actors
+        return self._pool.num_wanted if self._pool is not None else self._num_actors
 
     def serve(self, begin: Callable[[], None], goes_on: bool) -> tuple[dict[str, Any], int | None]:
         """What the run came to, and the signal that ended it early.
@@ -112,7 +112,7 @@ class Service:
             "steps": self.counts.step,
             "groups_learned": self.counts.groups_learned,
             "images_skipped": self.counts.images_skipped,
-            "actor_restarts": self._pool.num_restarts if self._pool else 0,
+            "actor_restarts": self._pool.num_restarts if self._pool is not None else 0,
             "weights_sha256": weights_sha256(weights) if weights else None,
             "evaluation": scores,
         }

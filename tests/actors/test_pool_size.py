@@ -31,7 +31,7 @@ def test_a_few_can_be_asked_of_any_cluster_and_many_of_a_large_one() -> None:
 def test_what_is_far_beyond_the_cluster_is_refused_with_the_number() -> None:
     require_possible(40, ActorsSection(), {"CPU": 10.0})
     with pytest.raises(
-        TooManyActorsError, match=r"99999 reward actors are far beyond this cluster, which holds 10"
+        TooManyActorsError, match="99999 reward actors are far beyond this cluster, which holds 10"
     ):
         require_possible(99999, ActorsSection(), {"CPU": 10.0})
 

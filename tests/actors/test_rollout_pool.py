@@ -477,3 +477,12 @@ def test_a_shutdown_kills_every_actor(start: Start) -> None:
     stage.pool.shutdown()
     assert ray.killed == ray.actors
     assert (len(ray.killed), len(stage.pool), stage.pool.waiting_for()) == (2, 0, [])
+
+
+def test_many_actors_are_asked_for_in_waves(tiny_recipe: Recipe) -> None:
+    ray = FakeRay({"CPU": 100.0})
+    pool = RolloutPool(tiny_recipe, Told(), lambda: None, ray, Actor)
+    pool.resize(100)
+    assert (len(ray.actors), pool.num_wanted) == (32, 100)
+    pool.wait_ready(60)
+    assert (len(ray.actors), len(pool)) == (100, 100)

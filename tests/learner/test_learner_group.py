@@ -271,3 +271,12 @@ def test_a_shutdown_ends_every_rank(start: Start) -> None:
     stage.group.shutdown()
     assert stage.ray.killed == stage.ray.actors
     assert [rank.place for rank in stage.ranks] == [(), ()]
+
+
+def test_a_rank_that_hangs_when_the_others_have_ended_the_step_is_lost_and_the_step_counts(start: Start) -> None:
+    stage = start(collective_timeout_seconds=30.0)
+    stage.ray.instead[1, "train", 0] = Late(NEVER)
+    report = stage.step()
+    assert (report.step, report.is_partial) == (1, True)
+    assert 90 <= stage.ray.now < 200
+    assert [fact.rank for fact in stage.told.of(RankLost)] == [1]

@@ -9,7 +9,6 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError
 from common.facts import RankJoined, RankLost, RankPending
-from common.ray_calls_group import ProcessLostError
 from learner.learner_actor import RankDescription
 from learner.peers import PeerLostError
 from learner.rank_group import RankGroup
@@ -136,7 +135,7 @@ def test_what_the_constructor_of_a_rank_raises_is_said_of_its_death(tiny_recipe:
             raise ClusterError("compute.device is cuda, but this process sees no GPU")
 
     group = RankGroup(tiny_recipe, Told(), FakeRay(), CannotLoad)
-    with pytest.raises(ProcessLostError, match=r"ClusterError: compute\.device is cuda, but"):
+    with pytest.raises(ClusterError, match=r"before the first step: ClusterError: compute\.device is cuda"):
         group.wait_ready(60, lambda: None)
 
 

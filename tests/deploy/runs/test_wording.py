@@ -61,7 +61,8 @@ def test_what_is_routine_bad_and_warned_of() -> None:
     }  # fmt: skip
     assert of("good") == {"succeeded"}
     assert of("warn") == {
-        "stopped", "stop_asked_for", "actor_pending", "rank_pending", "result_refused", "ticket_dropped",
+        "stopped", "stop_asked_for", "scale_refused", "actor_pending", "rank_pending", "result_refused",
+        "ticket_dropped",
         "image_skipped", "step_skipped", "groups_quarantined", "rewards_flat", "chunk_lost",
     }  # fmt: skip
     assert of("bad") == {
@@ -79,6 +80,7 @@ SENTENCES = [
     "failed: RecipeError: no",
     "asked to stop",
     "reward actors 1 → 2: asked for",
+    "reward actors not changed to 99999: 99999 reward actors are far beyond this cluster",
     "actor-1 is not placed: it waits for 1 GPU, of which 0 are free",
     "actor-0 joined on 10.0.0.5 (cuda:0)",
     "actor-0 left",

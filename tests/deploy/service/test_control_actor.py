@@ -57,3 +57,17 @@ def test_a_name_that_is_taken_says_how_to_get_another(ray: FakeRay) -> None:
     ray.start(ControlActor, name=control_name("run"))
     with pytest.raises(ClusterError, match=r"a run named run is at work .* \(python -m deploy stop run\)"):
         ControlLink("run", ray)
+
+
+def test_outside_the_loop_a_stop_is_heard_and_other_requests_are_kept(ray: FakeRay) -> None:
+    link = ControlLink("run", ray)
+    (actor,) = ray.actors
+    actor.ask.remote({"scale": 2})
+    assert not link.stop_is_asked(lambda: {"phase": "loading"})
+    ray.now += 2.0
+    assert not link.stop_is_asked(lambda: {"phase": "loading"})
+    assert actor.self.status() == {"phase": "loading"}
+    assert link.exchange(lambda: {}) == [{"scale": 2}]
+    actor.ask.remote({"stop": True})
+    ray.now += 2.0
+    assert [link.stop_is_asked(lambda: {}) for _ in range(2)][-1]

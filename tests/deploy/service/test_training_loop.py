@@ -27,7 +27,7 @@ from common.facts import (
     TicketDelivered,
     TicketDropped,
 )
-from common.request_facts import Scaled, StopAskedFor
+from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from common.types import SkippedImage, WeightSnapshot
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
@@ -537,3 +537,15 @@ def test_an_evaluation_that_is_at_work_when_the_loop_is_stopped_is_given_up(loop
         served.run()
     assert served.told.of(Scored) == []
     assert [fact.step for fact in served.told.of(CheckpointWritten)] == [3]
+
+
+def test_a_scale_far_beyond_the_cluster_is_refused_and_told(loop) -> None:
+    def ask(served: Served) -> None:
+        if len(served.states) == 1:
+            served.ask({"scale": 99999})
+
+    with loop({"learner.num_steps": 4}, rank=SlowRank, at_turn=ask) as served:
+        served.run()
+    (refused,) = served.told.of(ScaleRefused)
+    assert refused.reason.startswith("99999 reward actors are far beyond this cluster, which holds 2")
+    assert {(state.actors_wanted, state.actors_most) for state in served.states} == {(1, 16)}
