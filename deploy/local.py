@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from actors.code_credit import code_credit
 from actors.context_noise import noisy_context
 from actors.group_sampling import sample_groups
-from actors.image_batch import read_readable
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import Sources
 from common.clock import StageClock
 from common.code_credit import CodeCredit, codebook_codes
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
+from common.errors import DataError
 from common.machine import autocast
 from common.models.families import PolicyModule
 from common.protocols import Condition, ImageSource, ImageTokenizer
@@ -56,20 +57,29 @@ def post_train(
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     for step in range(learner.num_steps):
-        first = step * learner.images_per_step
-        tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
-        groups = [
-            roll_out(policy, tokenizer, reward, source, recipe, device, samples)
-            for samples in (range(start, start + recipe.actors.images_per_ticket) for start in tickets)
-        ]
+        groups = roll_out_step(policy, tokenizer, reward, source, recipe, device, step)
         yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD)
 
 
+def roll_out_step(policy, tokenizer, reward, source, recipe: Recipe, device, step: int) -> list[Groups]:
+    """The groups of a step's tickets; a ticket without a readable image gives none."""
+    first = step * recipe.learner.images_per_step
+    size = recipe.actors.images_per_ticket
+    tickets = (range(start, start + size) for start in range(first, first + recipe.learner.images_per_step, size))
+    rolled_out = [roll_out(policy, tokenizer, reward, source, recipe, device, samples) for samples in tickets]
+    groups = [each for each in rolled_out if each is not None]
+    if not groups:
+        raise DataError(f"none of the {recipe.learner.images_per_step} images of step {step + 1} can be read")
+    return groups
+
+
 @torch.no_grad()
-def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples: range) -> Groups:
-    """Score G samples of each source image: what a reward actor does with a ticket."""
+def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples: range) -> Groups | None:
+    """Score G samples of each source image: what a reward actor does with a ticket. None: no image is readable."""
     order = SampleOrder(recipe.seed, len(source))
-    images = read_readable(source, [order.image_index(index) for index in samples])
+    images = batch_of(start_reading(source, [order.image_index(index) for index in samples]))
+    if not isinstance(images, ImageBatch):
+        return None
     kept = [samples[position] for position in images.positions]
     pixels_BCHW, condition = images.tensors(device)
 

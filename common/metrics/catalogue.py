@@ -30,7 +30,7 @@ SCORES = (
     "fd", "fid", "inception_score", "accuracy", "precision", "recall",
 )  # fmt: skip
 EVENTS = (
-    "started", "resumed", "succeeded", "stopped", "failed", "stop_asked_for", "scaled",
+    "started", "resumed", "succeeded", "stopped", "failed", "stop_asked_for", "scaled", "scale_refused",
     "actor_pending", "actor_joined", "actor_left", "actor_lost",
     "rank_pending", "rank_joined", "rank_lost", "learner_lost",
     "ticket_delivered", "result_refused", "ticket_dropped", "image_skipped",

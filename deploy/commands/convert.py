@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     target = resolve(arguments.target)
     converted = convert(
-        resolve(arguments.source),
+        arguments.source,
         target,
         layout=arguments.layout,
         dtype=arguments.dtype,

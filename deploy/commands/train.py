@@ -12,10 +12,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    recipe = recipe_for_ray(arguments)
-    from deploy.runs.summary_text import summary_text
-    from deploy.service.driver import train
+    from deploy.cluster.stop_signals import StopSignals
 
-    outcome = train(recipe)
-    print(summary_text(recipe, outcome.summary, outcome.folder.path))
+    stop = StopSignals()
+    with stop.installed():
+        recipe = recipe_for_ray(arguments)
+        from deploy.cluster.local_machine import require_local
+        from deploy.runs.summary_text import summary_text
+        from deploy.service.driver import Parts, train
+
+        require_local(recipe)
+        outcome = train(recipe, Parts(stop=stop))
+        print(summary_text(recipe, outcome.summary, outcome.folder.path))
     return 128 + outcome.stop_signal if outcome.stop_signal is not None else 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from actors.rewards.build import build_reward
 from actors.sources.build import build_source
+from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, RewardsFlat, StepLearned
@@ -17,6 +18,7 @@ from deploy.local import post_train
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
+from deploy.runs.run_log import kept_log
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
 from learner.checkpoint import POLICY
@@ -34,12 +36,14 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     if recipe.record.groups:
         raise RecipeError("record.groups is true, which `train` alone can do: set record.groups=false")
-    folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
-    folder.write_recipe(recipe)
-    line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
-    recorder = Recorder((LogLines(line.close), folder, line))
-    with tracking(recipe, folder.path, recorder):
-        _train(recipe, folder, recorder.tell)
+    prepare_device(recipe.compute)  # a GPU that is not there is told before a folder is made
+    with open_run_folder(recipe.model_copy(update={"resume": "never"})) as (folder, _):
+        recipe = with_changes(recipe, {"run.name": folder.path.name})
+        folder.write_recipe(recipe)
+        line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
+        recorder = Recorder((LogLines(line.close), folder, line))
+        with kept_log(folder.path, recipe.log.format), tracking(recipe, folder.path, recorder):
+            _train(recipe, folder, recorder.tell)
     return folder
 
 

@@ -56,14 +56,14 @@ def replay(run: str, overrides: list[str]) -> Replayed:
         raise RecipeError(f"there is no run folder {run} or runs/{run}: a folder with a recipe.json is needed")
     recipe = load_recipe(source / "recipe.json", overrides)
     paths = _steps_to_do(source, recipe)
-    folder, _ = open_run_folder(with_changes(recipe, {"run.name": f"{source.name}-replay", "resume": "never"}))
-    folder.write_recipe(recipe)
+    own = with_changes(recipe, {"run.name": f"{source.name}-replay", "resume": "never"})
     line = StepLine(max(paths), local_text, progress_stream(recipe.log))
     losses: dict[int, float] = {}
-    with closing(line):
+    with open_run_folder(own) as (folder, _), closing(line):
+        folder.write_recipe(recipe)
         for report in _learned(recipe, source, folder, paths, Recorder((folder, line)).tell):
             losses[report.step] = report.loss
-    return _compared(folder, losses, source)
+        return _compared(folder, losses, source)
 
 
 def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:

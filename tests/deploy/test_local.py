@@ -225,3 +225,12 @@ def test_a_broken_picture_is_left_out_and_counted(recipe: Recipe, pictures: Path
     whole_epoch = with_changes(recipe, {"source": source, "learner.num_steps": 3})  # 3 steps of 4 of 12 images
     summary = json.loads((run_local(whole_epoch).path / "summary.json").read_text())
     assert (summary["groups_learned"], summary["images_skipped"]) == (11, 1)
+
+
+def test_a_ticket_of_broken_pictures_alone_gives_no_group_and_ends_nothing(recipe: Recipe, pictures: Path) -> None:
+    source = {"kind": "image_folder", "path": str(pictures)}
+    for name in ("a/0.png", "b/1.png", "c/2.png"):
+        (pictures / name).write_bytes(b"not a picture")
+    alone = {"source": source, "learner.num_steps": 3, "actors.images_per_ticket": 1}
+    summary = json.loads((run_local(with_changes(recipe, alone)).path / "summary.json").read_text())
+    assert summary["groups_learned"] == 9

@@ -17,6 +17,7 @@ from actors.evaluation.chunks import (
     HeldOutResult,
     PictureFeatures,
     ReferenceChunk,
+    Unscored,
 )
 from actors.evaluation.features import build_features, extract_features
 from actors.evaluation.picture_files import find_pictures
@@ -30,7 +31,7 @@ from common.errors import DataError
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.loading import load_policy
 from common.models.weights_files import save_weights
-from deploy.scoring.scorer import CPU, NUM_SHOWN, Evaluation, Scorer, in_process, mean_scores, spread
+from deploy.scoring.scorer import CPU, NUM_SHOWN, Evaluation, Scorer, _scored, in_process, mean_scores, spread
 
 TEACHER_FORCED = (
     "held_out_reward",
@@ -285,3 +286,10 @@ def test_scores_of_seeds_are_averaged_and_their_spread_is_the_noise() -> None:
     assert mean_scores(evaluations) == {"fd": 2.5, "accuracy": 0.5}
     assert spread(evaluations) == {"fd": 3.5, "accuracy": 0.0}
     assert spread(evaluations[:1]) == {"fd": 0.0, "accuracy": 0.0}
+
+
+def test_held_out_chunks_without_a_readable_image_are_left_out_unless_all_are() -> None:
+    result = HeldOutResult({}, {}, frozenset(), np.zeros(1, np.float32), None)
+    assert _scored([Unscored("a.png: cut short"), result]) == [result]
+    with pytest.raises(DataError, match=r"none of the held-out images can be .* the first, a.png: cut short"):
+        _scored([Unscored("a.png: cut short"), Unscored("b.png: gone")])
