@@ -63,7 +63,7 @@ def test_samples_travel_only_where_they_are_compared(tiny_recipe: Recipe) -> Non
         recipe = with_changes(tiny_recipe, changes)
         return recipe.num_samples_kept, recipe.group_bytes
 
-    # of 64 tokens and 4 samples: context, target, 2 numbers a kept sample; 9 of credit; two terms; class (8 bytes), ids
+    # 64 tokens, 4 samples: context, target, 2 numbers a kept sample; 9 of credit; two terms; class, ids
     assert kept() == (4, 4 * (64 * (2 + 2 * 4) + 4 * 2) + 8 + 280)
     assert kept(**GRADIENT) == (1, 4 * (64 * (2 + 2 + 9) + 4 * 2) + 8 + 280)
     assert kept(**GRADIENT, **OWN) == (4, 4 * (64 * (2 + 8 + 9) + 4 * 3) + 8 + 280)
