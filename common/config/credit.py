@@ -41,8 +41,8 @@ def _of_gradient(recipe: "Recipe") -> Iterator[str]:
         )
     if names and recipe.group.size == 1:
         yield (
-            f"group.size is 1, but reward.python names {names}, and terms without a gradient compare the samples of "
-            "a group: set group.size to 2 or more, or leave reward.python out"
+            f"group.size is 1, but reward.python names {names}, and terms without a gradient compare the samples "
+            "of a group: set group.size to 2 or more, or leave reward.python out"
         )
     if recipe.profile == "published":
         yield (
