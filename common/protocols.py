@@ -117,7 +117,7 @@ class PerceptualMetric(Protocol):
         """Features of the B source images, for `distance`."""
 
     def distance(self, pixels_BGCHW: Tensor, reference: Any) -> Tensor:
-        """Distance float32 [B, G] of each sample to its group's source image."""
+        """Distance float32 [B, G] of each sample to its group's source image, differentiable in the samples."""
 
     def distance_map(self, pixels_BGCHW: Tensor, reference: Any, grid_size: int) -> Tensor:
         """The distance at each place, float32 [B, G, T] over a square grid; its mean is the distance.

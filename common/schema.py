@@ -90,8 +90,9 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "T": groups.target_tokens_BT.shape[1],
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
-        "gradient_weights": json.dumps(dict(groups.gradient_weights)),
     }
+    if groups.gradient_weights:
+        facts["gradient_weights"] = json.dumps(dict(groups.gradient_weights))
     return pa.table(columns).replace_schema_metadata({key: str(value) for key, value in facts.items()})
 
 
@@ -113,7 +114,7 @@ def from_table(table: pa.Table) -> GroupBatch:
         policy_version=table["policy_version"][0].as_py(),
         codebook_size=int(metadata["V"]),
         higher_is_better=frozenset(metadata["higher_is_better"].split()),
-        gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),  # absent in older recordings
+        gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),
         **columns,
     )
 

@@ -130,7 +130,7 @@ def learn(
     num_groups = len(rewards_BG)
     advantages_BGT, prices = advantages(terms, recipe), None
     if recipe.has_code_gradients:
-        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(num_groups))
+        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(num_groups, device=device))
     context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
     rows = Rows(condition, context_BT, targets_BT, samples_BGT, old_logprobs_BGT, advantages_BGT, prices)
 

@@ -8,8 +8,6 @@ from common.config.algorithm import AdvantageSection, LearnerSection
 if TYPE_CHECKING:
     from common.config.recipe import Recipe
 
-_COMPARED = "is for terms that samples are compared by, and all of these have a gradient"
-
 
 def credit_problems(recipe: "Recipe") -> Iterator[str]:
     if recipe.advantage.credit == "gradient":
@@ -43,18 +41,20 @@ def _of_gradient(recipe: "Recipe") -> Iterator[str]:
         )
     if names and recipe.group.size == 1:
         yield (
-            f"group.size is 1, but reward.python names {names}, without a gradient and to compare samples of a "
-            "group by: set group.size to 2 or more, or leave it out"
+            f"group.size is 1, but reward.python names {names}, and terms without a gradient compare the samples "
+            "of a group: set group.size to 2 or more, or leave reward.python out"
         )
     if recipe.profile == "published":
         yield (
             "profile is published and advantage.credit is gradient, which the released scripts do not know: set "
             "profile=corrected, or advantage.credit=sample"
         )
-    yield from _unused(recipe.advantage, "advantage", ("radius", "mix"), "is for advantage.credit token")
+    yield from _unused(recipe.advantage, "advantage", ("radius", "mix"), "is for credit token")
     if not names:
-        yield from _unused(recipe.advantage, "advantage", ("normalize_std",), f"{_COMPARED} (see advantage.scale)")
-        yield from _unused(recipe.learner, "learner", ("correction", "ratio"), f"{_COMPARED} (there is no ratio)")
+        yield from _unused(
+            recipe.advantage, "advantage", ("normalize_std",), "is for samples; see advantage.scale"
+        )
+        yield from _unused(recipe.learner, "learner", ("correction", "ratio"), "needs a ratio, and there is none")
 
 
 def _unused(
@@ -66,6 +66,6 @@ def _unused(
         if value != default:
             said = str(value).lower() if isinstance(value, bool) else value
             yield (
-                f"{name}.{key} is {said}, which {why}, and advantage.credit is gradient: leave {name}.{key} out, "
+                f"{name}.{key} is {said} and advantage.credit is gradient ({key} {why}): leave {name}.{key} out, "
                 "or set another advantage.credit"
             )

@@ -45,7 +45,7 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
         f"{plan.recipe.perceptual.family} {plan.recipe.perceptual.net}" if actor.perceptual else "metric (unused)"
     )
     rows = published.forward + published.backward
-    samples = _count(num_samples, "sample")
+    samples = "sample" if num_samples == 1 else f"{num_samples} samples"
     theirs = "published" if num_published == num_samples else f"published, {num_published}"
     yield _row(f"ARITHMETIC, {unit} for an image and its {samples}", "this run", theirs)
     yield row("actor    encode the image", actor.encode, published.encode)

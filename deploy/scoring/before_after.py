@@ -115,13 +115,7 @@ class BeforeAfter:
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         log.info("training with the prior alone, as a yardstick")
-        changes = {
-            "learner.ce_weight": 1,
-            "learner.prior": "ce",
-            "advantage": {},
-            "group.size": max(2, self._recipe.group.size),  # 1 is for credit by gradient alone
-        }
-        recipe = with_changes(self._recipe, changes | NO_REWARD)
+        recipe = prior_alone(self._recipe)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)
         tokenizer = load_tokenizer(recipe, device)
@@ -159,6 +153,17 @@ class BeforeAfter:
             results[index] = result
             on_chunk(len(results), len(chunks))
         return [results[index] for index in range(len(chunks))]
+
+
+def prior_alone(recipe: Recipe) -> Recipe:
+    """The same training without a reward, and so without any credit but the default."""
+    changes = {
+        "learner.ce_weight": 1,
+        "learner.prior": "ce",
+        "advantage": {},
+        "group.size": max(2, recipe.group.size),  # 1 is for credit by gradient alone
+    }
+    return with_changes(recipe, changes | NO_REWARD)
 
 
 def _held_out(evaluation: Evaluation) -> HeldOutPictures:

@@ -91,7 +91,11 @@ def _reward(recipe: Recipe) -> str:
     for address in recipe.reward.python:
         own_term(address)
     weights = recipe.reward.weights
-    return ", ".join(f"{name} x {weight:g}" for name, weight in weights.items()) or "none: the prior alone"
+    said = ", ".join(f"{name} x {weight:g}" for name, weight in weights.items()) or "none: the prior alone"
+    if recipe.has_code_gradients:
+        sampled = ", ".join(recipe.sampled_weights)
+        said += f"; credit by gradient{f', of {sampled} by sample' if sampled else ''}"
+    return said
 
 
 def _features(recipe: Recipe) -> str:

@@ -1,5 +1,7 @@
 """Groups that can be learned from, and those that cannot. Letters: B groups, G samples a group, T image tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from common.finite import non_finite_groups, quarantine, take_rows
@@ -72,3 +74,14 @@ def test_a_quarantined_group_keeps_its_place_with_weight_0_and_zeros_in_every_na
     assert harmless.condition["label"].tolist() == [20, 21, 22, 23]
     assert (len(harmless), harmless.higher_is_better) == (4, {"lpips"})
     assert np.isnan(batch.reward_terms["lpips"][2, 1]), "what was handed in is another's"
+
+
+def test_a_gradient_that_is_not_finite_makes_its_group_unsound_and_is_emptied() -> None:
+    credit = {"gradient": np.ones((B, T, 2), np.float32), "spread": np.ones((B, T), np.float32)}
+    credit["gradient"][2, 1, 0] = np.nan
+    batch = replace(groups(), credit=credit)
+    assert non_finite_groups(batch) == {2: "non-finite gradient"}
+    emptied, weights_B = quarantine(batch)
+    assert weights_B.tolist() == [1, 1, 0, 1]
+    assert (emptied.credit["gradient"][2] == 0).all()
+    assert (emptied.credit["gradient"][1] == 1).all()

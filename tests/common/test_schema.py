@@ -162,3 +162,30 @@ def test_joined_batches_keep_their_order_and_the_oldest_version() -> None:
 def test_one_batch_joined_is_itself() -> None:
     batch = groups(3)
     assert_equal(concatenate([replace(batch)]), batch)
+
+
+def with_gradients(B: int, seed: int = 0) -> GroupBatch:
+    """Of three samples with one kept, and codes of two numbers."""
+    batch, draws = groups(B, G=3, seed=seed), np.random.default_rng(seed)
+    credit = {name: draws.random((B, 4, 2), dtype=np.float32) for name in ("gradient", "mean_code")}
+    return replace(
+        batch,
+        sampled_tokens_BGT=batch.sampled_tokens_BGT[:, :1],
+        behaviour_logprobs_BGT=batch.behaviour_logprobs_BGT[:, :1],
+        credit=credit | {"spread": draws.random((B, 4), dtype=np.float32)},
+        gradient_weights={"mse": 1.0, "lpips": 0.1},
+    )
+
+
+def test_gradients_travel_with_the_weights_that_are_in_them() -> None:
+    batch = with_gradients(3)
+    table = through_a_buffer(to_table(batch))
+    assert_equal(from_table(table), batch)
+    assert {"credit.gradient", "credit.mean_code", "credit.spread"} <= set(table.column_names)
+    assert table.schema.metadata[b"G"] == b"3"
+    assert table.schema.metadata[b"gradient_weights"] == b'{"mse": 1.0, "lpips": 0.1}'
+    whole = concatenate([batch, with_gradients(2, seed=1)])
+    assert (len(whole), whole.group_size, whole.num_tokens_sampled) == (5, 3, 5 * 3 * 4)
+    assert whole.credit["gradient"].shape == (5, 4, 2)
+    assert whole.gradient_weights == {"mse": 1.0, "lpips": 0.1}
+    assert (groups(2).credit, groups(2).gradient_weights) == ({}, {})

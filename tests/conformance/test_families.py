@@ -1,5 +1,7 @@
 """Every family of the table against the protocols, at tiny sizes. A new family adds a spec here."""
 
+from math import isqrt
+
 import pytest
 import torch
 from torch import Tensor
@@ -142,6 +144,21 @@ def test_a_tokenizer_encodes_pixels_to_ids_and_decodes_ids_to_pixels(name: str) 
     pixels_BCHW = tokenizer.decode(tokens_BT)
     assert pixels_BCHW.shape == (B, 3, 16, 16)
     assert pixels_BCHW.dtype == torch.float32
+
+
+@each_tokenizer
+def test_a_tokenizer_decodes_the_codes_of_ids_as_the_ids_and_says_how_long_they_are(name: str) -> None:
+    torch.manual_seed(0)
+    spec = TOKENIZER_SPECS[name]
+    tokenizer = build_tokenizer(spec, image_size=16).eval()
+    tokens_BT = torch.randint(tokenizer.codebook_size, (2, tokenizer.num_tokens))
+    codes_BTD = tokenizer.codes(tokens_BT).detach().requires_grad_()
+    assert codes_BTD.shape == (2, tokenizer.num_tokens, spec.code_size)
+    side = isqrt(tokenizer.num_tokens)
+    decoded_BCHW = tokenizer.decode_codes(codes_BTD.mT.unflatten(2, (side, side)))
+    assert decoded_BCHW.equal(tokenizer.decode(tokens_BT))
+    (gradient_BTD,) = torch.autograd.grad(decoded_BCHW.sum(), codes_BTD)
+    assert gradient_BTD.abs().amax(dim=2).min() > 0
 
 
 @each_tokenizer

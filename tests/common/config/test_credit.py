@@ -25,13 +25,22 @@ NO_GRADIENT = {"reward.mse": 0, "reward.lpips": 0}
         ({"advantage.scale": "place"}, "advantage.scale is place, which is for advantage.credit gradient, and"),
         (GRADIENT | NO_GRADIENT, "no weighed term of the reward has one (none): give reward.mse,"),
         (GRADIENT | NO_GRADIENT | OWN, "no weighed term of the reward has one (term): give reward.mse,"),
-        (GRADIENT | OWN | {"group.size": 1}, "group.size is 1, but reward.python names term, without a gradient"),
+        (
+            GRADIENT | OWN | {"group.size": 1},
+            "group.size is 1, but reward.python names term, and terms without a gradient",
+        ),
         (GRADIENT | {"profile": "published"}, "set profile=corrected, or advantage.credit=sample"),
-        (GRADIENT | {"advantage.mix": 0.5}, "advantage.mix is 0.5, which is for advantage.credit token, and"),
+        (
+            GRADIENT | {"advantage.mix": 0.5},
+            "advantage.mix is 0.5 and advantage.credit is gradient (mix is for credit token): leave",
+        ),
         (GRADIENT | {"advantage.radius": 0}, "leave advantage.radius out, or set another advantage.credit"),
-        (GRADIENT | {"advantage.normalize_std": False}, "advantage.normalize_std is false, which is for terms"),
-        (GRADIENT | {"learner.correction": "truncated"}, "all of these have a gradient (there is no ratio)"),
-        (GRADIENT | {"learner.ratio": "sequence"}, "learner.ratio is sequence, which is for terms that samples"),
+        (GRADIENT | {"advantage.normalize_std": False}, "(normalize_std is for samples; see advantage.scale)"),
+        (
+            GRADIENT | {"learner.correction": "truncated"},
+            "(correction needs a ratio, and there is none): leave learner.correction out",
+        ),
+        (GRADIENT | {"learner.ratio": "sequence"}, "learner.ratio is sequence and advantage.credit is gradient"),
     ],
 )
 def test_a_combination_that_means_nothing_is_refused_in_a_line(
@@ -63,7 +72,7 @@ def test_samples_travel_only_where_they_are_compared(tiny_recipe: Recipe) -> Non
         recipe = with_changes(tiny_recipe, changes)
         return recipe.num_samples_kept, recipe.group_bytes
 
-    # of 64 tokens and 4 samples: context, target, 2 numbers a kept sample; 9 of credit; two terms; class, ids
-    assert kept() == (4, 4 * (64 * (2 + 2 * 4) + 4 * 2) + 4 + 280)
-    assert kept(**GRADIENT) == (1, 4 * (64 * (2 + 2 + 9) + 4 * 2) + 4 + 280)
-    assert kept(**GRADIENT, **OWN) == (4, 4 * (64 * (2 + 8 + 9) + 4 * 3) + 4 + 280)
+    # 64 tokens, 4 samples: context, target, 2 numbers a kept sample; 9 of credit; two terms; class, ids
+    assert kept() == (4, 4 * (64 * (2 + 2 * 4) + 4 * 2) + 8 + 280)
+    assert kept(**GRADIENT) == (1, 4 * (64 * (2 + 2 + 9) + 4 * 2) + 8 + 280)
+    assert kept(**GRADIENT, **OWN) == (4, 4 * (64 * (2 + 8 + 9) + 4 * 3) + 8 + 280)

@@ -185,7 +185,7 @@ def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None
         ("learner.num_steps=2.5", "learner.num_steps is 2.5: input should be a valid integer"),
         ("learner.betas=[0.9, 1]", "learner.betas.1 is 1: input should be less than 1"),
         ("learner=3", "learner is 3: input should be a valid dictionary"),
-        ("group.size=1", "group.size is 1: input should be greater than or equal to 2"),
+        ("group.size=0", "group.size is 0: input should be greater than or equal to 1"),
         ("context.noise=1.5", "context.noise is 1.5: input should be less than or equal to 1"),
         ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
         ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),

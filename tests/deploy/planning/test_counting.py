@@ -94,7 +94,8 @@ def test_the_memory_of_the_way_back_is_bounded_by_its_key(tiny_recipe: Recipe) -
     def at_once(count: int, **changes: Any) -> int:
         return peak(**{"reward.gradient_batch_size": count, "actors.images_per_ticket": 4, **changes})
 
-    assert at_once(1) < at_once(2) / 1.8 < at_once(4) / 3.6
+    assert 1.8 < at_once(2) / at_once(1) < 2.1
+    assert 1.8 < at_once(4) / at_once(2) < 2.1
     assert at_once(2) == pytest.approx(at_once(2, **{"group.size": 8}), rel=0.05)
     assert at_once(2) == pytest.approx(at_once(2, **{"actors.images_per_ticket": 2}), rel=0.05)
 

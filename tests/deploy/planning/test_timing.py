@@ -22,7 +22,7 @@ def timing(recipe: Recipe, work: Work, changes: dict[str, Any]) -> Timing:
     shape = {"learner.num_steps": 100, "learner.images_per_step": 128, "actors.images_per_ticket": 4}
     recipe = with_changes(recipe, shape | {"buffer.max_staleness": 1} | changes)
     rate = Rates(transformer=TERA, encode=TERA, decode=TERA, perceptual=TERA)
-    return estimate(recipe, work, published_work(work.actor, recipe.group.size), GPU, rate)
+    return estimate(recipe, work, published_work(work.actor, recipe), GPU, rate)
 
 
 def test_actors_that_are_the_bottleneck_set_the_step(tiny_recipe: Recipe, work: Work) -> None:
