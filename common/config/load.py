@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from common.config.named_file import RECIPES, find_file
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 
@@ -17,12 +18,14 @@ from common.errors import RecipeError
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The checked recipe at `path` (YAML, or a run's recipe.json) with `key=value` overrides applied.
 
-    Raises RecipeError with the key, the value seen and what is needed.
+    `path` may also be the name of a shipped one, such as demo. Raises RecipeError with the key, the value seen and
+    what is needed.
     """
-    tree = _read(Path(path))
+    file = find_file(path, RECIPES, "recipe")
+    tree = _read(file)
     for override in overrides:
         _apply(tree, override)
-    return checked(tree, str(path))
+    return checked(tree, str(file))
 
 
 def checked(tree: dict[str, Any], what: str) -> Recipe:
@@ -44,8 +47,6 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}: the shipped ones are in deploy/recipes") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
