@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from deploy.ablation.score_table import ScoreTable, title
+from deploy.ablation.score_table import ScoreTable
 from deploy.reporting.numbers import fixed
 
 WIDTH, LEFT, RIGHT, TOP, ROW, AXIS = 352, 140, 14, 6, 22, 20
@@ -25,11 +25,11 @@ class Plot:
 
 def score_plots(table: ScoreTable) -> list[Plot]:
     """One plot per score, without scores that no variant has."""
-    plots = [_plot(table, key) for key in table.columns]
+    plots = [_plot(table, key, *title) for key, title in zip(table.columns, table.titles, strict=True)]
     return [plot for plot in plots if plot]
 
 
-def _plot(table: ScoreTable, key: str) -> Plot | None:
+def _plot(table: ScoreTable, key: str, title: str, good: str) -> Plot | None:
     variants = [(row.name, row.scores[key].statistic.values) for row in table.rows]
     band = table.base[key].values if table.base else ()
     values = [value for _, each in variants for value in each] + list(band)
@@ -52,7 +52,7 @@ def _plot(table: ScoreTable, key: str) -> Plot | None:
     for value, anchor in ((min(values), "start"), (max(values), "end")):
         text = Markup('<text x="{:.1f}" y="{}" class="{}">{}</text>')
         parts.append(text.format(across(value), bottom + 14, anchor, fixed(value, 4 if span < 1 else 2)))
-    return Plot(*title(key), bottom + AXIS, Markup("").join(parts))
+    return Plot(title, good, bottom + AXIS, Markup("").join(parts))
 
 
 def _variant(name: str, xs: list[float], y: float) -> list[Markup]:

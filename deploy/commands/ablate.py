@@ -37,7 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         failures = run_study(study, folder, arguments.jobs, lambda line: print(line, flush=True))
     from deploy.ablation.report import write_report
+    from deploy.ablation.score_table import build_score_table
+    from deploy.ablation.terminal import table_text
 
+    print(f"\n{table_text(study, build_score_table(study, folder))}\n")
     for path in write_report(study, folder, Path(arguments.markdown) if arguments.markdown else None):
         print(f"wrote {path}")
     return 1 if failures else 0

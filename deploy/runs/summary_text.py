@@ -1,6 +1,6 @@
 """What a finished run says on the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ SCORES = {
     "precision": ("precision", "higher"),
     "recall": ("recall", "higher"),
 }
+
+
+def own_scores(better: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The held-out scores of terms of somebody's own, as in SCORES; `better` is "higher" or "lower", by name."""
+    return {f"held_out_{name}": (f"held-out {name}", good) for name, good in better.items()}
 
 
 def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path) -> str:
@@ -46,9 +51,13 @@ class ScoreRow:
     @property
     def gain(self) -> float | None:
         """From before to after, in the good direction."""
-        if self.before is None or self.after is None:
+        return self.better_by(self.before)
+
+    def better_by(self, other: float | None) -> float | None:
+        """How much better `after` is than another value of this score."""
+        if other is None or self.after is None:
             return None
-        return self.after - self.before if self.good == "higher" else self.before - self.after
+        return self.after - other if self.good == "higher" else other - self.after
 
 
 def yardstick_titles(compare_temperature: float | None, scores: dict[str, Any]) -> dict[str, str]:
@@ -61,7 +70,7 @@ def score_rows(scores: dict[str, Any], yardsticks: Iterable[str]) -> list[ScoreR
     """The scores that were taken; `after` may be missing, of a run that has not ended."""
     columns = [scores.get(column, {}) for column in ("before", "after", "noise", *yardsticks)]
     rows = []
-    for key, (title, good) in SCORES.items():
+    for key, (title, good) in (SCORES | own_scores(scores.get("better", {}))).items():
         if any(key in column for column in columns[:2]):
             before, after, noise, *others = (column.get(key) for column in columns)
             rows.append(ScoreRow(title, good, before, after, noise, tuple(others)))

@@ -75,6 +75,8 @@ class BeforeAfter:
             "teacher_forced": _held_out(evaluations[0]).samples_NSHWC,
         }
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
+        if evaluations[0].better:
+            self._results["better"] = dict(evaluations[0].better)
         cooler = self._recipe.evaluation.compare_temperature
         if cooler is not None:
             (evaluation,) = self._evaluate(
