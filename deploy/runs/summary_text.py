@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.recipe import Recipe
+from deploy.reporting.numbers import duration
 
 SCORES = {
     "held_out_reward": ("held-out reward", "higher"),
@@ -25,9 +26,13 @@ def own_scores(better: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return {f"held_out_{name}": (f"held-out {name}", good) for name, good in better.items()}
 
 
-def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path) -> str:
-    """The scores before and after, what they are to be held against, and where everything lies."""
-    lines = [f"{summary['status']} after {summary['steps']} steps on {summary['groups_learned']} images"]
+def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path, seconds: float) -> str:
+    """The scores before and after, what they are to be held against, and where everything lies.
+
+    `seconds`: how long it took; of a resumed run, since then.
+    """
+    done = f"{summary['status']} after {summary['steps']} steps on {summary['groups_learned']} images"
+    lines = [f"{done}, in {duration(seconds)}"]
     if summary["images_skipped"]:
         lines.append(f"{summary['images_skipped']} images were left out; events.jsonl names them, and why")
     scores = summary.get("evaluation")
