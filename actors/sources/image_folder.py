@@ -21,6 +21,7 @@ class ImageFolder:
             raise DataError(f"source.path is {self._root}, which is no folder: name a folder of class folders")
         names = class_names(self._root)
         self.num_classes = len(names)
+        self.class_names = tuple(names)
         files = [(path, label) for label, name in enumerate(names) for path in pictures_below(self._root / name)]
         self._files = [files[index] for index in chosen_indices(len(files), spec, split)]
         if not self._files:

@@ -36,6 +36,7 @@ class Parquet:
         for problem in (*_missing_shards(folder, manifest), *_misfits(folder, manifest, conditions, image_size)):
             raise DataError(problem)
         self._format = conditions
+        self.class_names = manifest.classes
         self._manifest = manifest
         self._paths = [folder / name for name in manifest.shard_rows]
         self._first_rows = np.cumsum([0, *manifest.shard_rows.values()])

@@ -50,7 +50,7 @@ def write_files(result: Evaluation, out: str | None, grid: str | None) -> list[P
     if picture is not None:
         assert result.held_out is not None, "the scorer asks for pictures"
         rows = len(result.held_out.source_NHWC)
-        panels = [*held_out_panels(result.held_out), free_running_panel(result.pictures_NHWC, rows)]
+        panels = [*held_out_panels(result.held_out), free_running_panel(result.pictures_NHWC, rows, result.names)]
         save_panels(picture, panels)
         paths.append(picture)
     return paths
