@@ -229,6 +229,11 @@ def test_terms_of_ones_own_have_their_direction_in_curves_and_in_the_table(
         assert words in page.text
 
 
+def test_what_stays_zero_but_for_rounding_is_told_so(run_folder: Callable[..., Path]) -> None:
+    page = page_of(run_folder([step(number, kl=1e-9 * number) for number in (1, 2)], []))
+    assert "; KL 0 but for rounding ;" in page.text
+
+
 def test_a_run_in_one_process_has_neither_actors_nor_a_learner_that_waits(run_folder: Callable[..., Path]) -> None:
     alone = {"num_actors": 0, "wait_seconds": 0.0, "actor_stage_seconds": {}}
     page = page_of(run_folder([step(number, **alone) for number in (1, 2)], [event(0, "succeeded", steps=2)]))
