@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.errors import ClusterError
+from common.paths import code_fingerprint
+
 
 @dataclass(frozen=True)
 class Call:
@@ -30,6 +33,15 @@ class Member:
     @property
     def is_ready(self) -> bool:
         return self.description is None
+
+    def welcome(self, name: str, node: str, code: str) -> None:
+        """It is ready, on that node. ClusterError where it runs other code than this process."""
+        if code != code_fingerprint():
+            raise ClusterError(
+                f"{name} on {node} runs code {code}, the driver {code_fingerprint()}: submit the job with "
+                "--working-dir so that every node gets this checkout"
+            )
+        self.description, self.node, self.code = None, node, code
 
     @property
     def is_free_for_more(self) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
-from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.build import reward_of
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -82,7 +82,7 @@ class RolloutActor:
     def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
         recipe, models = self._models.recipe, self._models
         source = build_source(recipe, "train")
-        reward = DecodedReward(models.tokenizer, models.terms, recipe.reward, recipe.has_reward_maps)
+        reward = reward_of(recipe.reward, models.tokenizer, models.terms, recipe.advantage.credit)
         return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def describe(self) -> ActorDescription:
@@ -107,7 +107,7 @@ class RolloutActor:
             ticket_id=ticket.ticket_id,
             policy_version=self._version,
             num_groups=0 if rollout.groups is None else len(rollout.groups),
-            num_tokens=0 if rollout.groups is None else rollout.groups.sampled_tokens_BGT.size,
+            num_tokens=0 if rollout.groups is None else rollout.groups.num_tokens_sampled,
             num_bytes=0 if table is None else table.nbytes,
             skipped=rollout.skipped,
             stage_seconds=dict(clock.seconds),

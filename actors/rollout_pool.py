@@ -9,32 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from actors.answers_pool import answer_to
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.pool_events import (
     ChunkDone,
-    Delivery,
     LostActor,
     LostChunk,
-    LostTicket,
     PoolEvent,
     PublishedPolicy,
 )
 from actors.pool_members import Call, Member
+from actors.pool_size import most_actors, next_wave, require_possible
 from actors.rollout_actor import (
     READING,
     TRAINING,
     ActorDescription,
     ActorJob,
     RolloutActor,
-    WeightsLostError,
 )
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
 from common.machine import needs_text
-from common.paths import code_fingerprint
-from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls, ValueLostError
+from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls
 from common.types import WorkTicket
 
 log = logging.getLogger("vapi.actors")
@@ -61,7 +59,7 @@ class RolloutPool:
         self._actor_class = actor_class
         self._job = job
         self._members: dict[str, Member] = {}
-        self._num_started = 0
+        self._num_started = self._num_wanted = 0
         self._given_up: dict[Any, tuple[str, Call]] = {}  # tickets of lost actors
         self.num_restarts = 0
 
@@ -71,21 +69,30 @@ class RolloutPool:
 
     @property
     def num_wanted(self) -> int:
-        """Actors that are to stay, ready or not."""
-        return sum(not member.is_leaving for member in self._members.values())
+        """Actors that are to be there, asked for or not yet."""
+        return self._num_wanted
+
+    @property
+    def most(self) -> int:
+        """Actors that can be wanted."""
+        return most_actors(self._recipe.actors, self._ray.most_resources())
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Where each actor is and what it does; node and code are empty where it is not ready."""
         return {name: member.state() for name, member in self._members.items()}
 
     def resize(self, count: int) -> None:
-        """Have `count` actors: new ones load meanwhile; those that leave finish what they have first."""
+        """Want `count` actors: new ones load meanwhile, in waves; those that leave finish what they have first.
+
+        TooManyActorsError where the cluster will never hold so many.
+        """
+        require_possible(count, self._recipe.actors, self._ray.most_resources())
+        self._num_wanted = count
         staying = [member for member in self._members.values() if not member.is_leaving]
         leaving = [member for member in self._members.values() if member.is_leaving]
         for member in leaving[: max(0, count - len(staying))]:
             member.is_leaving = False
-        for _ in range(count - self.num_wanted):
-            self._add()
+        self._fill()
         staying.sort(key=lambda member: (member.is_ready, len(member.calls)))
         for member in staying[: max(0, len(staying) - count)]:
             member.is_leaving = True
@@ -97,7 +104,7 @@ class RolloutPool:
         """
         start = self._ray.clock()
         first_ready = None
-        while len(self) < len(self._members):
+        while len(self) < self._num_wanted:
             now = self._ray.clock()
             if len(self) and first_ready is None:
                 first_ready = now
@@ -152,14 +159,15 @@ class RolloutPool:
                 if not member.is_ready and self._ray.ready([member.description]):
                     self._welcome(name)
                 for reference in self._ray.ready(list(member.calls)):
-                    events.append(self._result(name, reference, member.calls.pop(reference)))
+                    events.append(answer_to(self._ray, name, reference, member.calls.pop(reference)))
                 self._require_progress(name, member)
                 self._report_overdue(name, member)
                 if member.is_leaving and not member.calls:
                     self._dismiss(name)
             except (ProcessLostError, NoAnswerError) as error:
                 events.append(LostActor(name, str(error)))
-                self._replace(name)
+                self._give_up(name)
+        self._fill()
         return events
 
     def evaluate(
@@ -207,7 +215,7 @@ class RolloutPool:
         for reference in self._ray.ready(list(self._given_up)):
             name, call = self._given_up.pop(reference)
             with suppress(Exception):  # whatever it failed with: others do its work
-                events.append(self._result(name, reference, call))
+                events.append(answer_to(self._ray, name, reference, call))
         return events
 
     def _tell_lost(self, lost: LostActor | LostChunk) -> None:
@@ -248,16 +256,17 @@ class RolloutPool:
         )
         self._members[name] = Member(actor, actor.describe.remote(), self._ray.clock())
 
+    def _fill(self) -> None:
+        """Ask for the actors that are wanted and not yet there, as many as may load at a time."""
+        staying = [member for member in self._members.values() if not member.is_leaving]
+        ready = sum(member.is_ready for member in staying)
+        for _ in range(next_wave(self._num_wanted, ready, len(staying) - ready)):
+            self._add()
+
     def _welcome(self, name: str) -> None:
         member = self._members[name]
         description: ActorDescription = self._ray.get(member.description)
-        if description.code != code_fingerprint():
-            raise ClusterError(
-                f"{name} on {description.node} runs code {description.code}, the driver {code_fingerprint()}: "
-                "submit the job with --working-dir so that every node gets this checkout"
-            )
-        member.description = None
-        member.node, member.code = description.node, description.code
+        member.welcome(name, description.node, description.code)
         self._tell(ActorJoined(name, description.node, description.pid, description.device))
 
     def _require_progress(self, name: str, member: Member) -> None:
@@ -265,7 +274,8 @@ class RolloutPool:
         if member.has_hung(self._ray.clock(), limit):
             raise NoAnswerError(f"{name} has not answered for {limit:.0f} s")
 
-    def _replace(self, name: str) -> None:
+    def _give_up(self, name: str) -> None:
+        """Another takes the place of an actor that was to stay."""
         member = self._members.pop(name)
         self._given_up |= {result: (name, call) for result, call in member.calls.items() if call.chunk is None}
         self._ray.kill(member.actor)
@@ -277,24 +287,3 @@ class RolloutPool:
                 f"{self.num_restarts} reward actors were lost, more than actors.max_restarts "
                 f"({self._recipe.actors.max_restarts}): see events.jsonl for the reasons"
             )
-        self._add()
-
-    def _result(self, actor: str, reference: Any, call: Call) -> PoolEvent:
-        if call.chunk is not None:
-            return self._result_of_chunk(actor, reference, call.chunk, call.version)
-        try:
-            receipt = self._ray.get(call.receipt)
-        except WeightsLostError:
-            return LostTicket(actor, call.ticket_id, call.version, "weights")
-        try:
-            return Delivery(actor, receipt, reference, self._ray.get(reference))
-        except ValueLostError:
-            return LostTicket(actor, call.ticket_id, call.version, "groups")
-
-    def _result_of_chunk(self, actor: str, reference: Any, index: int, version: int) -> PoolEvent:
-        try:
-            return ChunkDone(actor, index, self._ray.get(reference))
-        except WeightsLostError:
-            return LostChunk(actor, index, version, "weights")
-        except ValueLostError:
-            return LostChunk(actor, index, version, "result")

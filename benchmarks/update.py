@@ -62,6 +62,7 @@ def backward(policy: PolicyModule, rows: Rows, micro_batch: int) -> float:
             TokenDistribution(),
             SETTINGS.logit_rows,
         )
+        assert micro.advantages_NKT is not None
         policy_N, _ = policy_loss(
             logprobs.samples_BGT, micro.behaviour_logprobs_NKT, micro.advantages_NKT, SETTINGS.clip_range
         )

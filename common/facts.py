@@ -50,18 +50,6 @@ class Ended(Fact):
 
 
 @dataclass(frozen=True)
-class StopAskedFor(Fact):
-    """Requested by `stop`; the running step is finished first."""
-
-
-@dataclass(frozen=True)
-class Scaled(Fact):
-    before: int  # actors wanted
-    after: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class ActorPending(Fact):
     actor: str
     needs: str  # the resources it waits for, and the free ones

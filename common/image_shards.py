@@ -12,6 +12,7 @@ once the folder is complete, manifest.json. A row is one picture:
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,11 @@ import pyarrow.parquet as pq
 
 from common.atomic import write_json
 from common.errors import DataError
+from common.text import parsed_json, shown_name
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SKIPPED = "skipped.jsonl"
 ROWS_PER_GROUP = 8  # a row group is the smallest unit of reading: 2 to 4 MB at 384 pixels
 FEATURE_TYPE = "<f2"
 
@@ -74,19 +77,38 @@ class Manifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """Raises DataError if `folder` is not a complete folder of shards."""
+    path = folder / MANIFEST
     try:
-        tree = json.loads((folder / MANIFEST).read_text())
+        tree = parsed_json(path.read_bytes())
+        if tree["format"] == FORMAT:
+            captions = tree["captions"]
+            return Manifest(
+                **tree | {"captions": captions and Captions(**captions), "classes": tuple(tree["classes"])}
+            )
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"source.path {folder} has no {MANIFEST}: make it with `python -m deploy prepare INPUT {folder}`, and "
             "call that again where it was interrupted"
         ) from None
-    if tree.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} holds shards of format {tree.get('format')}, this code reads {FORMAT}: prepare anew"
-        )
-    captions = tree.pop("captions")
-    return Manifest(**tree | {"captions": captions and Captions(**captions), "classes": tuple(tree["classes"])})
+    except OSError as error:
+        raise DataError(f"{shown_name(path)} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{shown_name(path)} is no manifest of `prepare` ({error}): prepare anew") from None
+    raise DataError(f"{folder} holds shards of format {tree['format']}, this code reads {FORMAT}: prepare anew")
+
+
+def read_skipped(folder: Path) -> list[tuple[str, str]]:
+    """Name and reason of each item that `prepare` left out; none where the list is not there."""
+    try:
+        lines = [parsed_json(line) for line in (folder / SKIPPED).read_bytes().splitlines()]
+        return [(line["name"], line["reason"]) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def mapped(path: Path) -> pa.MemoryMappedFile:
+    """The file, opened for pyarrow, whatever the bytes of its name are."""
+    return pa.memory_map(os.fsencode(path))
 
 
 def shard_schema(conditioning: Conditioning, with_features: bool) -> pa.Schema:
@@ -105,7 +127,7 @@ def add_facts(writer: pq.ParquetWriter, facts: ShardFacts) -> None:
 def read_facts(path: Path) -> ShardFacts | None:
     """The facts of the shard at `path`; None if there is no complete shard."""
     try:
-        tree = json.loads(pq.read_metadata(path).metadata[_FACTS])
+        tree = json.loads(pq.read_metadata(mapped(path)).metadata[_FACTS])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError):
         return None
     return ShardFacts(

@@ -6,8 +6,10 @@ Workers write to standard error, which Ray forwards to the driver.
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 LogFormat = Literal["text", "json"]
 
@@ -18,18 +20,33 @@ _context: dict[str, str | int] = {"role": "driver", "step": 0}  # of this proces
 def set_up_logging(form: LogFormat = "text", role: str = "driver") -> None:
     """Send the project's log lines to standard error: as text, or as one JSON object per line."""
     log_context(role=role)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_add_context)
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter(_TEXT, "%H:%M:%S"))
     root = logging.getLogger("vapi")
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_handler(sys.stderr, form)]
     root.setLevel("INFO")
     root.propagate = False
+
+
+@contextmanager
+def log_also_to(stream: TextIO, form: LogFormat) -> Iterator[None]:
+    """During the block, this process's lines go to `stream` as well."""
+    root, handler = logging.getLogger("vapi"), _handler(stream, form)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def log_context(*, role: str | None = None, step: int | None = None) -> None:
     """Set the role and step in this process's next lines; None leaves a value unchanged."""
     _context.update({name: value for name, value in (("role", role), ("step", step)) if value is not None})
+
+
+def _handler(stream: TextIO, form: LogFormat) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_add_context)
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter(_TEXT, "%H:%M:%S"))
+    return handler
 
 
 def _add_context(record: logging.LogRecord) -> bool:

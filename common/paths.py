@@ -17,10 +17,10 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else CHECKOUT / path
 
 
-def find_run(run: str) -> Path | None:
-    """The run folder that `run` names: a path, or a name in runs/; None if there is none."""
+def find_run(run: str, mark: str = "recipe.json") -> Path | None:
+    """The run folder that `run` names: a path, or a name in runs/; None if there is none with the file `mark`."""
     for folder in (Path(run).expanduser().absolute(), resolve(run), CHECKOUT / "runs" / run):
-        if (folder / "recipe.json").is_file():
+        if (folder / mark).is_file():
             return folder
     return None
 

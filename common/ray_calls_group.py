@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private.state import state
 
 from common.errors import ClusterError, first_line
 
@@ -88,6 +89,12 @@ class RayCalls:
     def free_resources(self) -> Mapping[str, float]:
         """The cluster's unused CPU, GPU and other resources."""
         return ray.available_resources()
+
+    def most_resources(self) -> Mapping[str, float]:
+        """What the cluster has, or could have with all the nodes that its autoscaler may start."""
+        limits = state.get_max_resources_from_cluster_config() or {}
+        total = ray.cluster_resources()
+        return total | {name: max(total.get(name, 0), most) for name, most in limits.items()}
 
     def node_address(self) -> str:
         """Address of this process's node."""

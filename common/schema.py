@@ -1,11 +1,13 @@
 """The table of scored groups that travels from actors to the learner: one Arrow row per group.
 
 Rows hold facts, not decisions: the reward's terms, not its weights; rewards, not advantages. A recorded table can
-be learned from again with other settings.
+be learned from again with other settings. Credit by gradient is the exception: its weights are the actor's too,
+who takes the gradient of the weighted sum, and the table says which they were.
 
 Letters: T image tokens, G samples per group, V codebook entries, B rows.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,10 +36,27 @@ class GroupBatch:
     reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
+    credit: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`.
+    Tokens and log-probabilities are then those of one sample, unless a term without a gradient compares all G."""
+    gradient_weights: Mapping[str, float] = field(default_factory=dict)
+    """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
 
     def __len__(self) -> int:
         return len(self.image_id_B)
+
+    @property
+    def group_size(self) -> int:
+        """G; as many tokens and log-probabilities are kept unless all credit is by gradient, and then one."""
+        for term_BG in self.reward_terms.values():
+            return term_BG.shape[1]
+        return self.sampled_tokens_BGT.shape[1]
+
+    @property
+    def num_tokens_sampled(self) -> int:
+        """Of all groups and samples."""
+        return self.group_size * self.target_tokens_BT.size
 
 
 _TENSOR_COLUMNS = {
@@ -47,7 +66,12 @@ _TENSOR_COLUMNS = {
     "behaviour_logprobs": "behaviour_logprobs_BGT",
 }
 # Columns of a name each: the field, and what stands before the name in the table.
-_NAMED_COLUMNS = {"condition": "condition.", "reward_terms": "reward.", "reward_maps": "reward_map."}
+_NAMED_COLUMNS = {
+    "condition": "condition.",
+    "reward_terms": "reward.",
+    "reward_maps": "reward_map.",
+    "credit": "credit.",
+}
 
 
 def to_table(groups: GroupBatch) -> pa.Table:
@@ -60,13 +84,13 @@ def to_table(groups: GroupBatch) -> pa.Table:
     columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
     for named, prefix in _NAMED_COLUMNS.items():
         columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
-    _, G, T = groups.sampled_tokens_BGT.shape
     facts = {
         "schema_version": SCHEMA_VERSION,
-        "G": G,
-        "T": T,
+        "G": groups.group_size,
+        "T": groups.target_tokens_BT.shape[1],
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
+        "gradient_weights": json.dumps(dict(groups.gradient_weights)),
     }
     return pa.table(columns).replace_schema_metadata({key: str(value) for key, value in facts.items()})
 
@@ -89,6 +113,7 @@ def from_table(table: pa.Table) -> GroupBatch:
         policy_version=table["policy_version"][0].as_py(),
         codebook_size=int(metadata["V"]),
         higher_is_better=frozenset(metadata["higher_is_better"].split()),
+        gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),  # absent in older recordings
         **columns,
     )
 
@@ -110,6 +135,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         policy_version=min(batch.policy_version for batch in batches),
         codebook_size=batches[0].codebook_size,
         higher_is_better=batches[0].higher_is_better,
+        gradient_weights=batches[0].gradient_weights,
         **columns,
     )
 

@@ -13,6 +13,7 @@ from deploy.commands import (
     convert,
     env,
     evaluate,
+    init,
     local,
     monitor,
     plan,
@@ -26,6 +27,7 @@ from deploy.commands import (
     stop,
     train,
 )
+from deploy.commands.pipes import ending_with_its_reader
 
 PROGRAM = "python -m deploy"
 
@@ -37,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "plan": plan,
     "sample": sample,
     "evaluate": evaluate,
+    "init": init,
     "pretrain": pretrain,
     "replay": replay,
     "ablate": ablate,
@@ -53,9 +56,15 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 2 with one line on standard error for a mistake that the user can fix."""
-    arguments = _parse(argv)
+    with ending_with_its_reader():
+        return _run(_parse(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from common.atomic import storage_problem
     from common.errors import UserError
     from common.log import set_up_logging
+    from deploy.cluster.stop_signals import StopAsked
 
     set_up_logging()
     try:
@@ -63,6 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
+        return 2
+    except StopAsked as asked:
+        return 128 + asked.number
+    except OSError as error:
+        problem = storage_problem(error)
+        if problem is None:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -6,7 +6,7 @@ renamed. A folder without a manifest, or with other digests, is not a checkpoint
 
 import json
 import logging
-import re
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,9 +21,11 @@ from safetensors.torch import load_file as load_tensors
 
 from common.atomic import write_json
 from common.errors import CheckpointError
-from common.models.weights_files import save_weights
+from common.models.weights_files import as_os_errors, save_weights
+from common.models.weights_reading import not_finite
 from common.types import WeightSnapshot
 from common.weights.snapshot import snapshot_of
+from learner.checkpoint_names import step_of
 
 log = logging.getLogger("vapi.checkpoint")
 
@@ -60,19 +62,53 @@ class Checkpoint:
 def write_checkpoint(
     folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
 ) -> Path:
-    """Write `folder`/step-NNNNNN and return its path; an older one of the same step is replaced."""
+    """Write `folder`/step-NNNNNN and return its path; an older one of the same step is replaced.
+
+    Raises OSError, and then leaves everything as it was.
+    """
     final = folder / f"step-{state.step:06d}"
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_weights(_tensors(snapshot), temporary / POLICY)
-    save_file({name: np.ascontiguousarray(array) for name, array in optimizer.items()}, temporary / OPTIMIZER)
-    write_json(temporary / STATE, asdict(state))
-    digests = {name: _digest(temporary / name) for name in FILES}
-    write_json(temporary / MANIFEST, digests)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    try:
+        temporary.mkdir(parents=True)
+        _fill(temporary, snapshot, optimizer, state)
+        _take_place(temporary, final)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(final)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def _fill(
+    folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
+) -> None:
+    """Write all files, to the disk itself: some file systems say only then that they are full."""
+    save_weights(_tensors(snapshot), folder / POLICY)
+    with as_os_errors(folder / OPTIMIZER):
+        save_file({name: np.ascontiguousarray(array) for name, array in optimizer.items()}, folder / OPTIMIZER)
+    (folder / OPTIMIZER).chmod((folder / POLICY).stat().st_mode)  # safetensors lets only the owner read it
+    write_json(folder / STATE, asdict(state))
+    digests = {name: _digest(folder / name) for name in FILES}
+    write_json(folder / MANIFEST, digests)
+    for name in (*FILES, MANIFEST):
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _take_place(new: Path, place: Path) -> None:
+    """Rename `new` to `place`; what is there goes only once that is done."""
+    former = place.with_name(f".{place.name}.former.tmp")
+    shutil.rmtree(former, ignore_errors=True)
+    if place.exists():
+        place.rename(former)
+    try:
+        new.rename(place)
+    except OSError:
+        if former.exists():
+            former.rename(place)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -88,8 +124,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
     state = _state(json.loads((path / STATE).read_text()))
-    weights = snapshot_of(load_tensors(path / POLICY), state.step)
-    return Checkpoint(path, state, weights, load_file(path / OPTIMIZER))
+    weights, optimizer = load_tensors(path / POLICY), load_file(path / OPTIMIZER)
+    moments = {name: torch.from_numpy(array) for name, array in optimizer.items()}
+    for name, tensors in ((POLICY, weights), (OPTIMIZER, moments)):
+        if sick := not_finite(tensors):
+            raise CheckpointError(f"{path / name} holds NaN or infinity in {sick}: resume from an older one")
+    return Checkpoint(path, state, snapshot_of(weights, state.step), optimizer)
 
 
 def _state(stored: Mapping[str, Any]) -> CheckpointState:
@@ -120,12 +160,6 @@ def _complete(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if step_of(path.name) >= 0 and (path / MANIFEST).is_file()]
     return sorted(found, key=lambda path: step_of(path.name))
-
-
-def step_of(name: str) -> int:
-    """The step in a checkpoint's folder name; -1 for other names."""
-    match = re.fullmatch(r"step-(\d{6,})", name)
-    return int(match[1]) if match else -1
 
 
 def _damaged_file(path: Path) -> str | None:

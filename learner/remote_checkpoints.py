@@ -10,7 +10,8 @@ from pathlib import Path
 import fsspec
 
 from common.errors import CheckpointError, RecipeError, first_line
-from learner.checkpoint import FILES, MANIFEST, step_of
+from learner.checkpoint import FILES, MANIFEST
+from learner.checkpoint_names import step_of
 
 
 class RemoteCheckpoints:
@@ -50,11 +51,14 @@ class RemoteCheckpoints:
             )
         temporary = folder / f".{name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for file in (*FILES, MANIFEST):
-            self._files.get_file(f"{self._root}/{name}/{file}", str(temporary / file))
-        shutil.rmtree(folder / name, ignore_errors=True)
-        return temporary.rename(folder / name)
+        try:
+            temporary.mkdir(parents=True)
+            for file in (*FILES, MANIFEST):
+                self._files.get_file(f"{self._root}/{name}/{file}", str(temporary / file))
+            shutil.rmtree(folder / name, ignore_errors=True)
+            return temporary.rename(folder / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def prune(self, keep: int) -> None:
         """Remove all but the `keep` newest complete checkpoints."""

@@ -25,14 +25,12 @@ from common.facts import (
     ResultRefused,
     Resumed,
     RewardsFlat,
-    Scaled,
     Scored,
     ScoringStarted,
     SinkFailed,
     Started,
     StepLearned,
     StepSkipped,
-    StopAskedFor,
     TicketDelivered,
     TicketDropped,
     TrackerFailed,
@@ -40,6 +38,7 @@ from common.facts import (
     YardstickScored,
     YardstickStarted,
 )
+from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from common.types import GroupReceipt, SkippedImage, StepReport
 
 REPORT = StepReport(
@@ -100,6 +99,7 @@ EXAMPLES: list[Fact] = [
     Ended("failed", {"status": "failed", "error": "RecipeError: no"}),
     StopAskedFor(),
     Scaled(1, 2, "asked for"),
+    ScaleRefused(99999, "99999 reward actors are far beyond this cluster"),
     ActorPending("actor-1", "1 GPU, of which 0 are free"),
     ActorJoined("actor-0", "10.0.0.5", 4711, "cuda:0"),
     ActorLeft("actor-0"),

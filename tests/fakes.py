@@ -173,6 +173,9 @@ class FakeRay(RayCalls):
     def free_resources(self):
         return self._resources
 
+    def most_resources(self):
+        return self._resources
+
     def node_address(self):
         return "127.0.0.1"
 
@@ -190,6 +193,9 @@ class FakeSession(RaySession):
 
     def __init__(self, ray: FakeRay):
         self._ray = ray
+
+    def require_cluster(self) -> None:
+        """It answers."""
 
     def open(self, recipe: Any) -> str:
         return "a stand-in for Ray"

@@ -29,7 +29,6 @@ from actors.rollouts.rollout import RolloutSettings
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.errors import DataError
 from common.machine import autocast
 from common.models.families import caption_format, class_format
 from common.protocols import Condition, ImageSource, ImageTokenizer, PerceptualMetric, Policy
@@ -166,6 +165,13 @@ class HeldOutResult:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """In the place of a result: no image of the chunk could be read and scored."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class HeldOutChunk:
     """Teacher-forced groups of some held-out images; noise and samples are drawn from `seed`.
 
@@ -177,7 +183,7 @@ class HeldOutChunk:
     num_pictures: int = 0  # number of images to return pictures of
 
     @torch.no_grad()
-    def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult:
+    def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult | Unscored:
         recipe, source = models.recipe, models.held_out
         settings = replace(
             RolloutSettings.of(recipe),
@@ -191,10 +197,8 @@ class HeldOutChunk:
         rollout = pipeline.roll_out(policy, 0, self.sample_indices, StageClock())
         groups = rollout.groups
         if groups is None:
-            raise DataError(
-                f"none of the held-out samples {self.sample_indices} can be read and scored; the first: "
-                f"{rollout.skipped[0].reason}"
-            )
+            first = rollout.skipped[0]
+            return Unscored(f"{first.image_id}: {first.reason}")
         # read again: a rollout keeps no pixels
         images = read_readable(source, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, condition = images.tensors(models.device)

@@ -5,6 +5,7 @@ Shape letters: N pictures, H, W, C pixels and channels, D features, K classes.
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +18,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from actors.image_batch import to_tensor
 from common.config.recipe import Recipe
 from common.errors import CheckpointError
+from common.hub import located
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.weights_files import load_weights
-from common.paths import resolve
+from common.models.weights_reading import not_finite
 
 log = logging.getLogger("vapi.evaluation")
 
@@ -46,7 +48,7 @@ class ClassifierFeatures:
     batch_size = 250
     knows_labels = True
 
-    def __init__(self, weights: Path, num_classes: int, device: torch.device) -> None:
+    def __init__(self, weights: str | Path, num_classes: int, device: torch.device) -> None:
         self._classifier = ImageClassifier(num_classes)
         load_weights(self._classifier, weights, what="evaluation.classifier")
         self._classifier.to(device).eval()
@@ -70,7 +72,7 @@ class InceptionFeatures:
     batch_size = 50
     knows_labels = False  # 1,008 classes in its own order
 
-    def __init__(self, weights: Path, device: torch.device) -> None:
+    def __init__(self, weights: str | Path, device: torch.device) -> None:
         self._network = load_inception(weights).to(device)
         self._device = device
 
@@ -92,8 +94,8 @@ def build_features(recipe: Recipe, device: torch.device) -> Features:
     """The features that the recipe names. Raises CheckpointError if their weights are missing or do not fit."""
     section = recipe.evaluation
     if section.features == "inception":
-        return InceptionFeatures(resolve(section.inception_weights), device)
-    return ClassifierFeatures(resolve(section.classifier), recipe.policy.num_classes, device)
+        return InceptionFeatures(section.inception_weights, device)
+    return ClassifierFeatures(section.classifier, recipe.policy.num_classes, device)
 
 
 def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -108,13 +110,15 @@ def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tupl
     return features_ND, logits_NK
 
 
-def load_inception(path: Path) -> FeatureExtractorInceptionV3:
-    """Inception-v3 with the weights at `path`, which are never downloaded. Raises CheckpointError."""
+def load_inception(weights: str | Path) -> FeatureExtractorInceptionV3:
+    """Inception-v3 with these weights, a path or an hf:// address. Raises CheckpointError."""
+    path = located(weights, "evaluation.inception_weights")
     source = f"{URL_INCEPTION_V3} (pytorch-fid's pt_inception-2015-12-05-6726825d.pth)"
     if not path.is_file():
+        fetch = ["curl", "--location", "--create-dirs", "--output", str(path), URL_INCEPTION_V3]
         raise CheckpointError(
-            f"There is no evaluation.inception_weights file {path}: get it from {source}, or point "
-            "evaluation.inception_weights at a file that exists."
+            f"There is no evaluation.inception_weights file {path}: run this: {shlex.join(fetch)}; or point "
+            "evaluation.inception_weights at pytorch-fid's pt_inception-2015-12-05-6726825d.pth."
         )
     try:
         # torch-fidelity would unpickle anything: first make sure that these are tensors
@@ -126,6 +130,11 @@ def load_inception(path: Path) -> FeatureExtractorInceptionV3:
             f"The evaluation.inception_weights file {path} ({path.stat().st_size} bytes) does not hold the "
             f"weights of torch-fidelity's Inception-v3 ({type(error).__name__}): replace it with {source}."
         ) from error
+    if sick := not_finite(network.state_dict()):
+        raise CheckpointError(
+            f"The evaluation.inception_weights file {path} holds NaN or infinity in {sick}: replace it "
+            f"with {source}."
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(PUBLISHED_DIGEST):

@@ -4,6 +4,7 @@ Letters: N pictures, n pictures in a batch, H, W, C pixels and channels.
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -13,10 +14,14 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from common.errors import DataError
+from actors.sources.class_folders import is_left_behind
+from actors.sources.picture import open_picture
+from common.errors import BrokenImageError, DataError
+from common.text import shown_name
 
 BATCH = 250
 PICTURES, LABELS = "arr_0", "labels"  # in an .npz
+_DAMAGES = (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 _GRID = "grid.png"  # the overview that `sample` writes beside the pictures
 
 
@@ -65,15 +70,22 @@ def has_array(archive: zipfile.ZipFile, name: str) -> bool:
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member)
+    """DataError where the member is damaged, or no plain array."""
+    try:
+        with archive.open(f"{name}.npy") as member:
+            return np.lib.format.read_array(member)
+    except _DAMAGES as error:
+        raise DataError(f"{name} of {archive.filename} cannot be read ({error}): make the file anew") from None
 
 
 def _pictures_shape(archive: zipfile.ZipFile, path: Path) -> tuple[int, ...]:
     if not has_array(archive, PICTURES):
         raise DataError(f"{path} holds {', '.join(archive.namelist())} and no {PICTURES}.npy: it has no pictures")
-    with archive.open(f"{PICTURES}.npy") as member:
-        shape, is_fortran, dtype = _header(member)
+    try:
+        with archive.open(f"{PICTURES}.npy") as member:
+            shape, is_fortran, dtype = _header(member)
+    except _DAMAGES as error:
+        raise DataError(f"{PICTURES} of {path} cannot be read ({error}): make the file anew") from None
     if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or is_fortran or not shape[0]:
         raise DataError(f"{PICTURES} of {path} is {dtype} {shape}: pictures are uint8 [N, H, W, 3]")
     return shape
@@ -92,12 +104,18 @@ def _npz_batches(path: Path) -> Iterator[np.ndarray]:
             _header(member)
             for start in range(0, N, BATCH):
                 n = min(BATCH, N - start)
-                pixels = np.frombuffer(member.read(n * prod(size)), np.uint8)
-                yield pixels.reshape(n, *size)
+                try:
+                    pixels = np.frombuffer(member.read(n * prod(size)), np.uint8).reshape(n, *size)
+                except _DAMAGES as error:
+                    raise DataError(
+                        f"{PICTURES} of {path} is cut short or damaged ({error}): make it anew"
+                    ) from None
+                yield pixels
 
 
 def _names(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.png") if path.name != _GRID)
+    found = (path for path in folder.rglob("*.png") if path.name != _GRID)
+    return sorted(path for path in found if not any(map(is_left_behind, path.relative_to(folder).parts)))
 
 
 def _folder_batches(folder: Path) -> Iterator[np.ndarray]:
@@ -118,6 +136,6 @@ def _folder_batches(folder: Path) -> Iterator[np.ndarray]:
 
 def _read(name: Path) -> Image.Image:
     try:
-        return Image.open(name).convert("RGB")
-    except OSError as error:
-        raise DataError(f"{name} is not a readable picture: {error}") from None
+        return open_picture(shown_name(name), name)
+    except BrokenImageError as error:
+        raise DataError(f"{error}: draw it again, or move it away") from None

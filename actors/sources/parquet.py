@@ -19,7 +19,7 @@ from actors.sources.picture import read_picture
 from actors.sources.split import Split, chosen_indices
 from common.config.data import ParquetSource
 from common.errors import BrokenImageError, DataError
-from common.image_shards import Manifest, read_manifest
+from common.image_shards import Manifest, mapped, read_manifest
 from common.paths import resolve
 from common.protocols import ConditionFormat, SourceImage
 
@@ -37,7 +37,8 @@ class Parquet:
             raise DataError(problem)
         self._format = conditions
         self.class_names = manifest.classes
-        self._manifest = manifest
+        self.manifest = manifest
+        self.folder = folder
         self._paths = [folder / name for name in manifest.shard_rows]
         self._first_rows = np.cumsum([0, *manifest.shard_rows.values()])
         self._indices = chosen_indices(manifest.num_rows, spec, split)
@@ -54,21 +55,23 @@ class Parquet:
         row = int(self._indices[index])
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         row -= int(self._first_rows[shard])
-        group, row_of_group = divmod(row, self._manifest.rows_per_group)
+        group, row_of_group = divmod(row, self.manifest.rows_per_group)
         try:
             values = self._row_group(shard, group).slice(row_of_group, 1).to_pylist()[0]
-        except (OSError, pa.ArrowException) as error:
+            pixels = read_picture(values["image_id"], BytesIO(values["image"]), self.manifest.image_size)
+            condition = self._format.of_shard_row(values)
+        except BrokenImageError:
+            raise
+        except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:  # a damaged row
             raise BrokenImageError(f"{self._paths[shard].name}[{row}]", str(error)) from None
-        size = self._manifest.image_size
-        pixels = read_picture(values["image_id"], BytesIO(values["image"]), size)
-        return SourceImage(values["image_id"], pixels, self._format.of_shard_row(values))
+        return SourceImage(values["image_id"], pixels, condition)
 
 
 class _ShardFile:
     """One open file; its reader takes one request at a time."""
 
     def __init__(self, path: Path):
-        self._file = pq.ParquetFile(path, memory_map=True)
+        self._file = pq.ParquetFile(mapped(path))
         self._lock = Lock()
 
     def read(self, group: int) -> pa.Table:

@@ -2,9 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from PIL import ImageColor
+from pydantic import AfterValidator, Field
 
 from common.config.base import Section
+
+
+def _colour(name: str) -> str:
+    try:
+        ImageColor.getrgb(name)
+    except ValueError:
+        raise ValueError("a colour is needed: a name such as white, or #rrggbb") from None
+    return name
+
+
+Ground = Annotated[str, AfterValidator(_colour)]
 
 
 class MnistSource(Section):
@@ -32,12 +44,19 @@ class SubsetKeys(Section):
 
 
 class ImageFolderSource(SubsetKeys):
-    """A folder of pictures: one subfolder per class, class ids in the sorted order of the subfolders' names."""
+    """A folder of pictures: one subfolder per class, class ids in the order of the subfolders' names.
+
+    The order is that of the sorted names, or of the numbers where all names are numbers.
+    """
 
     kind: Literal["image_folder"]
     """The kind of source."""
     path: str
-    """The folder."""
+    """The folder; or one that holds such a folder per split, `train` beside `val`."""
+    split: str | None = None
+    """The split's folder to read; none reads `train` where folders are named after splits."""
+    ground: Ground = "white"
+    """The colour under transparent pictures: a name, or #rrggbb."""
 
 
 class ParquetSource(SubsetKeys):

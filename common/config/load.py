@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from common.config.named_file import RECIPES, find_file
 from common.config.recipe import Recipe
+from common.config.yaml_text import RepeatedKeyError, read_as, read_yaml
 from common.errors import RecipeError
 
 
@@ -46,7 +47,9 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except RepeatedKeyError as error:
+        raise RecipeError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -59,7 +62,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise RecipeError(f"'{override}' is no override: write key=value, as in learner.lr=1e-5")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
+    except RepeatedKeyError as error:
+        raise RecipeError(f"'{override}': {error}") from None
     except yaml.YAMLError:
         raise RecipeError(f"'{override}': the value is not YAML; quote it") from None
     _set(tree, key, value)
@@ -92,7 +97,15 @@ def _sentence(error: ValidationError, tree: dict[str, Any]) -> str:
             return f"{key} is {first['ctx']['tag']!r}: input should be one of {first['ctx']['expected_tags']}"
         case "value_error":
             return first["msg"].removeprefix("Value error, ")
-    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{key} is {first['input']!r}: {needed(first)}"
+
+
+def needed(mistake: ErrorDetails) -> str:
+    """What a value should have been; a word that YAML reads as something else than text should have had quotes."""
+    seen = read_as(mistake["input"])
+    if seen and mistake["type"] == "string_type":
+        return f"YAML reads it as {seen}; quote it"
+    return f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
 def _is_other_member(item: ErrorDetails) -> bool:

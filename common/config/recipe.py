@@ -17,6 +17,7 @@ from common.config.algorithm import (
     RolloutSection,
 )
 from common.config.base import Section
+from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.sampling import SamplingSection
@@ -129,13 +130,34 @@ class Recipe(Section):
         return self.advantage.credit == "token"
 
     @property
+    def has_code_gradients(self) -> bool:
+        """Whether groups have the reward's gradient at the sampled codes."""
+        return self.advantage.credit == "gradient"
+
+    @property
+    def sampled_weights(self) -> dict[str, float]:
+        """Of the terms that samples are compared by: those without a gradient, under credit by gradient."""
+        priced = self.reward.differentiable_weights if self.has_code_gradients else {}
+        return {name: weight for name, weight in self.reward.weights.items() if name not in priced}
+
+    @property
+    def num_samples_kept(self) -> int:
+        """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL."""
+        return self.group.size if self.sampled_weights or not self.has_code_gradients else 1
+
+    @property
+    def num_code_numbers(self) -> int:
+        """Numbers per token of credit by gradient: gradient, mean code, spread."""
+        return 2 * self.tokenizer.code_size + 1 if self.has_code_gradients else 0
+
+    @property
     def buffer_capacity(self) -> int:
         """Groups admitted and not yet published: (max_staleness + 1) steps' worth."""
         return (self.buffer.max_staleness + 1) * self.learner.images_per_step
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of a scored group: context, target, sampled tokens, log-probs, reward terms, condition, ids.
+        """Bytes of a scored group: context, target, sampled tokens, log-probs, terms, credit, condition, ids.
 
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
         of 256 bytes, such as a path in a folder of pictures.
@@ -143,8 +165,9 @@ class Recipe(Section):
         condition = self.policy.condition_bytes
         num_terms = len(self.reward.weights)
         num_maps = num_terms if self.has_reward_maps else 0
-        a_sample = (2 + num_maps) * self.num_tokens + num_terms
-        numbers = 2 * self.num_tokens + self.group.size * a_sample
+        a_sample = num_maps * self.num_tokens + num_terms
+        a_token = 2 + 2 * self.num_samples_kept + self.num_code_numbers
+        numbers = self.num_tokens * a_token + self.group.size * a_sample
         return 4 * numbers + condition + 280
 
     def _model_problems(self) -> Iterator[str]:
@@ -153,7 +176,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (*self._model_problems(), *_service_problems(self)):
+        for problem in (*self._model_problems(), *credit_problems(self), *_service_problems(self)):
             raise ValueError(problem)
         return self
 

@@ -1,7 +1,9 @@
 """The recipe's models: built, loaded from their weights files, frozen if they should be, and moved to a device."""
 
 import torch
+from torch import Tensor
 
+from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.machine import require_compiler
 from common.models.families import (
@@ -12,7 +14,6 @@ from common.models.families import (
     build_tokenizer,
 )
 from common.models.weights_files import load_weights
-from common.paths import resolve
 from common.protocols import PerceptualMetric
 
 
@@ -26,7 +27,7 @@ def load_policy(
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
-    load_weights(policy, resolve(checkpoint or spec.checkpoint), what="policy", obtain_from=spec.obtain_from)
+    load_weights(policy, checkpoint or spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
     policy = policy.to(device).eval()
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
     if recipe.compute.compile and may_compile:
@@ -40,9 +41,15 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
     spec = recipe.tokenizer
     with torch.device("meta"):
         tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
-    load_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", obtain_from=spec.obtain_from)
+    load_weights(tokenizer, spec.checkpoint, what="tokenizer", obtain_from=spec.obtain_from)
     tokenizer = tokenizer.to(device).to(memory_format=torch.channels_last)
     return tokenizer.eval().requires_grad_(False)
+
+
+def load_codes(recipe: Recipe, device: torch.device) -> Tensor:
+    """The vectors of the tokenizer's codebook, float32 [V, D]; of the rest nothing is kept."""
+    cpu = torch.device("cpu")
+    return codebook_codes(load_tokenizer(recipe, cpu), cpu).to(device)
 
 
 def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMetric | None:

@@ -7,11 +7,12 @@ from copy import deepcopy
 import torch
 
 from actors.rewards.decoded_reward import DecodedReward
+from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule
 from common.protocols import ImageSource, ImageTokenizer
 from common.types import StepReport
-from deploy.local import learn, roll_out
+from deploy.local import learn, roll_out_step
 from learner.optimizer import build_optimizer
 
 
@@ -25,15 +26,11 @@ def post_train_delayed(
     delay: int,
 ) -> Iterator[StepReport]:
     """As `post_train`, and equal to it at delay 0. The first groups come from the initial policy."""
-    learner, per_ticket = recipe.learner, recipe.actors.images_per_ticket
+    learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
+    codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     versions = deque([deepcopy(policy)], maxlen=delay + 1)
     for step in range(learner.num_steps):
-        first = step * learner.images_per_step
-        starts = range(first, first + learner.images_per_step, per_ticket)
-        groups = [
-            roll_out(versions[0], tokenizer, reward, source, recipe, device, range(start, start + per_ticket))
-            for start in starts
-        ]
-        yield learn(policy, optimizer, groups, recipe, device, step)
+        groups = roll_out_step(versions[0], tokenizer, reward, source, recipe, device, step)
+        yield learn(policy, optimizer, groups, recipe, device, step, codes_VD=codes_VD)
         versions.append(deepcopy(policy))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
+from common.errors import UserError
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.run_cell import run_cell
 from deploy.ablation.study import Study
@@ -48,5 +49,6 @@ def _failure(name: str, future: Future[None]) -> str | None:
         return None
     if isinstance(error, BrokenProcessPool):
         return f"{name}: a process died, of memory perhaps; lower --jobs"
-    log.error("%s failed", name, exc_info=error)
+    if not isinstance(error, UserError | OSError):
+        log.error("%s failed", name, exc_info=error)
     return f"{name}: {type(error).__name__}: {error}"

@@ -11,9 +11,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from common.config.base import Section
-from common.config.load import load_recipe, with_changes
+from common.config.load import load_recipe, needed, with_changes
 from common.config.named_file import STUDIES, find_file
 from common.config.recipe import Recipe
+from common.config.yaml_text import RepeatedKeyError, read_yaml
 from common.errors import RecipeError
 from common.paths import resolve
 
@@ -140,7 +141,9 @@ def _recipe_of(section: StudySection) -> Path | str:
 def _section(name: str) -> StudySection:
     path = find_file(name, STUDIES, "study")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except RepeatedKeyError as error:
+        raise RecipeError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from None
     try:
@@ -148,7 +151,8 @@ def _section(name: str) -> StudySection:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        is_ours = first["type"] == "value_error"
+        message = first["msg"].removeprefix("Value error, ") if is_ours else needed(first)
         raise RecipeError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from None
 
 
@@ -161,7 +165,7 @@ def _variant_problem(name: str, changes: Changes, runner: str) -> str | None:
     if shared:
         return f"{shared[0]} must be the same for all variants: set it under changes, or seeds for the seed"
     delay = changes.get(DELAY, 0)
-    if not isinstance(delay, int) or delay < 0:
+    if type(delay) is not int or delay < 0:
         return f"delay is {delay!r}: use a whole number of policy versions, 0 or more"
     if delay and runner == "train":
         return "delay is for runner: local; the service's staleness is bounded by buffer.max_staleness"
@@ -169,4 +173,4 @@ def _variant_problem(name: str, changes: Changes, runner: str) -> str | None:
 
 
 def _as_overrides(changes: Changes) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in changes.items()]

@@ -1,6 +1,7 @@
 """Joins the job's cluster, or starts a local Ray for this run."""
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -8,15 +9,26 @@ from typing import Any
 
 import ray
 
+from actors.pool_size import require_possible
 from common.config.recipe import Recipe
-from common.errors import ClusterError
+from common.errors import ClusterError, first_line
+from deploy.cluster.probe import require_answer
 
 
 class RaySession:
     """The cluster of a training run, from start to end."""
 
+    def require_cluster(self) -> None:
+        """ClusterError within seconds where RAY_ADDRESS names a cluster that does not answer or refuses us."""
+        if os.environ.get("RAY_ADDRESS"):
+            require_answer(os.environ["RAY_ADDRESS"], "RAY_ADDRESS")
+
     def open(self, recipe: Recipe) -> str:
-        """Connect with what the recipe needs; returns a message for the user."""
+        """Connect with what the recipe needs; returns a message for the user. Raises ClusterError."""
+        if not os.environ.get("RAY_ADDRESS"):
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            limits = {"CPU": math.inf, "GPU": math.inf, "memory": memory}  # its CPUs are what the recipe asks for
+            require_possible(recipe.actors.count, recipe.actors, limits)
         return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
 
     def connection(self) -> dict[str, Any]:
@@ -33,17 +45,19 @@ class RaySession:
 def connect(num_cpus: int, object_store_bytes: int) -> str:
     """Join the cluster at RAY_ADDRESS (set by `ray job submit`), or start a local Ray of this size.
 
-    Returns a message for the user. Ray reads its environment when imported: see `ray_environment.py`.
+    Returns a message for the user. Ray reads its environment when imported: see `ray_environment.py`. Raises
+    ClusterError within seconds where no cluster answers, or it refuses this process.
     """
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
     if address:
+        require_answer(address, "RAY_ADDRESS")
         try:
             ray.init(address=address, **options)
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
             raise ClusterError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start one, unset RAY_ADDRESS, or "
-                "export RAY_AUTH_MODE=token where the cluster asks for one"
+                f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({first_line(error)}): run this on "
+                "one of its nodes, and look at `ray status`"
             ) from None
         return f"Ray cluster at {address}: {_resources()}"
     ray.init(

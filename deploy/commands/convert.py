@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     target = resolve(arguments.target)
     converted = convert(
-        resolve(arguments.source),
+        arguments.source,
         target,
         layout=arguments.layout,
         dtype=arguments.dtype,

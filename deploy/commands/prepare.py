@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from deploy.prepare.options import KINDS, PrepareOptions
+from deploy.prepare.options import KINDS, WHITE, PrepareOptions
 
 HELP = "turn your own pictures into Parquet shards"
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="skip pictures whose short side is smaller (default 0: none)",
     )
     add("--shard-size", type=int, default=1000, metavar="N", help="input items per shard (default 1000)")
-    add("--split", metavar="NAME", help="split of a table data set (default train, if there are splits)")
+    add("--ground", default=WHITE, metavar="COLOUR", help="colour under transparent pictures (default white)")
+    add("--split", metavar="NAME", help="split to read (default train, if there are splits)")
     add("--image-column", metavar="NAME", help="tables: the column of pictures")
     add(
         "--label-column", metavar="NAME", help="tables: the column of class ids; tars: the extension (default cls)"
@@ -39,13 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from common.image_shards import SKIPPED, read_skipped
     from common.paths import resolve
-    from deploy.prepare.prepare import SKIPPED, prepare
+    from common.reasons import reasons_text
+    from common.text import shown_name
+    from deploy.prepare.prepare import prepare
 
     own = {name: getattr(arguments, name) for name in PrepareOptions.__dataclass_fields__}
     output = resolve(arguments.output)
-    manifest = prepare(PrepareOptions(**own | {"input": resolve(arguments.input), "output": output}))
-    print(f"{manifest.num_rows} pictures in {len(manifest.shard_rows)} shards at {output}")
+    manifest = prepare(PrepareOptions(**own | {"input": resolve(arguments.input), "output": output}), say=print)
+    print(f"{manifest.num_rows} pictures in {len(manifest.shard_rows)} shards at {shown_name(output)}")
     if manifest.num_skipped:
-        print(f"{manifest.num_skipped} skipped, listed in {output / SKIPPED}")
+        why = reasons_text(reason for _, reason in read_skipped(output))
+        print(f"{manifest.num_skipped} skipped, listed in {shown_name(output / SKIPPED)}: {why}")
     return 0

@@ -33,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     recipe = recipe_for_ray(arguments)
+    from deploy.cluster.local_machine import require_local
     from deploy.sampling.sample import sample
 
+    require_local(recipe, with_learner=False)
     print(f"wrote {sample(recipe, _options(arguments))}")
     return 0
 

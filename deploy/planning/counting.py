@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from actors.code_credit import code_credit
 from actors.group_sampling import sample_groups
-from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.build import reward_of
 from actors.rewards.own_term import OwnTerm
 from actors.rewards.table import build_terms
 from actors.rewards.term import Sources
+from common.code_credit import CodeCredit, codebook_codes
+from common.config.algorithm import GroupSection
 from common.config.recipe import Recipe
 from common.machine import autocast
 from common.token_distribution import TokenDistribution
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
 from deploy.planning.work_meter import WorkMeter
+from learner.code_prices import CodePrices, code_prices
 from learner.token_logprobs import token_logprobs
 
 _CPU = torch.device("cpu")  # the device that fake tensors report
@@ -34,6 +38,8 @@ class ActorWork:
     decode: int  # G pictures
     perceptual: int  # G samples and one reference
     peak_bytes: dict[str, int]
+    gradient: int = 0  # under credit by gradient: the way back to the codes, through both
+    price: int = 0  # likewise: the logits again, and what the entries are worth
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def count_work(recipe: Recipe) -> Work:
 
 
 def groups_scored_at_once(recipe: Recipe) -> int:
-    """Groups of a ticket whose samples `DecodedReward` decodes together."""
+    """Groups of a ticket whose samples are in one chunk of the reward."""
     return min(recipe.actors.images_per_ticket, max(1, recipe.reward.decode_batch_size // recipe.group.size))
 
 
@@ -89,11 +95,12 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     The user's own terms take nothing here: their code knows no fake tensors.
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
+    distribution = TokenDistribution.of(recipe.group)
     num_scored = groups_scored_at_once(recipe)
     known = recipe.reward.model_copy(update={"python": {}})
     own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own
-    reward = DecodedReward(models.tokenizer, terms, recipe.reward, recipe.has_reward_maps)
+    reward = reward_of(recipe.reward, models.tokenizer, terms, recipe.advantage.credit)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
         with meter("encode"):
@@ -101,15 +108,13 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         with meter("policy"), autocast(recipe.compute, _CPU):
             hidden_BTD = models.policy(condition(recipe, B), tokens(B, T - 1), head=False)
         with meter("sample"), autocast(recipe.compute, _CPU):
-            sample_groups(
-                models.policy.logits,
-                hidden_BTD[:1],
-                G,
-                TokenDistribution.of(recipe.group),
-                [torch.Generator()],
-            )
+            sample_groups(models.policy.logits, hidden_BTD[:1], G, distribution, [torch.Generator()])
         sources = Sources(pixels_BCHW[:num_scored], {}, ("",) * num_scored)
-        reward.measure(tokens(num_scored, G, T), sources, meter)
+        gradient_BTD = reward.measure(tokens(num_scored, G, T), sources, meter).gradient_BTD
+        if gradient_BTD is not None:
+            with meter("price"), autocast(recipe.compute, _CPU):
+                one = hidden_BTD[:1], tokens(1, G, T), gradient_BTD[:1]
+                code_credit(models.policy.logits, *one, models.tokenizer, distribution)
     flops = meter.flops
     return ActorWork(
         encode=flops["encode"] // B,
@@ -118,6 +123,8 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         decode=flops["decode"] // num_scored,
         perceptual=flops["perceptual"] // num_scored,
         peak_bytes=dict(meter.peak_bytes),
+        gradient=flops["gradient"] // num_scored,
+        price=flops["price"],
     )
 
 
@@ -162,18 +169,24 @@ class PublishedWork:
     idle_kl: int  # a reference model's forward per row, run but not used by the class-conditional script
 
 
-def published_work(actor: ActorWork, group_size: int) -> PublishedWork:
+def published_work(actor: ActorWork, recipe: Recipe) -> PublishedWork:
+    own_size, group_size = recipe.group.size, published_group_size(recipe)
     row = actor.policy + actor.head
     return PublishedWork(
         encode=actor.encode,
         policy=actor.policy,
         head=actor.head,
-        decode=actor.decode,
-        perceptual=actor.perceptual * 2 * group_size // (group_size + 1),
+        decode=actor.decode * group_size // own_size,
+        perceptual=actor.perceptual * 2 * group_size // (own_size + 1),
         forward=group_size * row,
         backward=group_size * 2 * row,
         idle_kl=group_size * row,
     )
+
+
+def published_group_size(recipe: Recipe) -> int:
+    """The recipe's samples a group; the paper's where credit by gradient needs fewer."""
+    return GroupSection().size if recipe.has_code_gradients else recipe.group.size
 
 
 @dataclass(frozen=True)
@@ -186,7 +199,7 @@ class _MicroBatch:
 def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, checkpointing: bool) -> _MicroBatch:
     """Follows `Trainer`, up to the head's backward pass."""
     N, T, policy = num_rows, recipe.num_tokens, models.policy
-    num_samples = 1 if recipe.profile == "published" else recipe.group.size
+    num_samples = 1 if recipe.profile == "published" else recipe.num_samples_kept
     policy.activation_checkpointing = checkpointing
     with WorkMeter() as meter:
         with autocast(recipe.compute, _CPU):
@@ -202,8 +215,19 @@ def _micro_batch(recipe: Recipe, models: UntrainedModels, num_rows: int, *, chec
                     tokens(N, T),
                     TokenDistribution.of(recipe.group),
                     recipe.learner.logit_rows,
+                    _prices(recipe, models, N),
                 )
-            (logprobs.samples_BGT.mean() + logprobs.targets_BT.mean()).backward()
+            loss = logprobs.samples_BGT.mean() + logprobs.targets_BT.mean()
+            (loss if logprobs.advantage_BT is None else loss + logprobs.advantage_BT.mean()).backward()
         policy.zero_grad(set_to_none=True)
     peak = max(forward_peak, meter.peak_bytes["head"])
     return _MicroBatch(kept, peak - kept, meter.flops["head"])
+
+
+def _prices(recipe: Recipe, models: UntrainedModels, num_groups: int) -> CodePrices | None:
+    if not recipe.has_code_gradients:
+        return None
+    codes_VD = codebook_codes(models.tokenizer, _CPU)
+    spread_BT = torch.zeros(num_groups, recipe.num_tokens)
+    slope_BTD = spread_BT[:, :, None].expand(-1, -1, codes_VD.shape[1])
+    return code_prices(CodeCredit(slope_BTD, slope_BTD, spread_BT), codes_VD, recipe, torch.ones(num_groups))

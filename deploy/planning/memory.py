@@ -18,6 +18,8 @@ _ACTOR_KEYS = {
     "decode": "reward.decode_batch_size",
     "perceptual": "reward.decode_batch_size",
     "score": "reward.decode_batch_size",
+    "gradient": "reward.gradient_batch_size",
+    "price": "actors.images_per_ticket",
 }
 
 
@@ -105,19 +107,34 @@ def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     said = f"a reward actor needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
     if memory.fixed > memory.limit:
         return f"{said}, and its models alone {_gb(memory.fixed)}: {_larger_gpu('actors', recipe.actors.num_gpus)}"
-    key = _ACTOR_KEYS[memory.working_stage]
+    key = _working_key(recipe, memory)
     if key == "actors.images_per_ticket":
         return f"{said}, most at `{memory.working_stage}`: lower {key} ({recipe.actors.images_per_ticket})"
-    at_once = groups_scored_at_once(recipe) * recipe.group.size
-    if at_once > recipe.group.size:
+    at_once = pictures_at_once(recipe)
+    if at_once > (1 if recipe.has_code_gradients else recipe.group.size):
         return f"{said}, most at `{memory.working_stage}`: lower {key} ({at_once} pictures at once)"
     bfloat16 = "set reward.decode_dtype=bfloat16, or " if _decodes_float32(recipe, memory) else ""
     larger = _larger_gpu("actors", recipe.actors.num_gpus)
-    return f"{said}, most at `{memory.working_stage}` of one group: {bfloat16}{larger}"
+    what = "picture" if recipe.has_code_gradients else "group"
+    return f"{said}, most at `{memory.working_stage}` of one {what}: {bfloat16}{larger}"
+
+
+def _working_key(recipe: Recipe, memory: ProcessMemory) -> str:
+    key = _ACTOR_KEYS[memory.working_stage]
+    return "reward.gradient_batch_size" if recipe.has_code_gradients and key.startswith("reward.") else key
+
+
+def pictures_at_once(recipe: Recipe) -> int:
+    """Pictures in memory at once while they are decoded and scored; with the way back, their activations too."""
+    at_once = groups_scored_at_once(recipe) * recipe.group.size
+    if not recipe.has_code_gradients:
+        return at_once
+    whole_groups = max(1, recipe.reward.gradient_batch_size // recipe.group.size) * recipe.group.size
+    return min(at_once, recipe.reward.gradient_batch_size, whole_groups)
 
 
 def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:
-    return memory.working_stage == "decode" and recipe.reward.decode_dtype == "float32"
+    return memory.working_stage in ("decode", "gradient") and recipe.reward.decode_dtype == "float32"
 
 
 def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:

@@ -45,7 +45,7 @@ class Plan:
     @property
     def actor_flops(self) -> int:
         """Per source image."""
-        return _of_actor(self.work.actor)
+        return _of_actor(self.work.actor) + self.work.actor.gradient + self.work.actor.price
 
     @property
     def learner_flops(self) -> int:
@@ -76,7 +76,7 @@ class Plan:
 
 def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Plan:
     work = count_work(recipe)
-    published = published_work(work.actor, recipe.group.size)
+    published = published_work(work.actor, recipe)
     rate = rates(recipe, gpu, utilisation)
     return Plan(
         recipe=recipe,

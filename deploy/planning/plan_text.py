@@ -3,8 +3,9 @@
 import textwrap
 from collections.abc import Iterator
 
-from deploy.planning.counting import groups_scored_at_once
+from deploy.planning.counting import published_group_size
 from deploy.planning.gpus import WEIGHTS_BYTES_PER_SECOND
+from deploy.planning.memory import pictures_at_once
 from deploy.planning.plan import Plan
 from deploy.planning.timing import StepTime
 
@@ -34,7 +35,7 @@ def _head(plan: Plan) -> Iterator[str]:
 
 def _arithmetic(plan: Plan) -> Iterator[str]:
     actor, learner, published = plan.work.actor, plan.work.learner, plan.published
-    num_samples = plan.recipe.group.size
+    num_samples, num_published = plan.recipe.group.size, published_group_size(plan.recipe)
     unit, divisor = next((name, size) for name, size in _FLOP_UNITS if plan.actor_flops >= size / 10)
 
     def row(label: str, ours: int, theirs: int) -> str:
@@ -44,12 +45,17 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
         f"{plan.recipe.perceptual.family} {plan.recipe.perceptual.net}" if actor.perceptual else "metric (unused)"
     )
     rows = published.forward + published.backward
-    yield _row(f"ARITHMETIC, {unit} for an image and its {num_samples} samples", "this run", "published")
+    samples = _count(num_samples, "sample")
+    theirs = "published" if num_published == num_samples else f"published, {num_published}"
+    yield _row(f"ARITHMETIC, {unit} for an image and its {samples}", "this run", theirs)
     yield row("actor    encode the image", actor.encode, published.encode)
     yield row("         policy, one forward", actor.policy, published.policy)
     yield row("         logits to draw the samples from", actor.head, published.head)
     yield row("         decode the samples", actor.decode, published.decode)
     yield row(f"         {metric}, samples and image", actor.perceptual, published.perceptual)
+    if plan.recipe.has_code_gradients:
+        yield row("         back to the codes, through both", actor.gradient, 0)
+        yield row("         logits again, to price the entries", actor.price, 0)
     yield row("         all", plan.actor_flops, plan.published_flops - rows)
     yield row("learner  forward", learner.forward, published.forward)
     yield row("         backward, twice the forward", learner.backward, published.backward)
@@ -62,7 +68,7 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
     )
     yield _wrapped(
         "A multiply-add is 2. Published: the arithmetic of the released scripts, which take the image through the "
-        f"learner and through the metric {num_samples} times instead of once.",
+        f"learner and through the metric {num_published} times instead of once.",
         idle_kl if plan.recipe.policy.conditioning == "class" else "",
     )
 
@@ -102,9 +108,8 @@ def _on_top(plan: Plan) -> str:
 
 def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
-    if stage in ("decode", "perceptual", "score"):
-        count = groups_scored_at_once(recipe) * recipe.group.size
-        return f"at work, most at `{stage}` of {count} pictures"
+    if stage in ("decode", "perceptual", "score", "gradient"):
+        return f"at work, most at `{stage}` of {_count(pictures_at_once(recipe), 'picture')}"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
 
 

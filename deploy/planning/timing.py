@@ -62,7 +62,8 @@ def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
 def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rate: Rates) -> Timing:
     model = _Model(
         recipe,
-        actor_seconds=_actor_seconds(work.actor, rate) / share_of_gpu(recipe.actors.num_gpus),
+        actor_seconds=(_actor_seconds(work.actor, rate) + _gradient_seconds(work.actor, rate))
+        / share_of_gpu(recipe.actors.num_gpus),
         rank_seconds=_rank_flops(work) / rate.transformer / share_of_gpu(recipe.learner.num_gpus),
         weights_seconds=work.policy_bytes / WEIGHTS_BYTES_PER_SECOND,
         optimizer_seconds=work.num_parameters * _ADAMW_BYTES / (MEMORY_UTILISATION * gpu.bytes_per_second),
@@ -141,6 +142,14 @@ def _actor_seconds(work: ActorWork | PublishedWork, rate: Rates) -> float:
         + work.decode / rate.decode
         + work.perceptual / rate.perceptual
     )
+
+
+def _gradient_seconds(work: ActorWork, rate: Rates) -> float:
+    """The way back is as fast as the way there: the same convolutions, on the average of decoder and metric."""
+    forward = work.decode + work.perceptual
+    seconds = work.decode / rate.decode + work.perceptual / rate.perceptual
+    back = work.gradient * seconds / forward if forward else 0.0
+    return back + work.price / rate.transformer
 
 
 def _rank_flops(work: Work) -> int:

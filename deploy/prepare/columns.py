@@ -10,6 +10,7 @@ from pyarrow import types
 
 from common.errors import DataError
 from common.image_shards import Conditioning
+from common.text import repaired
 from deploy.prepare.options import PrepareOptions
 
 IMAGE_NAMES = ("image", "img", "jpg", "png", "webp")
@@ -61,8 +62,8 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names of the classes, where the `datasets` package left them in the schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(features[column]["names"])
-    except (KeyError, TypeError, ValueError):
+        return tuple(repaired(str(name)) for name in features[column]["names"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
 
 

@@ -47,6 +47,7 @@ class Found:
     sha256: str  # of the names and sizes of its files, in order
     columns: dict[str, str]  # what is read as image and as label or caption
     classes: tuple[str, ...] = ()  # names by class id, where the input has them
+    notes: tuple[str, ...] = ()  # what a user would want to know of the listing
 
 
 @dataclass(frozen=True)

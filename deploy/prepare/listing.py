@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.errors import DataError
 from deploy.prepare import folder, tables, tars
+from deploy.prepare.files import files_below
 from deploy.prepare.items import Found, Piece, count, pieces
 from deploy.prepare.options import PrepareOptions
 from deploy.prepare.workers import Workers
@@ -15,6 +16,16 @@ FINDERS: dict[str, Callable[[PrepareOptions], Found]] = {
     "tars": tars.find,
     "parquet": tables.find_parquet,
     "saved": tables.find_saved,
+}
+
+
+COMPRESSED = {
+    ".gz": "gunzip",
+    ".tgz": "gunzip",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".zst": "unzstd",
+    ".zip": "unzip, into a folder",
 }
 
 
@@ -53,13 +64,15 @@ def detect_kind(path: Path) -> str:
     if path.is_file():
         kind = {".tar": "tars", ".parquet": "parquet"}.get(path.suffix)
         if kind is None:
+            if path.suffix in COMPRESSED:
+                raise DataError(f"{path} is compressed: unpack it first ({COMPRESSED[path.suffix]})")
             raise DataError(f"{path} is neither a .tar nor a .parquet file: name one, or a folder")
         return kind
     if not path.is_dir():
         raise DataError(f"there is nothing at {path}: name a folder of pictures, tars or Parquet files")
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return "saved"
-    for kind, pattern in (("tars", "*.tar"), ("parquet", "*.parquet")):
-        if next(path.rglob(pattern), None):
+    for kind, suffix in (("tars", ".tar"), ("parquet", ".parquet")):
+        if next(files_below(path, suffix), None):
             return kind
     return "folder"

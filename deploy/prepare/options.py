@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import ImageColor
+
 from common.errors import UserError
 
+WHITE = "white"
 KINDS = ("folder", "tars", "parquet", "saved")
 
 
@@ -21,6 +24,7 @@ class PrepareOptions:
     caption_field: str | None = None
     split: str | None = None
     min_side: int = 0
+    ground: str = WHITE
     shard_size: int = 1000
     text_encoder: str | None = None
     text_batch_size: int = 32
@@ -42,6 +46,10 @@ class PrepareOptions:
             if getattr(self, name) < minimum:
                 option = "--" + name.replace("_", "-")
                 raise UserError(f"{option} is {getattr(self, name)}: it must be at least {minimum}")
+        try:
+            ImageColor.getrgb(self.ground)
+        except ValueError:
+            raise UserError(f"--ground is {self.ground}: name a colour, such as white, or #rrggbb") from None
         wants_caption = self.caption_column or self.caption_field or self.text_encoder
         if self.label_column and wants_caption:
             raise UserError(

@@ -14,25 +14,32 @@ from common.errors import DataError
 from common.image_shards import (
     FORMAT,
     ROWS_PER_GROUP,
+    SKIPPED,
     Captions,
     Manifest,
     ShardFacts,
     read_facts,
     shard_schema,
 )
+from common.text import shown_name
 from deploy.prepare.listing import Listing, list_input
-from deploy.prepare.options import PrepareOptions
+from deploy.prepare.options import WHITE, PrepareOptions
 from deploy.prepare.shard import ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
 from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, shards_text
 
 SETTINGS = "settings.json"
-SKIPPED = "skipped.jsonl"
 
 
-def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = make_shard) -> Manifest:
+def prepare(
+    options: PrepareOptions,
+    make: Callable[[ShardWork], ShardFacts] = make_shard,
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
     """Fill `options.output`, going on where an earlier call was interrupted; `make` makes one shard.
+
+    `say` is told what a look at the input shows, before the first shard.
 
     Shard k holds items k · shard_size … of the input's listing, without those skipped: which call or worker
     makes it does not matter.
@@ -42,6 +49,8 @@ def prepare(options: PrepareOptions, make: Callable[[ShardWork], ShardFacts] = m
         listing = list_input(options, workers)
         if captions and listing.found.conditioning != "caption":
             raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
+        for note in listing.found.notes:
+            say(note)
         settings = _settings(options, listing)
         claim(options.output, settings, file=SETTINGS, argument="OUTPUT", things="shards", command="prepare")
         for left_over in options.output.glob(".*.tmp"):  # of a call that was killed
@@ -84,6 +93,7 @@ def _settings(options: PrepareOptions, listing: Listing) -> dict[str, Any]:
         "--image-size": options.image_size,
         "--min-side": options.min_side,
         "--shard-size": options.shard_size,
+        **({} if options.ground == WHITE else {"--ground": options.ground}),
         **(text if options.text_encoder else {"--text-encoder": None}),
         "items of the input": len(listing),
         "sha256 of the input's listing": listing.found.sha256,
@@ -101,6 +111,7 @@ def _works(options: PrepareOptions, listing: Listing) -> list[ShardWork]:
             conditioning=listing.found.conditioning,
             image_size=options.image_size,
             min_side=options.min_side,
+            ground=options.ground,
             text=text or None,
         )
         for number, start in enumerate(range(0, len(listing), options.shard_size))
@@ -131,7 +142,7 @@ def _sum_up(
         classes=found.classes,
         max_label=max(fact.max_label for fact in facts.values()),
         captions=captions,
-        input=str(options.input),
+        input=shown_name(options.input),
         input_items=len(listing),
         input_sha256=found.sha256,
         shard_rows={name: fact.num_rows for name, fact in facts.items()},

@@ -18,6 +18,7 @@ from common.models.t5.captions import clean_caption
 from deploy.prepare.items import Item, Piece, Skipped
 
 PNG_COMPRESSION = 6
+LARGEST_LABEL = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ShardWork:
     conditioning: Conditioning
     image_size: int
     min_side: int
+    ground: str  # the colour under transparent pictures
     text: TextSettings | None
 
 
@@ -45,7 +47,12 @@ def make_shard(work: ShardWork) -> ShardFacts:
     num_rows, max_label = 0, -1
     # Pictures are compressed already, and their smallest and largest are of no use to anyone.
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with replacing(work.path) as temporary, pq.ParquetWriter(temporary, schema, **plain) as writer:
+    # Opened here: pyarrow takes no path that is not UTF-8.
+    with (
+        replacing(work.path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema, **plain) as writer,
+    ):
         for rows in _chunks(_rows(work, skipped), rows_at_once):
             if work.text:
                 _add_features(rows, work.text)
@@ -74,7 +81,7 @@ def _row(item: Item | Skipped, work: ShardWork) -> dict | Skipped:
     if item.image is None or lacking:
         return Skipped(item.name, lacking or "it has no picture")
     try:
-        pixels = read_picture(item.name, BytesIO(item.image), work.image_size, work.min_side)
+        pixels = read_picture(item.name, BytesIO(item.image), work.image_size, work.min_side, work.ground)
     except BrokenImageError as error:
         return Skipped(item.name, error.reason)
     png = BytesIO()
@@ -88,6 +95,8 @@ def _lacking(item: Item, conditioning: Conditioning) -> str | None:
         return None if item.caption and clean_caption(item.caption) else "it has no caption"
     if item.label is None:
         return "it has no class"
+    if item.label > LARGEST_LABEL:
+        return f"its class id is {item.label}, more than 64 bits hold"
     return None if item.label >= 0 else f"its class id is {item.label}"
 
 

@@ -5,18 +5,20 @@ path: `text.0` is the first entry of the list `text`). A class id is KEY.cls, or
 --label-column names.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from actors.sources.class_folders import is_left_behind
 from actors.sources.picture import SUFFIXES
 from common.errors import DataError
 from common.image_shards import Conditioning
+from common.text import decoded, parsed_json, repaired, shown_name
+from deploy.prepare.files import files_of_split, names_and_sizes
 from deploy.prepare.items import Found, Item, Skipped, listing_digest
 from deploy.prepare.options import PrepareOptions
 
@@ -42,12 +44,15 @@ class TarPart:
                 members = _Members(file, spans)
                 try:
                     yield self._item(key, members)
-                except ValueError as error:
-                    yield Skipped(f"{self.name}/{key}", str(error))
+                except (ValueError, OSError) as error:
+                    yield Skipped(self._name(key), str(error))
+
+    def _name(self, key: str) -> str:
+        return f"{shown_name(self.name)}/{shown_name(key)}"
 
     def _item(self, key: str, members: "_Members") -> Item:
         extension = next((extension for extension in members.spans if f".{extension}" in SUFFIXES), None)
-        name = f"{self.name}/{key}" + (f".{extension}" if extension else "")
+        name = self._name(key) + (f".{extension}" if extension else "")
         image = members.read(extension) if extension else None
         if self.conditioning == "label":
             return Item(name, image, label=_label(members, self.label_member))
@@ -71,38 +76,56 @@ class _Members:
 
 @lru_cache(maxsize=1)
 def tar_index(path: Path) -> list[tuple[str, dict[str, Span]]]:
-    """Key and members of each sample, in the order in which the keys appear. Reads headers only."""
-    samples: dict[str, dict[str, Span]] = {}
+    """Key and members of each sample, in the order in which the keys appear. Reads headers only. DataError."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                folder, _, file = member.name.rpartition("/")
-                stem, dot, extension = file.partition(".")
-                if member.isfile() and stem and dot:
-                    key = f"{folder}/{stem}" if folder else stem
-                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            samples = _samples(tar)
+            _require_end(file, tar.offset)
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{path} is cut short or no uncompressed tar ({error}): fetch it again, or move it away"
+            f"{shown_name(path)} is cut short or no uncompressed tar ({error}): fetch it again, or move it away"
         ) from None
     return list(samples.items())
 
 
+def _samples(tar: tarfile.TarFile) -> dict[str, dict[str, Span]]:
+    samples: dict[str, dict[str, Span]] = {}
+    for member in tar:
+        folder, _, file = member.name.rpartition("/")
+        stem, dot, extension = file.partition(".")
+        if member.isfile() and stem and dot and not any(map(is_left_behind, folder.split("/"))):
+            key = f"{folder}/{stem}" if folder else stem
+            samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
+    return samples
+
+
+def _require_end(file: BinaryIO, offset: int) -> None:
+    """ReadError unless the archive ends at `offset` as tars end: zeros, from there to the end of the file.
+
+    The reader takes the end of the file, a damaged header and zeros alike for the end. A tar cut between two
+    members shows by nothing but the block of zeros that it lacks; behind the zeros, joined tars go on.
+    """
+    file.seek(offset)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it lacks the zeros that a tar ends with")
+    if any(mark):
+        raise tarfile.ReadError(f"the header at byte {offset} is damaged")
+    while block := file.read(1 << 20):
+        if any(block):
+            raise tarfile.ReadError("more follows its end: tars are joined by `tar -A`, not by `cat`")
+
+
 def find(options: PrepareOptions) -> Found:
-    root, paths = (
-        (options.input.parent, [options.input])
-        if options.input.is_file()
-        else (options.input, sorted(options.input.rglob("*.tar")))
-    )
+    root, paths = files_of_split(options.input, ".tar", options.split)
     if not paths:
         raise DataError(f"{root} holds no .tar files")
+    files = names_and_sizes(root, paths)
     label_member = options.label_column or "cls"
     conditioning = options.wants or _conditioning(paths[0], label_member)
-    names = [str(path.relative_to(root)) for path in paths]
-    parts = [TarPart(root, name, conditioning, label_member, options.caption_field) for name in names]
+    parts = [TarPart(root, name, conditioning, label_member, options.caption_field) for name, _ in files]
     columns = {"label": label_member} if conditioning == "label" else {"caption": options.caption_field or "txt"}
-    digest = listing_digest((name, path.stat().st_size) for name, path in zip(names, paths, strict=True))
-    return Found(conditioning, parts, digest, columns)
+    return Found(conditioning, parts, listing_digest(files), columns)
 
 
 def _conditioning(path: Path, label_member: str) -> Conditioning:
@@ -132,17 +155,17 @@ def _label(members: _Members, extension: str) -> int | None:
 def _caption(members: _Members, field: str | None) -> str | None:
     text = members.read("txt") if field is None else None
     if text is not None:
-        return text.decode(errors="replace")
+        return decoded(text)
     stored = members.read("json")
     if stored is None:
         return None
     try:
-        value = json.loads(stored)
+        value = parsed_json(stored)
     except ValueError:
         raise ValueError("its .json cannot be parsed") from None
     for step in (field or "caption").split("."):
         value = _entry(value, step)
-    return value if isinstance(value, str) else None
+    return repaired(value) if isinstance(value, str) else None
 
 
 def _entry(value: Any, step: str) -> Any:

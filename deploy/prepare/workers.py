@@ -86,11 +86,11 @@ def _interrupt(_signal: int) -> None:
     raise KeyboardInterrupt
 
 
-def _returning_user_errors(function: Callable[[Work], Result], work: Work) -> Result | UserError:
-    """A user's mistake is a result: Ray would wrap it in the worker's traceback."""
+def _returning_user_errors(function: Callable[[Work], Result], work: Work) -> Result | UserError | OSError:
+    """A user's mistake is a result, and so is a full disk: Ray would wrap it in the worker's traceback."""
     try:
         return function(work)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return error
 
 
@@ -101,6 +101,6 @@ def _result(reference: Any) -> Any:
         result = ray.get(reference)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise ClusterError(f"a worker died repeatedly ({error}): give it more memory or lower --workers") from None
-    if isinstance(result, UserError):
+    if isinstance(result, UserError | OSError):
         raise result
     return result

@@ -5,67 +5,93 @@ they already exist. So retraining a lost tokenizer does not retrain the generato
 generator fits only the tokenizer it was trained with.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from itertools import count
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actors.image_batch import read_readable
+from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.sources.build import build_source
+from actors.sources.image_folder import ImageFolder
 from common.config.recipe import Recipe
-from common.config.service import PretrainSection, PretrainStage
-from common.errors import RecipeError
+from common.config.service import PretrainStage
+from common.errors import BrokenImageError, DataError
 from common.machine import prepare_device
-from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
-from common.models.image_classifier import ImageClassifier
+from common.models.families import TokenizerModule, build_perceptual_metric, build_tokenizer
 from common.models.weights_files import load_weights, save_weights
-from common.paths import resolve
 from common.protocols import Condition
 from common.sample_order import SampleOrder
 from common.seeding import derive_seed, generator
+from deploy.pretraining.loss_log import LossLog
+from deploy.pretraining.preflight import Stage, require_ready, stages_of, state_file, state_folder, untrained_model
+from deploy.pretraining.shown import PAGE, save_reconstructions, save_samples, write_page
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
-from learner.pretraining.loop import LossFunction, train_stage
+from learner.pretraining.loop import LossFunction, StageProgress, train_stage
 from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, tokenizer_loss
 
 REVIVE_EVERY = 50
 
 
 def pretrain(recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Run the stages of `recipe.pretrain`; `overwrite` retrains those whose weights exist."""
-    if recipe.pretrain is None:
-        raise RecipeError("this recipe has no `pretrain` section: see deploy/recipes/demo.yaml for one")
-    Pretraining(recipe, recipe.pretrain, overwrite, say).run()
+    """Run the stages of `recipe.pretrain`; `overwrite` retrains those whose weights exist.
+
+    Raises UserError, with a line a problem, before the first stage where something that it needs is missing.
+    """
+    stages = stages_of(recipe)
+    device = prepare_device(recipe.compute)
+    require_ready(recipe, stages, overwrite)
+    Pretraining(recipe, stages, device, overwrite, say).run()
 
 
 class Pretraining:
-    def __init__(self, recipe: Recipe, section: PretrainSection, overwrite: bool, say: Callable[[str], None]):
-        self._recipe, self._section, self._overwrite, self._say = recipe, section, overwrite, say
-        self._device = prepare_device(recipe.compute)
+    def __init__(
+        self,
+        recipe: Recipe,
+        stages: Sequence[Stage],
+        device: torch.device,
+        overwrite: bool,
+        say: Callable[[str], None],
+    ):
+        self._recipe, self._stages, self._device = recipe, stages, device
+        self._overwrite, self._say = overwrite, say
+        self._folder = state_folder(recipe)
         self._source = build_source(recipe, "train")
         self._order = SampleOrder(recipe.seed, len(self._source))
 
     def run(self) -> None:
-        if self._section.classifier is not None:
-            self._train_classifier(self._section.classifier)
-        self._train_tokenizer(self._section.tokenizer)
-        self._train_policy(self._section.policy)
+        start = time.monotonic()
+        self._tell_of_unseen_classes()
+        losses = {
+            "classifier": self._classifier_loss,
+            "tokenizer": self._tokenizer_loss,
+            "policy": self._policy_loss,
+        }
+        has_run = [self._run_stage(stage, losses[stage.name]) for stage in self._stages]
+        if any(has_run):
+            page = self._folder / PAGE
+            self._say(f"done in {time.monotonic() - start:.0f} s; curves and pictures: {page}")
 
-    def _train_classifier(self, stage: PretrainStage) -> None:
-        self._seed_initial_weights()
-        model = ImageClassifier(self._recipe.policy.num_classes)
+    def _tell_of_unseen_classes(self) -> None:
+        known = self._recipe.policy.num_classes
+        if isinstance(self._source, ImageFolder) and self._source.num_classes < known:
+            seen = self._source.num_classes
+            self._say(
+                f"note: the source has {seen} classes of policy.num_classes={known}; the others stay untrained"
+            )
 
+    def _classifier_loss(self, stage: PretrainStage, model: Any) -> LossFunction:
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, condition = self._batch(step, stage.batch_size)
             return classifier_loss(model, pixels_BCHW, condition["label"], self._generator("shift", step))
 
-        self._run_stage("classifier", model, loss, stage, self._recipe.evaluation.classifier)
+        return loss
 
-    def _train_tokenizer(self, stage: PretrainStage) -> None:
-        self._seed_initial_weights()
-        model = build_tokenizer(self._recipe.tokenizer, image_size=self._recipe.image_size)
+    def _tokenizer_loss(self, stage: PretrainStage, model: Any) -> LossFunction:
         perceptual = build_perceptual_metric(self._recipe.perceptual).to(self._device)
 
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
@@ -74,20 +100,10 @@ class Pretraining:
                 revive_dead_codes(model, pixels_BCHW, self._generator("revive", step))
             return tokenizer_loss(model, perceptual, pixels_BCHW)
 
-        self._run_stage("tokenizer", model, loss, stage, self._recipe.tokenizer.checkpoint)
+        return loss
 
-    def _train_policy(self, stage: PretrainStage) -> None:
-        recipe = self._recipe
-        tokenizer = build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
-        load_weights(tokenizer, resolve(recipe.tokenizer.checkpoint), what="tokenizer")
-        tokenizer.to(self._device).eval().requires_grad_(False)
-        self._seed_initial_weights()
-        model = build_policy(
-            recipe.policy,
-            codebook_size=tokenizer.codebook_size,
-            grid_size=recipe.grid_size,
-            dropout=stage.dropout,
-        )
+    def _policy_loss(self, stage: PretrainStage, model: Any) -> LossFunction:
+        tokenizer = self._tokenizer
 
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, condition = self._batch(step, stage.batch_size)
@@ -96,41 +112,69 @@ class Pretraining:
                 model, tokens_BT, condition, stage.condition_drop, self._generator("condition drop", step)
             )
 
-        self._run_stage("policy", model, loss, stage, recipe.policy.checkpoint)
+        return loss
 
-    def _run_stage(
-        self, name: str, model: nn.Module, loss: LossFunction, stage: PretrainStage, checkpoint: str
-    ) -> None:
-        target = resolve(checkpoint)
+    @cached_property
+    def _tokenizer(self) -> TokenizerModule:
+        """As its file has it: trained before, or by the stage before."""
+        tokenizer = build_tokenizer(self._recipe.tokenizer, image_size=self._recipe.image_size)
+        load_weights(tokenizer, self._recipe.tokenizer.checkpoint, what="tokenizer")
+        return tokenizer.to(self._device).eval().requires_grad_(False)
+
+    def _run_stage(self, stage: Stage, loss_of: Callable[[PretrainStage, Any], LossFunction]) -> bool:
+        """Whether it had anything to do."""
+        name, section, target = stage.name, stage.section, stage.target
         if target.exists() and not self._overwrite:
             self._say(f"{name}: {target} is there; kept (--overwrite trains it anew)")
-            return
+            return False
+        torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))  # whatever ran before in this process
+        model = untrained_model(self._recipe, stage)
         size = sum(parameter.numel() for parameter in model.parameters())
-        self._say(f"{name}: {size:,} parameters, {stage.num_steps} steps of {stage.batch_size} images")
-        if stage.initial_weights:
-            load_weights(model, resolve(stage.initial_weights), what=name)
-        state_path = Path(self._recipe.run.dir) / f"pretrain-{self._recipe.run.name}" / f"{name}.pt"
-        num_done = count(1)  # steps of this call; a resumed stage has done more
-        with closing(ProgressLine(progress_stream(self._recipe.log))) as line:
-            train_stage(
-                model.to(self._device),
-                loss,
-                stage,
-                state_path=state_path,
-                save_every=self._section.checkpoint_every,
-                on_step=lambda progress: line.show(stage_text(name, progress, next(num_done), line.seconds)),
-            )
+        self._say(f"{name}: {size:,} parameters, {section.num_steps} steps of {section.batch_size} images")
+        if section.initial_weights:
+            load_weights(model, section.initial_weights, what=f"pretrain.{name}.initial_weights")
+        self._train(stage, model.to(self._device), loss_of(section, model))
         save_weights(model.state_dict(), target, dtype=torch.float16)
-        state_path.unlink(missing_ok=True)
+        state_file(self._recipe, stage).unlink(missing_ok=True)
+        self._show(stage, model)
         self._say(f"{name}: wrote {target} ({target.stat().st_size / 1e6:.2f} MB)")
+        return True
+
+    def _train(self, stage: Stage, model: nn.Module, loss: LossFunction) -> None:
+        num_done = count(1)  # steps of this call; a resumed stage has done more
+        stream = progress_stream(self._recipe.log)
+        with closing(ProgressLine(stream)) as line, LossLog(self._folder, stage.name) as log:
+
+            def on_step(progress: StageProgress) -> None:
+                log.record(progress)
+                line.show(stage_text(stage.name, progress, next(num_done), line.seconds))
+
+            train_stage(
+                model,
+                loss,
+                stage.section,
+                state_path=state_file(self._recipe, stage),
+                save_every=self._recipe.pretrain.checkpoint_every,
+                on_step=on_step,
+            )
+
+    def _show(self, stage: Stage, model: Any) -> None:
+        if stage.name == "tokenizer":
+            save_reconstructions(self._folder, self._recipe, self._tokenizer, self._device)
+        elif stage.name == "policy":
+            save_samples(self._folder, self._recipe, model, self._tokenizer, self._device)
+        write_page(self._folder, self._recipe.run.name, [each.name for each in self._stages])
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
-        indices = [self._order.image_index(index) for index in range(step * size, (step + 1) * size)]
-        return read_readable(self._source, indices).tensors(self._device)
-
-    def _seed_initial_weights(self) -> None:
-        """Called before each model, so that it does not depend on the stages run before it in this process."""
-        torch.manual_seed(derive_seed(self._recipe.seed, "initial weights"))
+        """The step's images; where none of them can be read, the first ones after them that can."""
+        broken: list[BrokenImageError] = []
+        for start in range(step * size, step * size + len(self._source) + size, size):
+            indices = [self._order.image_index(index) for index in range(start, start + size)]
+            batch = batch_of(start_reading(self._source, indices))
+            if isinstance(batch, ImageBatch):
+                return batch.tensors(self._device)
+            broken += batch.values()
+        raise DataError(f"none of the images can be read; the first: {broken[0]}")
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return generator(self._recipe.seed, purpose, step)

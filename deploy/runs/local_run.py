@@ -4,8 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.sources.build import build_source
+from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, RewardsFlat, StepLearned
@@ -17,6 +18,7 @@ from deploy.local import post_train
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
+from deploy.runs.run_log import kept_log
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
 from learner.checkpoint import POLICY
@@ -34,12 +36,14 @@ def run_local(recipe: Recipe) -> RunFolder:
         )
     if recipe.record.groups:
         raise RecipeError("record.groups is true, which `train` alone can do: set record.groups=false")
-    folder, _ = open_run_folder(recipe.model_copy(update={"resume": "never"}))
-    folder.write_recipe(recipe)
-    line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
-    recorder = Recorder((LogLines(line.close), folder, line))
-    with tracking(recipe, folder.path, recorder):
-        _train(recipe, folder, recorder.tell)
+    prepare_device(recipe.compute)  # a GPU that is not there is told before a folder is made
+    with open_run_folder(recipe.model_copy(update={"resume": "never"})) as (folder, _):
+        recipe = with_changes(recipe, {"run.name": folder.path.name})
+        folder.write_recipe(recipe)
+        line = StepLine(recipe.learner.num_steps, local_text, progress_stream(recipe.log))
+        recorder = Recorder((LogLines(line.close), folder, line))
+        with kept_log(folder.path, recipe.log.format), tracking(recipe, folder.path, recorder):
+            _train(recipe, folder, recorder.tell)
     return folder
 
 
@@ -48,7 +52,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
     tokenizer = load_tokenizer(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.has_reward_maps)
+    reward = build_reward(
+        recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit
+    )
     reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from common.errors import first_line
-from common.facts import Fact, Resumed, SinkFailed, StepLearned
+from common.facts import Fact, LearnerLost, Resumed, SinkFailed, Started, StepLearned
 from common.log import log_context
 from deploy.runs.wording import wording_of
 
@@ -61,7 +61,7 @@ class LogLines:
     def record(self, fact: Fact) -> None:
         if isinstance(fact, StepLearned):
             log_context(step=fact.report.step)
-        elif isinstance(fact, Resumed):
+        elif isinstance(fact, Started | Resumed | LearnerLost):
             log_context(step=fact.step)
         wording = wording_of(fact.event)
         if log.isEnabledFor(wording.level):

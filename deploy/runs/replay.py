@@ -30,6 +30,7 @@ from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY, read_checkpoint
 from learner.optimizer import load_optimizer_arrays
+from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
 
 log = logging.getLogger("vapi.replay")
@@ -55,14 +56,14 @@ def replay(run: str, overrides: list[str]) -> Replayed:
         raise RecipeError(f"there is no run folder {run} or runs/{run}: a folder with a recipe.json is needed")
     recipe = load_recipe(source / "recipe.json", overrides)
     paths = _steps_to_do(source, recipe)
-    folder, _ = open_run_folder(with_changes(recipe, {"run.name": f"{source.name}-replay", "resume": "never"}))
-    folder.write_recipe(recipe)
+    own = with_changes(recipe, {"run.name": f"{source.name}-replay", "resume": "never"})
     line = StepLine(max(paths), local_text, progress_stream(recipe.log))
     losses: dict[int, float] = {}
-    with closing(line):
+    with open_run_folder(own) as (folder, _), closing(line):
+        folder.write_recipe(recipe)
         for report in _learned(recipe, source, folder, paths, Recorder((folder, line)).tell):
             losses[report.step] = report.loss
-    return _compared(folder, losses, source)
+        return _compared(folder, losses, source)
 
 
 def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:
@@ -83,7 +84,8 @@ def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:
 def _require_terms(groups: GroupBatch, recipe: Recipe) -> None:
     """RecipeError where the recipe weighs what was not recorded."""
     terms = {name: torch.from_numpy(np.array(column)) for name, column in groups.reward_terms.items()}
-    RewardTerms(groups.behaviour_logprobs_BGT.shape[:2], terms).rewards(recipe.reward.weights)
+    RewardTerms((len(groups), groups.group_size), terms).rewards(recipe.reward.weights)
+    require_credit(groups, recipe)
     if recipe.has_reward_maps and not groups.reward_maps:
         raise RecipeError(
             "advantage.credit is token, and these groups were recorded without reward maps: leave it at sample"

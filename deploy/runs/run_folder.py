@@ -1,26 +1,31 @@
 """A run's folder: what it was asked, what it measured, what happened, what came out.
 
 `recipe.json`, `metrics.jsonl` (a line a step), `evaluations.jsonl` (a line an evaluation), `events.jsonl` (a line
-an event), `checkpoints/`, `samples/` and, at the end, `summary.json`. The driver is the only writer.
+an event), `run.log`, `checkpoints/`, `samples/` and, at the end, `summary.json`. The process that holds `run.lock`
+is the only writer.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common.atomic import replacing, write_json
+from common.atomic import append_line, replacing, write_json
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, Resumed, Scored, StepLearned
 from common.paths import resolve
 from deploy.runs.group_records import FOLDER, forget_groups
-from learner.checkpoint import newest_checkpoint, step_of
+from deploy.runs.run_lock import LOCK, FolderHeldError, lock_run
+from learner.checkpoint import newest_checkpoint
+from learner.checkpoint_names import step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
-CONNECTION, EVENTS, SUMMARY = "ray.json", "events.jsonl", "summary.json"
+EVENTS, SUMMARY = "events.jsonl", "summary.json"
 
 
 class RunFolder:
@@ -31,13 +36,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.groups = path / FOLDER
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RecipeError(
-                f"the run folder {path} cannot be made ({error.strerror or error}): set run.dir to a folder that "
-                "can be written to"
-            ) from None
+        path.mkdir(parents=True, exist_ok=True)
 
     def record(self, fact: Fact) -> None:
         """A line in events.jsonl with the time (UTC), and what the fact means for the other files."""
@@ -60,17 +59,6 @@ class RunFolder:
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
 
-    def connection(self, connection: dict[str, Any]) -> None:
-        """How `scale`, `stop` and `status` reach the run's Ray: for the run's owner only, it may hold a token."""
-        path = self.path / CONNECTION
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(connection))
-
-    def disconnect(self) -> None:
-        """The run's Ray is gone."""
-        (self.path / CONNECTION).unlink(missing_ok=True)
-
     def _go_back_to(self, step: int) -> None:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
         (self.path / SUMMARY).unlink(missing_ok=True)
@@ -82,35 +70,42 @@ class RunFolder:
                     temporary.write_text("".join(line + "\n" for line in lines))
 
 
-def open_run_folder(recipe: Recipe) -> tuple[RunFolder, Path | None]:
-    """The run's folder and the checkpoint to resume from, if any. Nothing is ever overwritten.
+@contextmanager
+def open_run_folder(recipe: Recipe) -> Iterator[tuple[RunFolder, Path | None]]:
+    """The run's folder, held against every other process, and the checkpoint to resume from, if any.
 
     resume auto: go on from the newest complete checkpoint, in DIR/NAME or at checkpoint.url; a run that ended
     before its first begins again in its folder. never, or nothing to go on with: a folder of its own, DIR/NAME
     or DIR/NAME-2, DIR/NAME-3, … where that is taken. PATH or URL: go on from that in DIR/NAME.
+
+    Nothing is ever overwritten. Raises RecipeError where the run is at work, or the folder is none of a run.
     """
-    folder = resolve(recipe.run.dir) / recipe.run.name
-    if recipe.resume == "auto":
-        checkpoint = _newest(folder / "checkpoints", remote_checkpoints(recipe, folder.name))
-        if checkpoint is not None or _is_unfinished(folder):
-            return RunFolder(folder), checkpoint
-    elif "://" in recipe.resume:
-        url, _, name = recipe.resume.rstrip("/").rpartition("/")
-        return RunFolder(folder), RemoteCheckpoints(url).download(name, folder / "checkpoints")
-    elif recipe.resume != "never":
-        checkpoint = resolve(recipe.resume)
-        if not checkpoint.is_dir():
-            raise RecipeError(f"resume is {recipe.resume}: use auto, never, or the folder of a checkpoint")
-        return RunFolder(folder), checkpoint
-    folder = _unused(folder)
-    remote = remote_checkpoints(recipe, folder.name)
-    taken = remote.newest() if remote else None
-    if taken is not None:
-        raise RecipeError(
-            f"checkpoint.url holds {taken} of another run {folder.name}: set another run.name, or resume=auto to "
-            "go on from it"
-        )
-    return RunFolder(folder), None
+    folder, resume = resolve(recipe.run.dir) / recipe.run.name, recipe.resume
+    with ExitStack() as held:
+        if resume == "auto" and (_is_run(folder) or not _is_taken(folder)):
+            held.enter_context(lock_run(folder))
+            checkpoint = _newest(folder / "checkpoints", remote_checkpoints(recipe, folder.name))
+            if checkpoint is not None or _is_unfinished(folder):
+                yield RunFolder(folder), checkpoint
+                return
+            held.close()
+        elif resume not in ("auto", "never"):
+            if "://" not in resume and not resolve(resume).is_dir():
+                raise RecipeError(f"resume is {resume}: use auto, never, or the folder of a checkpoint")
+            if _is_taken(folder) and not _is_run(folder):
+                raise RecipeError(f"{folder} is not empty, and no run folder: choose another run.name or run.dir")
+            held.enter_context(lock_run(folder))
+            yield RunFolder(folder), _given(resume, folder / "checkpoints")
+            return
+        folder = held.enter_context(_unused(folder))
+        remote = remote_checkpoints(recipe, folder.name)
+        taken = remote.newest() if remote else None
+        if taken is not None:
+            raise RecipeError(
+                f"checkpoint.url holds {taken} of another run {folder.name}: set another run.name, or resume=auto "
+                "to go on from it"
+            )
+        yield RunFolder(folder), None
 
 
 def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
@@ -119,11 +114,34 @@ def remote_checkpoints(recipe: Recipe, name: str) -> RemoteCheckpoints | None:
     return RemoteCheckpoints(f"{url.rstrip('/')}/{name}") if url else None
 
 
+def _is_taken(folder: Path) -> bool:
+    """Whether there is anything."""
+    try:
+        return os.path.isfile(folder) or any(name != LOCK for name in os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # not ours to look into
+        return True
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run has written there."""
+    return any(os.path.exists(folder / name) for name in ("recipe.json", EVENTS, "checkpoints"))
+
+
 def _is_unfinished(folder: Path) -> bool:
     """Whether the service began a run here and did not succeed."""
     summary = folder / SUMMARY
     succeeded = summary.is_file() and json.loads(summary.read_text())["status"] == "succeeded"
-    return folder.is_dir() and RunFolder(folder).has_history and not succeeded
+    return RunFolder(folder).has_history and not succeeded
+
+
+def _given(resume: str, checkpoints: Path) -> Path:
+    """The checkpoint of that path, or the copy in `checkpoints` of the one at that URL."""
+    if "://" not in resume:
+        return resolve(resume)
+    url, _, name = resume.rstrip("/").rpartition("/")
+    return RemoteCheckpoints(url).download(name, checkpoints)
 
 
 def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:
@@ -134,12 +152,28 @@ def _newest(folder: Path, remote: RemoteCheckpoints | None) -> Path | None:
     return remote.download(name, folder)
 
 
-def _unused(folder: Path) -> Path:
+@contextmanager
+def _unused(folder: Path) -> Iterator[Path]:
+    """The first of NAME, NAME-2, NAME-3, … where there is nothing and nobody, held."""
     candidate, number = folder, 1
-    while candidate.is_file() or (candidate.is_dir() and any(candidate.iterdir())):
+    while True:
+        with ExitStack() as held:
+            if _enters(held, candidate) and not _is_taken(candidate):  # nobody was quicker, and is done
+                yield candidate
+                return
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+
+
+def _enters(held: ExitStack, folder: Path) -> bool:
+    """Whether an unused folder could be taken."""
+    if _is_taken(folder):
+        return False
+    try:
+        held.enter_context(lock_run(folder))
+    except FolderHeldError:
+        return False
+    return True
 
 
 def _step_of(line: str) -> float:
@@ -152,8 +186,7 @@ def _step_of(line: str) -> float:
 
 def _append(path: Path, value: dict[str, Any]) -> None:
     """Add a line; JSON knows no NaN and no infinity, which become null."""
-    with path.open("a") as file:
-        file.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    append_line(path, json.dumps(_finite(value), allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from common.config.recipe import Recipe
 from common.facts import Fact, StepLearned, TicketDelivered
 from deploy.runs.wording import wording_of
-from learner.checkpoint import step_of
+from learner.checkpoint_names import step_of
 
 RECENT_STEPS = 10
 RECENT_DELIVERIES = 10
@@ -33,6 +33,7 @@ class LoopState:
     actors: Mapping[str, Mapping[str, Any]]  # by name: node, code, calls, is_leaving
     actors_wanted: int
     actor_restarts: int
+    actors_most: int  # that can be asked for
 
     @property
     def actors_ready(self) -> int:
@@ -75,6 +76,7 @@ class Status:
             "eta_seconds": self._eta_seconds(num_steps - state.step),
             "actors": self._actors(state.actors),
             "actors_wanted": state.actors_wanted,
+            "actors_most": state.actors_most,
             "groups_buffered": state.groups_buffered,
             "buffer_capacity": self._recipe.buffer_capacity,
             "last_checkpoint": last_checkpoint(self._checkpoints),

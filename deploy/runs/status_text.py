@@ -21,14 +21,15 @@ def show(text: str, stream: TextIO) -> None:
 
 def status_text(status: dict[str, Any]) -> str:
     """A line a subject, a row an actor, the newest events last."""
-    if not status:
-        return "starting: it has not begun to train"
-    lines = [f"step        {status['step']} of {status['num_steps']}, {_eta(status['eta_seconds'])}"]
+    if "step" not in status:
+        return f"starting: {status.get('phase') or 'it has not begun to train'}"
+    lines = [f"at work     {status['phase']}"] if status.get("phase") else []
+    lines += [f"step        {status['step']} of {status['num_steps']}, {_eta(status['eta_seconds'])}"]
     lines.append(f"learned     {status['groups_learned']} groups, policy version {status['policy_version']}")
     if status["last_step"]:
         lines += _last_step(status["last_step"])
     lines.append(f"buffer      {status['groups_buffered']} of {status['buffer_capacity']} groups")
-    lines.append(f"checkpoint  {_checkpoint(status['last_checkpoint'])}")
+    lines.append(f"checkpoint  {checkpoint_text(status['last_checkpoint'])}")
     lines += ["", *_actors(status)]
     if status["recent_events"]:
         lines += ["", "recent events", *(_event(event) for event in status["recent_events"])]
@@ -72,17 +73,21 @@ def _row(name: str, state: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _eta(seconds: float | None) -> str:
-    return "time left unknown" if seconds is None else f"{_time(seconds)} left"
+    return "time left unknown" if seconds is None else f"{time_text(seconds)} left"
 
 
-def _checkpoint(last: dict[str, Any] | None) -> str:
-    return "none yet" if last is None else f"step {last['step']}, {_time(last['seconds_ago'])} ago"
+def checkpoint_text(last: dict[str, Any] | None) -> str:
+    """Of what `last_checkpoint` gives."""
+    return "none yet" if last is None else f"step {last['step']}, {time_text(last['seconds_ago'])} ago"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """In seconds, minutes, hours or days."""
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.0f} days"
 
 
 def _event(event: dict[str, Any]) -> str:

@@ -37,7 +37,9 @@ def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path, seconds:
         lines.append(f"{summary['images_skipped']} images were left out; events.jsonl names them, and why")
     scores = summary.get("evaluation")
     if scores:
-        lines += ["", *score_table(recipe, scores), "", f"picture     {scores['picture']}"]
+        lines += ["", *score_table(recipe, scores), ""]
+        if "picture" in scores:
+            lines.append(f"picture     {scores['picture']}")
     lines.append(f"run folder  {folder}")
     return "\n".join(lines)
 

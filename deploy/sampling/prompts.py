@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from common.errors import DataError
+from common.text import decoded, repaired
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises DataError.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decoded(path.read_bytes()).split("\n")
+    except OSError as error:
         raise DataError(f"--prompts {path} is not a readable text file: {error}") from None
     is_json = path.suffix == ".jsonl"
     prompts = [
@@ -42,11 +43,11 @@ def read_prompts(path: Path) -> list[Prompt]:
 def _text_of(line: str, where: str) -> str:
     try:
         text = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = None
     if not isinstance(text, str):
         raise DataError(f'{where} is no JSON object with a text "prompt": {line[:60]}')
-    return text
+    return repaired(text)
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.pictures import grid, save_panels
+from actors.evaluation.pictures import Panel, grid, save_panels
 from actors.pool_events import PublishedPolicy
+from common.atomic import storage_problem
 from common.facts import Fact, PictureSaved, Scored, ScoringStarted
 from deploy.scoring.scorer import Evaluation, Scorer
 
@@ -24,8 +25,18 @@ def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, eval
     """Report the scores, and save the first pictures as `samples`/step-NNNNNN.png."""
     tell(Scored(step, evaluation.scores))
     path = samples / f"step-{step:06d}.png"
-    save_panels(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS, evaluation.names))])
-    tell(PictureSaved(step, path))
+    if save_picture(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS, evaluation.names))]):
+        tell(PictureSaved(step, path))
+
+
+def save_picture(path: Path, panels: Sequence[Panel]) -> bool:
+    """Whether the picture was written: a run is worth more than one."""
+    try:
+        save_panels(path, panels)
+    except OSError as error:
+        log.warning("the picture %s is left out: %s", path.name, storage_problem(error) or error)
+        return False
+    return True
 
 
 class _GivenUpError(Exception):

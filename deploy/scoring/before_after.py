@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from actors.evaluation.chunks import EvaluationChunk
-from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
+from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels
 from actors.pool_events import PublishedPolicy
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pool import RolloutPool
 from actors.sources.build import build_source
 from common.atomic import write_json
@@ -30,7 +30,7 @@ from common.models.loading import load_policy, load_tokenizer
 from deploy.local import post_train
 from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
 from deploy.runs.run_folder import RunFolder
-from deploy.scoring.background_evaluation import COLUMNS, tell_evaluation
+from deploy.scoring.background_evaluation import COLUMNS, save_picture, tell_evaluation
 from deploy.scoring.scorer import Evaluation, OnChunk, Scorer, in_process, mean_scores, spread
 
 NUM_SEEDS = 2
@@ -103,18 +103,26 @@ class BeforeAfter:
         """Free-running samples, and teacher-forced ones with their source images, before and after."""
         free_running, held_out = self._folder.samples / "before_after.png", self._folder.samples / "held_out.png"
         pictures = (("before", self._base_pictures["free_running"]), ("after", after.pictures_NHWC))
-        save_panels(free_running, [(title, grid(pixels, COLUMNS, after.names)) for title, pixels in pictures])
+        saved = {}
+        if save_picture(free_running, [(title, grid(pixels, COLUMNS, after.names)) for title, pixels in pictures]):
+            saved["picture"] = str(free_running)
         source, reconstruction, (_, samples_after) = held_out_panels(_held_out(after))
         before = replace(_held_out(after), samples_NSHWC=self._base_pictures["teacher_forced"])
         samples_before = held_out_panels(before)[2][1]
         panels = [source, reconstruction, ("samples before", samples_before), ("samples after", samples_after)]
-        save_panels(held_out, panels)
-        return {"picture": str(free_running), "held_out_picture": str(held_out)}
+        if save_picture(held_out, panels):
+            saved["held_out_picture"] = str(held_out)
+        return saved
 
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
         self._tell(YardstickStarted(PRIOR_ALONE))
-        changes = {"learner.ce_weight": 1, "learner.prior": "ce", "advantage.credit": "sample"}
+        changes = {
+            "learner.ce_weight": 1,
+            "learner.prior": "ce",
+            "advantage": {},
+            "group.size": max(2, self._recipe.group.size),  # 1 is for credit by gradient alone
+        }
         recipe = with_changes(self._recipe, changes | NO_REWARD)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)

@@ -21,6 +21,7 @@ from actors.evaluation.chunks import (
     HeldOutResult,
     PictureFeatures,
     ReferenceChunk,
+    Unscored,
 )
 from actors.evaluation.features import FEATURES, build_features, extract_features
 from actors.evaluation.picture_files import PictureFiles
@@ -30,9 +31,9 @@ from actors.evaluation.scores import Reference, psnr, score_generated
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import DataError
+from common.hub import located
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
-from common.paths import resolve
 from common.reward_terms import RewardTerms
 
 CPU = torch.device("cpu")
@@ -88,7 +89,7 @@ class Scorer:
         reference = self._reference_chunks()
         results = run_chunks([*reference, *self._held_out_chunks(self._recipe.evaluation.seed)])
         self._learn_reference(results[: len(reference)])
-        held_out = results[len(reference) :]
+        held_out = _scored(results[len(reference) :])
         features_ND, logits_NK = extract_features(build_features(self._recipe, device), files.batches())
         scores = self._held_out_scores(held_out)
         scores |= self._free_running_scores(features_ND, logits_NK, files.label_N)
@@ -114,7 +115,7 @@ class Scorer:
         if parts:
             self._reference = reference_of(torch.from_numpy(np.concatenate(parts)))
         elif self._reference is None:
-            path = resolve(self._recipe.evaluation.reference)
+            path = located(self._recipe.evaluation.reference, "evaluation.reference")
             self._reference = read_reference(path, self._kind.dim, lambda: build_features(self._recipe, CPU))
 
     def _features_chunks(self, seed: int, temperature: float) -> list[FeaturesChunk]:
@@ -130,7 +131,10 @@ class Scorer:
             for indices in _chunks(self._recipe.evaluation.num_held_out, self._recipe.actors.images_per_ticket)
         ]
 
-    def _score(self, held_out: list[HeldOutResult], generated: list[PictureFeatures]) -> Evaluation:
+    def _score(
+        self, held_out_results: list[HeldOutResult | Unscored], generated: list[PictureFeatures]
+    ) -> Evaluation:
+        held_out = _scored(held_out_results)
         features_ND = torch.from_numpy(np.concatenate([part.features_ND for part in generated]))
         logits_NK = torch.from_numpy(np.concatenate([part.logits_NK for part in generated]))
         label_N = np.concatenate([part.label_N for part in generated])
@@ -208,6 +212,14 @@ def in_process(
         return results
 
     return run
+
+
+def _scored(results: Sequence[HeldOutResult | Unscored]) -> list[HeldOutResult]:
+    scored = [result for result in results if isinstance(result, HeldOutResult)]
+    if scored:
+        return scored
+    reasons = [result.reason for result in results if isinstance(result, Unscored)]
+    raise DataError(f"none of the held-out images can be read and scored; the first, {reasons[0]}")
 
 
 def _terms(result: HeldOutResult) -> RewardTerms:

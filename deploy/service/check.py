@@ -9,14 +9,14 @@ from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, lo
 from actors.evaluation.reference import require_reference
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import require_maps
-from actors.sources.build import build_source, require_readable
 from common.config.recipe import Recipe
 from common.errors import UserError
+from common.hub import located
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer, check_perceptual_metric
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import check_weights
-from common.paths import resolve
 from deploy.runs.tracking.tracker import require_packages
+from deploy.service.source_check import check_source
 from learner.remote_checkpoints import RemoteCheckpoints
 from learner.train_step import PUBLISHED_DROPOUT
 
@@ -59,20 +59,11 @@ def _profile(recipe: Recipe) -> str:
     )
 
 
-def _source(recipe: Recipe) -> str:
-    source = build_source(recipe, "train")
-    require_readable(source)
-    if recipe.evaluation.enabled:
-        require_readable(build_source(recipe, "held_out"))
-    num_epochs = recipe.learner.num_steps * recipe.learner.images_per_step / len(source)
-    return f"{len(source):,} images, {num_epochs:.2g} epochs"
-
-
 def _tokenizer(recipe: Recipe) -> str:
     spec = recipe.tokenizer
     with torch.device("meta"):
         tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
-    check_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", obtain_from=spec.obtain_from)
+    check_weights(tokenizer, spec.checkpoint, what="tokenizer", obtain_from=spec.obtain_from)
     grid = recipe.grid_size
     return f"{_size(tokenizer)}, {grid} x {grid} tokens of {tokenizer.codebook_size} codes"
 
@@ -81,7 +72,7 @@ def _policy(recipe: Recipe) -> str:
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
-    check_weights(policy, resolve(spec.checkpoint), what="policy", obtain_from=spec.obtain_from)
+    check_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
     return _size(policy)
 
 
@@ -108,13 +99,16 @@ def _features(recipe: Recipe) -> str:
     if not section.enabled:
         return "not used (evaluation.enabled is false)"
     if section.features == "inception":
-        dim, detail = InceptionFeatures.dim, _size(load_inception(resolve(section.inception_weights)))
+        dim, detail = InceptionFeatures.dim, _size(load_inception(section.inception_weights))
     else:
         classifier = ImageClassifier(recipe.policy.num_classes)
-        check_weights(classifier, resolve(section.classifier), what="evaluation.classifier")
+        makes_it = recipe.pretrain is not None and recipe.pretrain.classifier is not None
+        obtain_from = recipe.policy.obtain_from if makes_it else ""
+        check_weights(classifier, section.classifier, what="evaluation.classifier", obtain_from=obtain_from)
         dim, detail = ClassifierFeatures.dim, _size(classifier)
     if section.reference:
-        detail += f"; reference: {require_reference(resolve(section.reference), dim)}"
+        reference = located(section.reference, "evaluation.reference")
+        detail += f"; reference: {require_reference(reference, dim)}"
     return f"{section.features}, {detail}"
 
 
@@ -148,7 +142,7 @@ def _size(module: torch.nn.Module) -> str:
 
 _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "profile": _profile,
-    "source": _source,
+    "source": check_source,
     "tokenizer": _tokenizer,
     "policy": _policy,
     "reward": _reward,

@@ -1,9 +1,9 @@
 """`scale`, `stop` and `status`: talk to a running driver through the Ray cluster that it is on.
 
+Each answers within seconds: the run's lock says whether it is at work, and a probe whether its cluster answers.
 Import it after `set_ray_environment`.
 """
 
-import json
 import logging
 import os
 import time
@@ -16,10 +16,17 @@ import ray
 
 from common.errors import ClusterError, RecipeError, first_line
 from common.paths import find_run
-from deploy.runs.run_folder import CONNECTION
+from deploy.cluster.probe import require_answer
+from deploy.runs.connection import read_connection
+from deploy.runs.run_lock import LOCK, holder_text, lock_state
+from deploy.runs.standing import AT_WORK, standing
 from deploy.service.control_actor import NAMESPACE, control_name
 
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 5.0
+
+
+class NotRunningError(ClusterError):
+    """The run is not at work, as far as can be seen."""
 
 
 def scale(run: str, word: str) -> str:
@@ -27,54 +34,70 @@ def scale(run: str, word: str) -> str:
     key, _, value = word.partition("=")
     if key != "actors" or not value.isdecimal() or int(value) < 1:
         raise RecipeError(f"scale takes actors=N with N of at least 1, not {word!r}")
-    _call(run, "ask", {"scale": int(value)})
+    with _connected(run) as call:
+        most = call("status").get("actors_most")
+        if most is not None and int(value) > most:
+            raise ClusterError(
+                f"{value} reward actors are far beyond the cluster of {run}: ask for at most {most}, or add nodes "
+                "first"
+            )
+        call("ask", {"scale": int(value)})
     return f"asked for {value} reward actors"
 
 
 def stop(run: str) -> str:
     """Ask the driver to finish the running step, leave a checkpoint and end."""
-    _call(run, "ask", {"stop": True})
+    with _connected(run) as call:
+        call("ask", {"stop": True})
     return "asked to stop: it finishes the running step and leaves a checkpoint"
 
 
 def status(run: str) -> dict[str, Any]:
-    """What the driver says of itself."""
-    return _call(run, "status")
+    """What the driver says of itself; of a run that is not at work, how it stands."""
+    try:
+        with _connected(run) as call:
+            return _live(call)
+    except NotRunningError:
+        if find_run(run) is None:
+            raise
+        return standing(run)
 
 
 def statuses(run: str, every_seconds: float) -> Iterator[dict[str, Any]]:
-    """What the driver says of itself, again and again over one connection; ends when the run does."""
-    with _connected(run) as call:
-        yield call("status")
-        while True:
-            time.sleep(every_seconds)
-            try:
-                answer = call("status")
-            except ClusterError:
-                return
-            yield answer
+    """What the driver says of itself, again and again over one connection, and at the end how the run stands."""
+    try:
+        with _connected(run) as call:
+            while True:
+                yield _live(call)
+                time.sleep(every_seconds)
+    except ClusterError:
+        if find_run(run) is None:
+            raise
+        yield standing(run)
 
 
-def _call(run: str, method: str, *arguments: Any) -> Any:
-    with _connected(run) as call:
-        return call(method, *arguments)
+def _live(call: Callable[..., Any]) -> dict[str, Any]:
+    return {"state": AT_WORK, **call("status")}
 
 
 @contextmanager
 def _connected(run: str) -> Iterator[Callable[..., Any]]:
     """What calls the control actor of `run`, a run folder or, with RAY_ADDRESS set, a run's name.
 
-    ClusterError where the run does not answer.
+    NotRunningError where there is none, ClusterError where its cluster does not answer.
     """
     folder = _run_folder(run)
     address = _address(run, folder)
     try:
-        with _not_running(run):
+        with _ray_errors(run):
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        try:
             actor = ray.get_actor(control_name(folder.name if folder else run))
+        except ValueError:
+            raise NotRunningError(f"{run} is not running: the cluster at {address} knows no such run") from None
 
         def call(method: str, *arguments: Any) -> Any:
-            with _not_running(run):
+            with _ray_errors(run):
                 return ray.get(getattr(actor, method).remote(*arguments), timeout=ANSWER_SECONDS)
 
         yield call
@@ -83,30 +106,55 @@ def _connected(run: str) -> Iterator[Callable[..., Any]]:
 
 
 @contextmanager
-def _not_running(run: str) -> Iterator[None]:
+def _ray_errors(run: str) -> Iterator[None]:
     """Ray's errors as ours."""
     try:
         yield
+    except ray.exceptions.RayActorError:
+        raise NotRunningError(f"{run} is not running: it has ended just now") from None
+    except ray.exceptions.GetTimeoutError:
+        raise ClusterError(
+            f"the driver of {run} has not answered for {ANSWER_SECONDS:g} s: its cluster is there, so try again"
+        ) from None
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"{run} does not answer, so it is not running ({first_line(error)})") from None
+        raise ClusterError(f"the cluster of {run} cannot be joined: {first_line(error)}") from None
 
 
 def _run_folder(run: str) -> Path | None:
-    folder = find_run(run)
+    folder = find_run(run) or find_run(run, LOCK)  # which a run has that is starting
     if folder is None and not os.environ.get("RAY_ADDRESS"):
         raise RecipeError(
-            f"there is no run folder {run} or runs/{run}: name one, or set RAY_ADDRESS and name the run"
+            f"there is no run folder {run} or runs/{run}: name one (`status` alone lists them), or set "
+            "RAY_ADDRESS and name the run"
         )
     return folder
 
 
 def _address(run: str, folder: Path | None) -> str:
-    """Where the run's Ray is; sets the environment that a local Ray's token is read from."""
+    """Where the run's Ray is, which answers; sets the environment that a local Ray's token is read from."""
     if os.environ.get("RAY_ADDRESS"):
-        return os.environ["RAY_ADDRESS"]
-    path = folder / CONNECTION if folder else None
-    if path is None or not path.is_file():
-        raise ClusterError(f"{run} is not running: its folder holds no {CONNECTION}")
-    known = json.loads(path.read_text())
+        address = os.environ["RAY_ADDRESS"]
+        require_answer(address, "RAY_ADDRESS")
+        return address
+    assert folder is not None
+    state, known = lock_state(folder), read_connection(folder)
+    if state == "free" or (state == "unknown" and known is None):
+        raise NotRunningError(f"{run} is not running: {_how_it_ended(run)}")
+    if known is None:
+        raise NotRunningError(
+            f"{run} is at work ({holder_text(folder)}) without a Ray that could be asked: it is starting, or a "
+            "run of `local`"
+        )
     os.environ.update(known["environment"])
+    try:
+        require_answer(known["address"])
+    except ClusterError as error:
+        if state == "unknown":
+            raise NotRunningError(f"{run} is not running ({error})") from None
+        raise ClusterError(f"{run} is at work ({holder_text(folder)}), but not its Ray: {error}") from None
     return known["address"]
+
+
+def _how_it_ended(run: str) -> str:
+    known = standing(run)
+    return f"{known['state']} after step {known['step']}"

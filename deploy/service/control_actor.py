@@ -50,6 +50,7 @@ class ControlLink:
                 f"(python -m deploy stop {run_name})"
             ) from None
         self._pending: Any = None  # reference to requests
+        self._kept: list[dict[str, Any]] = []  # requests that came outside the loop
         self._last = 0.0
 
     def close(self) -> None:
@@ -57,6 +58,15 @@ class ControlLink:
 
     def exchange(self, status: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
         """Requests that have come; sends `status()` about once a second. Never waits."""
+        kept, self._kept = self._kept, []
+        return [*kept, *self._look(status)]
+
+    def stop_is_asked(self, status: Callable[[], dict[str, Any]]) -> bool:
+        """Whether a stop is among the requests, which are kept for `exchange`."""
+        self._kept += self._look(status)
+        return any("stop" in request for request in self._kept)
+
+    def _look(self, status: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
         requests: list[dict[str, Any]] = []
         if self._pending is not None and self._ray.ready([self._pending]):
             pending, self._pending = self._pending, None

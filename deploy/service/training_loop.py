@@ -7,14 +7,17 @@ the recorder is told what happened.
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from actors.pool_events import ChunkDone, Delivery, LostActor, LostChunk, LostTicket
+from actors.pool_size import TooManyActorsError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import RolloutBuffer
 from common.config.recipe import Recipe
-from common.facts import Fact, Scaled, StepLearned, StopAskedFor
+from common.facts import Fact, StepLearned
 from common.ray_calls_group import RayCalls
+from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from deploy.runs.status import LoopState
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.service.autoscaler import Autoscaler
@@ -48,12 +51,14 @@ class TrainingLoop:
         self._intake = Intake(self.ledger, self._buffer, self.recipe.actors.images_per_ticket, self.tell)
         autoscale = self.recipe.actors.autoscale
         self._autoscaler = Autoscaler(autoscale) if autoscale else None
+        self._untold_stop: StopAskedFor | None = None
 
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
         counts, every = self.stepper.counts, self.recipe.checkpoint.every
         last_saved = counts.step
         while self._is_unfinished():
+            self._tell_of_stop()
             if self.stop_signal is not None and self.stepper.running is None:
                 break
             self._answer_requests()
@@ -68,33 +73,48 @@ class TrainingLoop:
                     last_saved = counts.step
             if self.evaluation is not None:
                 self.evaluation.record()
-            self.watch(self._state())
+            self.watch(self.state())
         if last_saved != counts.step:
             self._checkpoint()
 
-    def stop(self, signal_number: int) -> None:
-        """Finish the running step, then stop; for a signal handler."""
+    def stop(self, signal_number: int, by: str = "") -> None:
+        """Finish the running step, then stop; for a signal handler, which tells nothing itself."""
         self.stop_signal = signal_number
+        self._untold_stop = StopAskedFor(by)
+
+    def status_now(self) -> dict[str, Any]:
+        """The answer to `status`."""
+        return self.status(self.state())
 
     def _is_unfinished(self) -> bool:
         evaluating = self.evaluation is not None and self.evaluation.is_running
         return evaluating or self.stepper.counts.step < self.recipe.learner.num_steps
 
     def _answer_requests(self) -> None:
-        for request in self.control.exchange(lambda: self.status(self._state())):
+        for request in self.control.exchange(self.status_now):
             if "scale" in request:
                 self._scale(request["scale"], "asked for")
             elif "stop" in request:
-                self.tell(StopAskedFor())
                 self.stop(signal.SIGTERM)
+                self._tell_of_stop()
+
+    def _tell_of_stop(self) -> None:
+        asked, self._untold_stop = self._untold_stop, None
+        if asked is not None:
+            self.tell(asked)
 
     def _scale(self, count: int, reason: str) -> None:
         before = self.pool.num_wanted
-        if count != before:
+        if count == before:
+            return
+        try:
             self.pool.resize(count)
+        except TooManyActorsError as error:
+            self.tell(ScaleRefused(count, str(error)))
+        else:
             self.tell(Scaled(before, count, reason))
 
-    def _state(self) -> LoopState:
+    def state(self) -> LoopState:
         counts = self.stepper.counts
         return LoopState(
             step=counts.step,
@@ -108,6 +128,7 @@ class TrainingLoop:
             actors=self.pool.states(),
             actors_wanted=self.pool.num_wanted,
             actor_restarts=self.pool.num_restarts,
+            actors_most=self.pool.most,
         )
 
     def _hand_out(self) -> None:

@@ -37,7 +37,7 @@ class Converted:
 
 
 def convert(
-    source: Path,
+    source: str | Path,
     target: Path,
     *,
     layout: str | None = None,

@@ -30,7 +30,7 @@ class Candidate:
 
 
 def recognise(
-    stored: Mapping[str, tuple[int, ...]], file: Path, recipe: Recipe | None = None, what: What | None = None
+    stored: Mapping[str, tuple[int, ...]], file: str | Path, recipe: Recipe | None = None, what: What | None = None
 ) -> tuple[str, nn.Module]:
     """Name and model (on the meta device) of the file with the `stored` shapes.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from common.atomic import replacing
 from common.config.service import PretrainStage
+from common.errors import CheckpointError
+from common.models.weights_reading import not_finite
 
 # (optimizer step, counted from 0) → the loss to minimise, and numbers to show with it
 LossFunction = Callable[[int], tuple[Tensor, Mapping[str, float]]]
@@ -70,9 +72,16 @@ def schedule(step: int, num_steps: int, kind: Literal["cosine", "constant"]) -> 
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:  # a damaged pickle can raise anything
+        raise CheckpointError(
+            f"{path}, from which pretraining would go on, cannot be read ({type(error).__name__}): remove it"
+        ) from error
+    if sick := not_finite(model.state_dict()):
+        raise CheckpointError(f"{path} holds NaN or infinity in {sick}: remove it, and lower the stage's lr")
     return state["step"]
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from actors.rewards.decoded_reward import DecodedReward, build_reward
+from actors.rewards.build import build_reward
+from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.own_term import OwnTerm
 from actors.rewards.pixel_errors import SquaredError
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
-from common.config.algorithm import RewardSection
+from common.config.algorithm import Credit, RewardSection
 from common.errors import RecipeError, RewardError
 from common.reward_terms import RewardTerms
 
@@ -65,9 +66,9 @@ def measured(
     section: RewardSection,
     tokenizer: DrawsTokens | None = None,
     metric: MeanDifference | None = None,
-    has_maps: bool = False,
+    credit: Credit = "sample",
 ) -> RewardTerms:
-    reward = build_reward(section, tokenizer or DrawsTokens(), metric, has_maps)
+    reward = build_reward(section, tokenizer or DrawsTokens(), metric, credit)
     return reward.measure(TOKENS, SOURCES, StageClock())
 
 
@@ -151,7 +152,7 @@ class MapOfDifferences(MeanDifference):
 
 def test_maps_say_where_the_terms_come_from_and_their_means_are_the_terms() -> None:
     section = RewardSection(l1=0.5, decode_batch_size=2)
-    terms = measured(section, metric=MapOfDifferences(), has_maps=True)
+    terms = measured(section, metric=MapOfDifferences(), credit="token")
     assert list(terms.terms) == list(terms.maps) == ["mse", "lpips", "l1"]
     assert_close(terms.terms["mse"], torch.tensor(MSE))
     assert_close(terms.terms["lpips"], torch.tensor(DISTANCE))
@@ -169,8 +170,8 @@ def test_the_absolute_error_is_recorded_where_it_is_weighted_and_alone_too() -> 
 def test_a_metric_that_cannot_say_where_is_refused_for_maps_alone() -> None:
     build_reward(RewardSection(), DrawsTokens(), MeanDifference())
     with pytest.raises(RecipeError, match=r"MeanDifference has no distance_map: use another perceptual\.family"):
-        build_reward(RewardSection(), DrawsTokens(), MeanDifference(), has_maps=True)
-    build_reward(RewardSection(lpips=0), DrawsTokens(), MeanDifference(), has_maps=True)
+        build_reward(RewardSection(), DrawsTokens(), MeanDifference(), "token")
+    build_reward(RewardSection(lpips=0), DrawsTokens(), MeanDifference(), "token")
 
 
 class Brightness:

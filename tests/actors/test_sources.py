@@ -82,12 +82,12 @@ def test_labels_follow_the_sorted_names_of_the_class_folders(tmp_path: Path) -> 
     picture(tmp_path / "ant" / "deep" / "2.PNG")
     picture(tmp_path / "ant" / "1.jpg")
     (tmp_path / "ant" / "notes.txt").write_text("not a picture")
-    (tmp_path / "mouse").mkdir()  # empty, but a class all the same
+    (tmp_path / "mouse").mkdir()  # empty: no class
     images = [folder(tmp_path).read(index) for index in range(len(folder(tmp_path)))]
     assert [(image.image_id, int(image.condition["label"])) for image in images] == [
         ("ant/1.jpg", 0),
         ("ant/deep/2.PNG", 0),
-        ("zebra/1.png", 2),
+        ("zebra/1.png", 1),
     ]
     assert images[2].pixels.shape == (8, 8, 3)
     assert (images[2].pixels == BLUE).all()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.rewards.decoded_reward import DecodedReward, build_reward
+from actors.rewards.build import build_reward
+from actors.rewards.decoded_reward import DecodedReward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
-    return build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+    return build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
 
 
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:
@@ -73,6 +74,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1": 0.5},
+    "credit by gradient": {"advantage.credit": "gradient", "group.size": 1, "reward.l1": 0.5},
+    "credit by gradient, by the step": {
+        "advantage.credit": "gradient",
+        "advantage.scale": "global",
+        "advantage.curvature": 0.1,
+        "learner.prior": "kl",
+        "group.top_k": 12,
+    },
+    "both credits": {"advantage.credit": "gradient", "reward.python": {"tests.own_terms:term": 0.5}},
     "a KL prior": {"learner.prior": "kl"},
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
@@ -215,3 +225,12 @@ def test_a_broken_picture_is_left_out_and_counted(recipe: Recipe, pictures: Path
     whole_epoch = with_changes(recipe, {"source": source, "learner.num_steps": 3})  # 3 steps of 4 of 12 images
     summary = json.loads((run_local(whole_epoch).path / "summary.json").read_text())
     assert (summary["groups_learned"], summary["images_skipped"]) == (11, 1)
+
+
+def test_a_ticket_of_broken_pictures_alone_gives_no_group_and_ends_nothing(recipe: Recipe, pictures: Path) -> None:
+    source = {"kind": "image_folder", "path": str(pictures)}
+    for name in ("a/0.png", "b/1.png", "c/2.png"):
+        (pictures / name).write_bytes(b"not a picture")
+    alone = {"source": source, "learner.num_steps": 3, "actors.images_per_ticket": 1}
+    summary = json.loads((run_local(with_changes(recipe, alone)).path / "summary.json").read_text())
+    assert summary["groups_learned"] == 9

@@ -1,10 +1,14 @@
 """Checkpoints are complete or absent, and what is resumed is what was saved."""
 
+import errno
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file as load_tensors
 from torch import nn
 
 from common.errors import CheckpointError
@@ -22,6 +26,7 @@ from learner.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from tests.common.test_atomic import names, no_file_above
 
 
 def model(seed: int) -> nn.Module:
@@ -154,6 +159,54 @@ def test_a_checkpoint_that_fails_to_be_replaced_stays(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path, step=3)
     assert read_checkpoint(path).state == state(3)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_a_full_disk_leaves_no_temporary_and_the_older_ones_whole(limit: int, tmp_path: Path) -> None:
+    older, same = write(tmp_path, step=3), write(tmp_path, step=4)
+    with no_file_above(limit), pytest.raises(OSError, match="File too large") as caught:
+        write(tmp_path, step=4)
+    assert caught.value.filename == str(same)
+    assert names(tmp_path) == ["step-000003", "step-000004"]
+    assert [read_checkpoint(path).state.step for path in (older, same)] == [3, 4]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.rename"])
+def test_an_error_at_the_last_moment_leaves_all_as_it_was(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = write(tmp_path, step=3), Path.rename
+
+    def failing(*arguments: Any) -> Any:
+        if call == "os.fsync" or arguments[0].name == ".step-000003.tmp":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(*arguments)
+
+    monkeypatch.setattr(call, failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(tmp_path, step=3, seed=1)
+    assert names(tmp_path) == ["step-000003"]
+    assert load_tensors(path / POLICY)["0.weight"].equal(model(0).state_dict()["0.weight"])
+
+
+def test_whoever_may_read_one_file_may_read_all(tmp_path: Path) -> None:
+    path = write(tmp_path, step=3)
+    (tmp_path / "plain").touch()
+    assert {file.stat().st_mode for file in path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
+@pytest.mark.parametrize("name", [POLICY, OPTIMIZER])
+def test_nan_in_a_checkpoint_is_refused_with_file_and_tensor(name: str, tmp_path: Path) -> None:
+    weights, moments = snapshot(), {each: np.array(array) for each, array in MOMENTS.items()}
+    tensor = {POLICY: "0.weight", OPTIMIZER: "0.weight.exp_avg"}[name]
+    sick = dict(weights.arrays) if name == POLICY else moments
+    sick[tensor] = np.full_like(sick[tensor], np.nan)
+    path = write_checkpoint(
+        tmp_path, replace(weights, arrays=sick) if name == POLICY else weights, moments, state(3)
+    )
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value) == f"{path / name} holds NaN or infinity in 1 ({tensor}): resume from an older one"
 
 
 def test_the_newest_is_that_of_the_highest_step(tmp_path: Path) -> None:

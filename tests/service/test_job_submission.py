@@ -182,3 +182,16 @@ def test_a_submitted_run_is_scaled_stopped_with_a_checkpoint_and_gone_on_with(
     assert (finished["status"], finished["steps"]) == ("succeeded", more)
     learned = [ticket for event in events(folder, "step_learned") for ticket in event["tickets"]]
     assert sorted(learned) == list(range(more * 4))
+
+
+@pytest.mark.chaos
+def test_the_twins_of_the_paper_s_recipes_run_as_jobs_on_what_the_package_holds(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    for name in ("llamagen-xl-c2i", "llamagen-xxl-c2i", "llamagen-xl-t2i"):
+        recipe, folder = Path(f"deploy/recipes/{name.replace('-', '_')}_tiny.yaml"), tmp_path / f"{name}-tiny"
+        cluster.submit(recipe, name, f"run.dir={tmp_path}")
+        await_event(cluster, name, folder, "succeeded")
+        summary = json.loads((folder / "summary.json").read_text())
+        assert (summary["status"], summary["groups_learned"], summary["images_skipped"]) == ("succeeded", 24, 0)
+        cluster.job("stop", name, check=False)  # its processes leave before the next one's come

@@ -10,6 +10,9 @@ from tests.service.reading import digest, learned_tickets, lines
 
 pytestmark = pytest.mark.ray
 
+# the scale that ranks have to agree on
+GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
+
 
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines(folder / "metrics.jsonl")]
@@ -17,8 +20,12 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param({"advantage.credit": "token", "advantage.mix": 0.25}, marks=pytest.mark.chaos)],
-    ids=["sample credit", "token credit"],
+    [
+        {},
+        pytest.param({"advantage.credit": "token", "advantage.mix": 0.25}, marks=pytest.mark.chaos),
+        pytest.param(GRADIENT, marks=pytest.mark.chaos),
+    ],
+    ids=["sample credit", "token credit", "credit by gradient"],
 )
 def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run, serve, changes):
     local = run_local(small_run("local", changes)).path
@@ -30,9 +37,14 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
         assert {line["staleness_max"] for line in lines(service / "metrics.jsonl")} == {0}
 
 
-def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve):
-    one = run_local(small_run("one")).path
-    two = serve(small_run("two", {"learner.num_ranks": 2})).folder.path
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos)],
+    ids=["sample credit", "credit by gradient"],
+)
+def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve, changes):
+    one = run_local(small_run("one", changes)).path
+    two = serve(small_run("two", changes | {"learner.num_ranks": 2})).folder.path
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     expected = load_file(one / "policy.safetensors")
     actual = load_file(two / "checkpoints" / "step-000005" / "policy.safetensors")
@@ -41,10 +53,15 @@ def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run
         assert abs(actual[name] - value).max() < 1e-5, name
 
 
-def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run, serve):
-    whole = run_local(small_run("whole")).path
-    serve(small_run("parts", {"learner.num_steps": 2}))
-    parts = serve(small_run("parts")).folder.path
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos)],
+    ids=["sample credit", "credit by gradient"],
+)
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run, serve, changes):
+    whole = run_local(small_run("whole", changes)).path
+    serve(small_run("parts", changes | {"learner.num_steps": 2}))
+    parts = serve(small_run("parts", changes)).folder.path
     assert [line["step"] for line in lines(parts / "metrics.jsonl")] == [1, 2, 3, 4, 5]
     assert losses(parts) == pytest.approx(losses(whole), rel=0, abs=1e-6)
     assert digest(parts) == digest(whole)

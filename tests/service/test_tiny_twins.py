@@ -5,22 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.config.load import load_recipe
+from common.models.weights_files import read_weights
 from deploy.__main__ import main
+from deploy.recipes.tiny.make import CLASS_TABLE, drawings, with_all_classes
+from deploy.service.check import require_sound
 
 RECIPES = Path(__file__).parents[2] / "deploy" / "recipes"
+TINY = RECIPES / "tiny"
+FIXTURES = Path(__file__).parents[1] / "data" / "llamagen"
+NAMES = ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i"]
 
 
-@pytest.fixture
-def two_classes(tmp_path: Path) -> Path:
-    draws = np.random.default_rng(0)
-    for index in range(16):
-        path = tmp_path / "pictures" / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draws.integers(256, size=(70, 80, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "pictures"
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_weights(path, noun="weights", setting="a test")
 
 
 def summary_of(run: Path) -> dict:
@@ -30,11 +31,9 @@ def summary_of(run: Path) -> dict:
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.parametrize("name", ["llamagen_xl_c2i", "llamagen_xxl_c2i"])
-def test_a_class_conditional_twin_trains_and_samples(
-    name: str, two_classes: Path, tmp_path: Path, no_ray: None
-) -> None:
+def test_a_class_conditional_twin_trains_and_samples(name: str, tmp_path: Path, no_ray: None) -> None:
     recipe = str(RECIPES / f"{name}_tiny.yaml")
-    changes = [f"source.path={two_classes}", f"run.dir={tmp_path}", "ray.object_store_bytes=80000000"]
+    changes = [f"run.dir={tmp_path}", "ray.object_store_bytes=80000000"]
     assert main(["train", recipe, *changes]) == 0
     run = tmp_path / f"{name}-tiny".replace("_", "-")
     assert summary_of(run)["groups_learned"] == 24
@@ -45,7 +44,44 @@ def test_a_class_conditional_twin_trains_and_samples(
     assert Image.open(pictures / "000003.png").size == (64, 64)
 
 
-@pytest.mark.parametrize("name", ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_twin_has_all_that_it_reads_beside_it(name: str) -> None:
+    twin = load_recipe(RECIPES / f"{name}_tiny.yaml")
+    require_sound(twin)
+    paths = (twin.source.path, twin.tokenizer.checkpoint, twin.policy.checkpoint)
+    assert all(path.startswith("deploy/recipes/tiny/") for path in paths)
+    assert twin.policy.num_classes == load_recipe(RECIPES / f"{name}.yaml").policy.num_classes
+
+
+def test_what_the_twins_read_is_small() -> None:
+    assert sum(path.stat().st_size for path in TINY.rglob("*") if path.suffix != ".pyc") < 3_000_000
+
+
+def test_the_shipped_pictures_are_the_drawn_ones() -> None:
+    paths = sorted((TINY / "pictures").rglob("*.png"), key=lambda path: path.stem)
+    for path, (shape, _, drawn) in zip(paths, drawings(), strict=True):
+        assert path.parent.name == shape
+        assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), np.asarray(drawn))
+
+
+@pytest.mark.parametrize("name", ["llamagen_c2i_tiny.pt", "llamagen_c2i_tiny_fsdp.pt"])
+def test_the_shipped_generators_are_the_fixtures_with_more_classes(name: str) -> None:
+    shipped, fixture = weights(TINY / name), weights(FIXTURES / name)
+    assert shipped[CLASS_TABLE].shape == (1001, 64)
+    assert torch.equal(
+        shipped[CLASS_TABLE][[0, 9, 1000]], fixture[CLASS_TABLE][[0, 9, 10]].to(shipped[CLASS_TABLE])
+    )
+    assert shipped.keys() == fixture.keys()
+    for key, tensor in with_all_classes(fixture).items():
+        assert torch.equal(shipped[key], tensor.to(shipped[key].dtype)), key
+
+
+@pytest.mark.parametrize("name", ["llamagen_vq_tiny.pt", "llamagen_t2i_tiny.pt"])
+def test_the_other_shipped_weights_are_the_fixtures(name: str) -> None:
+    assert (TINY / name).read_bytes() == (FIXTURES / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_twin_has_the_settings_of_its_recipe(name: str) -> None:
     """But sizes, paths and hardware."""
     recipe, twin = (load_recipe(RECIPES / f"{name}{suffix}.yaml", []) for suffix in ("", "_tiny"))

@@ -50,9 +50,10 @@ class LlamaGenPolicySpec(Section):
     caption_length: int = Field(default=120, gt=0)
     """Caption tokens of a text-conditional generator."""
     checkpoint: str
-    """Weights: a published .pt file, a .safetensors file, or a checkpoint folder of a run."""
+    """Weights: a published .pt file, a .safetensors file, a checkpoint folder of a run, or a file of the Hugging
+    Face hub as hf://OWNER/REPO/FILE."""
     obtain_from: ObtainFrom = ""
-    """Where to get the weights, in words: part of the message if the file is missing."""
+    """How to get the weights if the file is missing: hf://OWNER/REPO/FILE, a URL, or a command to run."""
 
     @property
     def transformer(self) -> TransformerSize:
@@ -109,9 +110,9 @@ class LlamaGenTokenizerSpec(Section):
     size: Literal["vq16", "vq8"] | TokenizerSize
     """A published size, or a size of your own."""
     checkpoint: str
-    """Weights: a published .pt file or a .safetensors file."""
+    """Weights: a published .pt file, a .safetensors file, or hf://OWNER/REPO/FILE."""
     obtain_from: ObtainFrom = ""
-    """Where to get the weights, in words: part of the message if the file is missing."""
+    """How to get the weights if the file is missing: hf://OWNER/REPO/FILE, a URL, or a command to run."""
 
     @property
     def network(self) -> TokenizerSize:
@@ -125,6 +126,11 @@ class LlamaGenTokenizerSpec(Section):
     @property
     def codebook_size(self) -> int:
         return self.network.codebook_size
+
+    @property
+    def code_size(self) -> int:
+        """Numbers of a codebook entry's vector."""
+        return self.network.codebook_dim
 
     def problems(self, image_size: int) -> Iterator[str]:
         """Why this tokenizer cannot be, or cannot cut images of that size into tokens."""

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from common.errors import CheckpointError
+from common.hub import located
 from common.models.perceptual.spec import LpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
-from common.paths import resolve
+from common.models.weights_reading import not_finite
 
 TRUNK_URLS = {
     "alex": models.AlexNet_Weights.IMAGENET1K_V1.url,
@@ -92,7 +93,7 @@ def missing_trunk(spec: LpipsSpec) -> str | None:
 
 def _trunk_file(spec: LpipsSpec) -> Path:
     if spec.trunk is not None:
-        return resolve(spec.trunk)
+        return located(spec.trunk, "perceptual.trunk")
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(TRUNK_URLS[spec.net]).path).name
 
 
@@ -134,3 +135,8 @@ def _load_trunk(stages: list[nn.Module], trunk: Mapping[str, Tensor], spec: Lpip
             f"{_trunk_file(spec)} is not torchvision's {spec.net} network; perceptual.trunk wants the file "
             f"of {TRUNK_URLS[spec.net]}."
         ) from error
+    if sick := not_finite({name: trunk[name] for name in trunk if name.startswith("features.")}):
+        raise CheckpointError(
+            f"{_trunk_file(spec)} holds NaN or infinity in {sick}; perceptual.trunk wants the file of "
+            f"{TRUNK_URLS[spec.net]}."
+        )

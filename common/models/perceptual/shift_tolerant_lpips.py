@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import CheckpointError, RecipeError
+from common.hub import located
 from common.models.perceptual.spec import ShiftTolerantLpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
-from common.paths import resolve
+from common.models.weights_reading import not_finite
 
 SMALLEST_SIDE = {"alex": 21, "vgg": 18}
 """The smallest side in pixels: below it, the blurs' reflections do not fit into the feature maps."""
@@ -62,6 +63,11 @@ class ShiftTolerantLpips(nn.Module):
                 f"({type(error).__name__}); set perceptual.weights to {spec.net}_shift_tolerant.pth "
                 "of stlpips_pytorch."
             ) from error
+        if sick := not_finite(weights):
+            raise CheckpointError(
+                f"{path} holds NaN or infinity in {sick}; set perceptual.weights to {spec.net}_shift_tolerant.pth "
+                "of stlpips_pytorch."
+            )
         self.heads = nn.ParameterList(heads)
         self.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
 
@@ -142,7 +148,7 @@ def _vgg16_stages() -> nn.ModuleList:
 def weights_file(spec: ShiftTolerantLpipsSpec) -> Path:
     """The weights file named in `spec`, else that of the installed package, found without importing it."""
     if spec.weights is not None:
-        path = resolve(spec.weights)
+        path = located(spec.weights, "perceptual.weights")
         if path.is_file():
             return path
         raise CheckpointError(f"perceptual.weights names {path}, which is not a file.")

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from common.errors import DataError, UserError
+from common.hub import SCHEME
 from common.image_shards import FEATURE_TYPE
 from common.models.t5.captions import clean_caption
+from common.models.weights_reading import not_finite
 from common.paths import resolve
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -36,6 +38,8 @@ class TextEncoder:
         if loading["missing_keys"]:
             lacking = ", ".join(sorted(loading["missing_keys"])[:3])
             raise UserError(f"--text-encoder {name} lacks weights of a T5 encoder ({lacking}, …): name another")
+        if sick := not_finite(self._model.state_dict()):
+            raise UserError(f"--text-encoder {name} holds NaN or infinity in {sick}: get a sound copy")
         self._model.eval().to(self._device)
 
     @torch.no_grad()
@@ -91,13 +95,14 @@ def _transformers() -> Any:
 
 
 def _located(name: str) -> str:
-    """A folder if it exists, else a hub name."""
+    """A folder if it exists, else a hub name, with or without hf://."""
     folder = resolve(name)
     if folder.is_dir():
         return str(folder)
-    if not _HUB_NAME.fullmatch(name):
+    hub_name = name.removeprefix(SCHEME)
+    if not _HUB_NAME.fullmatch(hub_name):
         raise UserError(f"--text-encoder {name} is no folder: name a folder with a T5 model, or a hub name")
-    return name
+    return hub_name
 
 
 @contextmanager

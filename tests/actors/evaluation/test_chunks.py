@@ -8,16 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk
+from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, Unscored
 from actors.evaluation.conditions import class_labels, stacked
 from actors.evaluation.free_running import sample_tokens
 from actors.image_batch import to_uint8
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.errors import DataError
 from common.models.families import PolicyModule, build_policy, build_tokenizer, caption_format
 from common.protocols import SourceImage
 from common.sample_order import SampleOrder
@@ -169,16 +168,14 @@ def test_another_seed_draws_other_held_out_groups(policy: PolicyModule, models: 
     assert (one.terms["mse"] != other.terms["mse"]).any()
 
 
-def test_held_out_images_none_of_which_can_be_read_are_an_error(
+def test_held_out_images_none_of_which_can_be_read_are_named_and_do_not_end_the_scoring(
     policy: PolicyModule, models: EvaluationModels, tmp_path: Path
 ) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no picture")
-    with pytest.raises(
-        DataError,
-        match=r"none of the held-out samples \(0, 1\) can be read and scored; the first: it is of no known",
-    ):
-        HeldOutChunk((0, 1), seed=0).run(policy, models)
+    result = HeldOutChunk((0, 1), seed=0).run(policy, models)
+    assert isinstance(result, Unscored)
+    assert result.reason.endswith(".png: it is of no known picture format")
 
 
 def test_held_out_scores_do_without_schedule_and_maps_and_know_the_absolute_error(

@@ -80,9 +80,10 @@ def test_missing_inception_weights_are_named_with_where_to_get_them_and_not_down
     with pytest.raises(CheckpointError) as caught:
         InceptionFeatures(gone, CPU)
     assert str(caught.value) == (
-        f"There is no evaluation.inception_weights file {gone}: get it from https://github.com/toshas/torch-fidelity/"
-        "releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth (pytorch-fid's "
-        "pt_inception-2015-12-05-6726825d.pth), or point evaluation.inception_weights at a file that exists."
+        f"There is no evaluation.inception_weights file {gone}: run this: curl --location --create-dirs "
+        f"--output {gone} https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth; or point evaluation.inception_weights at pytorch-fid's "
+        "pt_inception-2015-12-05-6726825d.pth."
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actors.evaluation.chunks import SAMPLES_SHOWN, EvaluationModels, HeldOutChunk
 from actors.image_batch import to_tensor, to_uint8
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes

@@ -1,5 +1,6 @@
 """Pictures in a folder or an `.npz`."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_pictures_of_several_sizes_are_refused(folder: Path) -> None:
 
 def test_a_broken_picture_is_named(folder: Path) -> None:
     (folder / "000003.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"000003\.png is not a readable picture"):
+    with pytest.raises(DataError, match=r"000003\.png is not a readable image"):
         read(folder)
 
 
@@ -107,3 +108,27 @@ def test_an_archive_of_something_else_is_refused(
     np.savez(tmp_path / "samples.npz", **arrays)
     with pytest.raises(DataError, match=sentence):
         find_pictures(tmp_path / "samples.npz")
+
+
+def test_a_damaged_array_of_pictures_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (4, 8, 8, 3)}
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(b"\0" * 100)
+    with pytest.raises(DataError, match=r"arr_0 of .*x.npz is cut short or damaged"):
+        list(find_pictures(path).batches())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", b"no array")
+    with pytest.raises(DataError, match=r"arr_0 of .*x.npz cannot be read"):
+        find_pictures(path)
+
+
+def test_what_computers_leave_behind_is_no_picture_and_others_are_shown_as_viewers_do(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / ".ipynb_checkpoints" / "clear-checkpoint.png")
+    (tmp_path / "._clear.png").write_bytes(b"resource fork")
+    found = find_pictures(tmp_path)
+    assert found.num_pictures == 1
+    assert (found.first(1) == 255).all()

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from actors.image_batch import ImageBatch, batch_of, start_reading
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder

@@ -190,7 +190,7 @@ def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None
         ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
         ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),
         ("source.kind=tar", "source.kind is 'tar': input should be one of 'mnist', 'image_folder', 'parquet'"),
-        ("actors.label_selector={1: a}", "actors.label_selector.1 is 1: input should be a valid string"),
+        ("actors.label_selector={1: a}", "actors.label_selector.1 is 1: YAML reads it as the number 1; quote it"),
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("seed=-1", "seed is -1: input should be greater than or equal to 0"),
         ("evaluation.seed=-1", "evaluation.seed is -1: input should be greater than or equal to 0"),
@@ -283,6 +283,75 @@ def test_a_file_that_is_no_yaml_is_refused(content: bytes, path: Path) -> None:
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"no recipe at {tmp_path}: it is a folder; name a file in it"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("learner: {num_steps: 3}\n", "line {} gives learner again, which line 2 gives: keep one of them"),
+        (
+            "run:\n  name: a\n  dir: b\n  name: a\n",
+            "line {3} gives run.name again, which line {1} gives: keep one of them",
+        ),
+        (
+            "reward:\n  python:\n    'm:a': 1\n    m:a: 2\n",
+            "line {3} gives reward.python.m:a again, which line {2} gives",
+        ),
+        ("log: [{a: 1}, {b: 1, b: 2}]\n", "line {} gives log[1].b again, which line {} gives"),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_both_lines(text: str, sentence: str, path: Path) -> None:
+    path.write_text(path.read_text() + text)
+    first = path.read_text().count("\n") - text.count("\n") + 1
+    for number in range(5):
+        sentence = sentence.replace(f"{{{number}}}", str(first + number))
+    assert refusal(path).startswith(sentence.replace("{}", str(first)))
+
+
+def test_a_key_given_twice_in_an_override_is_refused(path: Path) -> None:
+    override = "learner={num_steps: 3, num_steps: 4}"
+    assert refusal(path, override).startswith(f"'{override}': line 1 gives num_steps again")
+
+
+def test_anchors_and_merged_keys_are_no_keys_given_twice(path: Path) -> None:
+    text = "x: &x {num_cpus: 2, num_gpus: 1}\nactors: {<<: *x, num_gpus: 0}\n"
+    path.write_text(path.read_text() + text)
+    assert refusal(path).startswith("x is not a recipe key")  # so the rest was read
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("learner.lr=true", "learner.lr is true: input should be a valid number"),
+        ("seed=yes", "seed is true: input should be a valid integer"),
+        ("learner.betas=[0.9, off]", "learner.betas.1 is false: input should be a valid number"),
+        ("reward.mse_weight=true", "reward.mse_weight is true: input should be a valid number"),
+        ("reward.python={a:b: true}", "reward.python.a:b is true: input should be a valid number"),
+        ("sampling.guidance_stop=true", "sampling.guidance_stop is true: input should be a valid integer"),
+        ("learner.lr=.inf", "learner.lr is inf: input should be a finite number"),
+        ("learner.lr=1e999", "learner.lr is '1e999': input should be a finite number"),
+        ("learner.max_grad_norm=.nan", "learner.max_grad_norm is nan: input should be a finite number"),
+        ("reward.python={a:b: .inf}", "reward.python.a:b is inf: input should be a finite number"),
+        ("run.name=2024", "run.name is 2024: YAML reads it as the number 2024; quote it"),
+        ("run.name=on", "run.name is True: YAML reads it as the truth value true; quote it"),
+        (
+            "checkpoint.url=2024-01-02",
+            "checkpoint.url is datetime.date(2024, 1, 2): YAML reads it as the date 2024-01-02",
+        ),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_looks_is_refused(override: str, sentence: str, path: Path) -> None:
+    assert refusal(path, override).startswith(sentence)
+
+
+@pytest.mark.parametrize("text", ["run: {name: 2024-13-01}", "a: " + "[" * 5000, "a: 0b_"])
+def test_what_pyyaml_itself_stumbles_over_is_one_sentence(text: str, path: Path) -> None:
+    path.write_text(text)
+    assert refusal(path).startswith(f"{path} is not a readable YAML file: ")
+
+
+def test_true_stays_a_value_of_switches(path: Path) -> None:
+    assert load_recipe(path, ["compute.compile=yes"]).compute.compile is True
 
 
 @pytest.mark.parametrize("content", ["", "- 1", "demo"])

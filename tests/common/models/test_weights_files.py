@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.models.weights_files import LAYOUTS, check_weights, load_weights, save_published, save_weights
 from common.paths import CHECKOUT
+from tests.common.test_atomic import no_file_above
 
 DATA = CHECKOUT / "tests" / "data" / "llamagen"
 OFFICIAL = json.loads((DATA / "official_state_dicts.json").read_text())
@@ -183,6 +185,14 @@ def test_parts_of_a_larger_tensor_are_stored_alone(tmp_path: Path) -> None:
         assert all(stored[name].equal(part) for name, part in parts.items())
 
 
+@pytest.mark.parametrize("save", [save_weights, lambda weights, path: save_published(weights, path, "model")])
+def test_a_full_disk_is_an_error_that_names_the_file(save: Callable[..., None], tmp_path: Path) -> None:
+    with no_file_above(10_000), pytest.raises(OSError, match=r"File too large|No space left") as caught:
+        save({"weight": torch.ones(100_000)}, tmp_path / "weights.pt")
+    assert caught.value.filename == str(tmp_path / "weights.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_file_is_said_to_be_missing_and_where_to_get_it(tmp_path: Path) -> None:
     path = tmp_path / "gone.pt"
     assert refusal(tiny(), path, obtain_from="https://example.org/gone.pt") == (
@@ -239,6 +249,6 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "policy.bin").write_bytes(b"weights")
-    message = refusal(tiny(), tmp_path / "policy.bin")
-    assert "are not named .safetensors, .pt or .pth" in message
+    (tmp_path / "policy.onnx").write_bytes(b"weights")
+    message = refusal(tiny(), tmp_path / "policy.onnx")
+    assert "are not named .safetensors, .pt, .pth, .bin, .ckpt: point policy.checkpoint at" in message

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe

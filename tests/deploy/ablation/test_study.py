@@ -1,6 +1,8 @@
 """Studies are checked before anything runs."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,27 @@ def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:
 )
 def test_a_mistake_is_named_with_its_variant_and_key(study_file: StudyFile, keys: dict, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
+        load_study(study_file(**keys))
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(study_file: StudyFile) -> None:
+    path = Path(study_file())
+    path.write_text("variants:\n  a: {}\n  a: {}\n")
+    with pytest.raises(RecipeError, match=r"line 3 gives variants\.a again, which line 2 gives"):
+        load_study(str(path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"variants": {1: {}}}, "YAML reads it as the number 1; quote it"),
+        ({"name": 2024}, "YAML reads it as the number 2024; quote it"),
+        ({"seeds": [True]}, "valid integer"),
+        ({"variants": {"a": {"delay": True}}}, "delay is True: use a whole number"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_looks_is_refused(study_file: StudyFile, keys: dict, words: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(words)):
         load_study(study_file(**keys))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from common.paths import CHECKOUT
 from deploy.__main__ import COMMANDS, main
+from tests.common.test_atomic import no_file_above
 
 
 def errors(capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
@@ -37,9 +38,9 @@ def test_a_recipe_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[st
 
 def test_a_missing_checkpoint_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = errors(
-        capsys, "local", recipe_file, "policy.checkpoint=/nowhere/gone.pt", "policy.obtain_from=the moon"
+        capsys, "local", recipe_file, "policy.checkpoint=/nowhere/gone.pt", "policy.obtain_from=https://moon"
     )
-    assert line.startswith("There is no policy weights file /nowhere/gone.pt: get it from the moon, or point")
+    assert line.startswith("There is no policy weights file /nowhere/gone.pt: get it from https://moon, or point")
 
 
 def test_a_checkpoint_of_another_shape_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +206,24 @@ def test_a_mistake_of_ours_shows_its_traceback(recipe_file: str, monkeypatch: py
     monkeypatch.setattr("deploy.runs.local_run.run_local", broken)
     with pytest.raises(ZeroDivisionError):
         main(["local", recipe_file])
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    recipe_file: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    (line,) = errors(capsys, "sample", recipe_file, "--num", "2", "--out", str(taken / "samples"))
+    assert line == f"{taken / 'samples'} cannot be used (Not a directory): name a place that can be used"
+    prepared = ("prepare", str(pictures), str(taken / "shards"), "--image-size", "16", "--workers", "0")
+    (line,) = errors(capsys, *prepared)
+    assert line == f"{taken / 'shards'} cannot be used (Not a directory): name a place that can be used"
+
+
+def test_a_full_disk_is_one_line(recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with no_file_above(100):
+        (line,) = errors(capsys, "local", recipe_file, f"run.dir={tmp_path / 'runs'}")
+    assert "recipe.json cannot be used (File too large): make room, or name another place" in line
 
 
 def test_an_interrupt_ends_with_code_130(

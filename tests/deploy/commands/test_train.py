@@ -19,7 +19,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "try"
     write_json(folder / "recipe.json", {"run": {"name": "try"}})
     outcome = SimpleNamespace(summary=SUMMARY, folder=SimpleNamespace(path=folder), stop_signal=None)
-    monkeypatch.setattr("deploy.service.driver.train", lambda _: outcome)
+    monkeypatch.setattr("deploy.service.driver.train", lambda *_: outcome)
     monkeypatch.setattr("deploy.runs.local_run.run_local", lambda _: outcome.folder)
     return folder
 

@@ -44,7 +44,7 @@ def test_the_paper_s_main_run_takes_12_tflop_an_image(xxl: Work) -> None:
 
 @pytest.mark.slow
 def test_the_released_scripts_take_49_tflop_for_it_and_62_with_the_idle_pass(xxl: Work) -> None:
-    published = published_work(xxl.actor, 8)
+    published = published_work(xxl.actor, load_recipe(RECIPES / "llamagen_xxl_c2i.yaml", []))
     all_of_it = of_actor(published) + (published.forward + published.backward) / 1e12
     assert all_of_it == pytest.approx(48.7, rel=0.03)
     assert all_of_it + published.idle_kl / 1e12 == pytest.approx(62, rel=0.03)
@@ -68,8 +68,46 @@ def both(recipe: Recipe) -> tuple[ActorWork, LearnerWork]:
     return actor, learner_work(recipe, models, actor)
 
 
+@pytest.mark.slow
+def test_credit_by_gradient_decodes_twice_instead_of_eight_times(xxl: Work) -> None:
+    """One picture forth, and back at the price of the way forth: no gradient is taken in the decoder's weights."""
+    recipe = load_recipe(RECIPES / "llamagen_xxl_c2i_gradient.yaml", [])
+    work = count_work(recipe)
+    a_picture = xxl.actor.decode / 8
+    assert work.actor.decode == pytest.approx(a_picture, rel=1e-3)
+    assert work.actor.decode + work.actor.gradient == pytest.approx(2.2 * a_picture, rel=0.05)  # LPIPS's way too
+    assert work.actor.price == pytest.approx(work.actor.head, rel=0.01)
+    published = published_work(work.actor, recipe)
+    assert published.decode == pytest.approx(xxl.actor.decode, rel=1e-3)
+    assert published.perceptual == pytest.approx(16 * xxl.actor.perceptual / 9, rel=1e-3)
+    one = count_work(with_changes(recipe, {"reward.gradient_batch_size": 1}))
+    four, one_picture = work.actor.peak_bytes["gradient"], one.actor.peak_bytes["gradient"]
+    assert 3 < four / one_picture < 4.1
+
+
+def test_the_memory_of_the_way_back_is_bounded_by_its_key(tiny_recipe: Recipe) -> None:
+    def peak(**changes: Any) -> int:
+        recipe = with_changes(tiny_recipe, {"advantage.credit": "gradient"} | changes)
+        with FakeTensorMode():
+            return actor_work(recipe, UntrainedModels.of(recipe)).peak_bytes["gradient"]
+
+    def at_once(count: int, **changes: Any) -> int:
+        return peak(**{"reward.gradient_batch_size": count, "actors.images_per_ticket": 4, **changes})
+
+    assert at_once(1) < at_once(2) / 1.8 < at_once(4) / 3.6
+    assert at_once(2) == pytest.approx(at_once(2, **{"group.size": 8}), rel=0.05)
+    assert at_once(2) == pytest.approx(at_once(2, **{"actors.images_per_ticket": 2}), rel=0.05)
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"compute.autocast": "bfloat16"}, {"profile": "published"}, {"reward.lpips": 0}]
+    "changes",
+    [
+        {},
+        {"compute.autocast": "bfloat16"},
+        {"profile": "published"},
+        {"reward.lpips": 0},
+        {"advantage.credit": "gradient", "group.size": 1},
+    ],
 )
 def test_fake_tensors_count_what_real_ones_do(tiny_recipe: Recipe, changes: dict[str, Any]) -> None:
     recipe = with_changes(tiny_recipe, changes)

@@ -90,6 +90,17 @@ def test_nothing_is_said_where_all_fits(tiny_recipe: Recipe, work: Work) -> None
             8,
             "most at `decode` of one group: it needs a GPU with more memory",
         ),
+        (
+            {"advantage.credit": "gradient", "actors.images_per_ticket": 4},
+            8,
+            "most at `decode`: lower reward.gradient_batch_size (8 pictures at once)",
+        ),
+        (
+            {"advantage.credit": "gradient", "reward.gradient_batch_size": 1},
+            8,
+            "most at `decode` of one picture: set reward.decode_dtype=bfloat16, "
+            "or it needs a GPU with more memory",
+        ),
         ({}, 2, "and its models alone 2.5 GB: it needs a GPU with more memory"),
         (
             {"actors.num_gpus": 0.1},

@@ -25,8 +25,9 @@ def test_it_says_how_far_it_is_and_what_it_made(
     assert call(as_folder, out, "--image-size", 16, "--shard-size", 80, "--workers", 0) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
+        "4 classes (ant, bee, cat, dog)",
         f"197 pictures in 3 shards at {out}",
-        f"3 skipped, listed in {out / 'skipped.jsonl'}",
+        f"3 skipped, listed in {out / 'skipped.jsonl'}: 3 x image file is truncated",
     ]
     assert "shard 3/3  197 pictures  3 skipped" in shown.err
 

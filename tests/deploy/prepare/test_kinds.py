@@ -109,5 +109,5 @@ def test_the_kind_is_seen_from_what_is_there(
     with pytest.raises(DataError, match="there is nothing at"):
         detect_kind(tmp_path / "nowhere")
     (tmp_path / "x.zip").touch()
-    with pytest.raises(DataError, match=r"neither a .tar nor a .parquet"):
+    with pytest.raises(DataError, match=r"x.zip is compressed: unpack it first"):
         detect_kind(tmp_path / "x.zip")

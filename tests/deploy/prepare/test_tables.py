@@ -33,7 +33,7 @@ def test_any_range_of_rows_can_be_read(name: str, as_parquet: Path, as_saved: Pa
 
 def test_another_split_is_read_where_asked_for(as_parquet: Path, as_saved: Path, options: Make) -> None:
     assert prepare(options(as_parquet, split="validation")).num_rows == 5
-    with pytest.raises(DataError, match="has no Parquet files of the split test"):
+    with pytest.raises(DataError, match=r"has no .parquet files of the split test"):
         prepare(options(as_parquet, split="test"))
     with pytest.raises(DataError, match=r"has no split test: name one of train with --split"):
         prepare(options(as_saved, split="test"))

@@ -1,6 +1,8 @@
 """Webdataset tars: what makes a sample, where its caption or class id comes from, and what is wrong with it."""
 
+import gzip
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +102,44 @@ def test_a_tar_that_is_cut_short_is_refused_by_name(
     (tmp_path / "x.tar").write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(DataError, match=r"x.tar is cut short or no uncompressed tar"):
         prepare(options(tmp_path / "x.tar"))
+
+
+def whole_tar(pictures: list[Picture], path: Path) -> bytes:
+    write_tar(path, [{f"{each.number}.png": each.content, f"{each.number}.txt": b"a"} for each in pictures[10:20]])
+    return path.read_bytes()
+
+
+def test_a_tar_that_is_cut_anywhere_is_refused_even_between_two_members(
+    pictures: list[Picture], tmp_path: Path
+) -> None:
+    content = whole_tar(pictures, tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        members = tar.getmembers()
+        end = tar.offset
+    boundary, data = members[4].offset, members[4].offset_data
+    for stop in (0, 100, boundary, boundary + 100, boundary + 512, data + 1, end - 512, end, end + 100):
+        (tmp_path / f"{stop}.tar").write_bytes(content[:stop])
+        with pytest.raises(DataError, match=rf"{stop}.tar is cut short or no uncompressed tar"):
+            part(tmp_path / f"{stop}.tar").count()
+    for stop in (end + 512, end + 1024, len(content)):  # a mark of its end is enough
+        (tmp_path / f"{stop}.tar").write_bytes(content[:stop])
+        assert part(tmp_path / f"{stop}.tar").count() == 10
+
+
+def test_a_tar_with_a_damaged_header_or_with_another_behind_it_is_refused(
+    pictures: list[Picture], tmp_path: Path
+) -> None:
+    content = whole_tar(pictures, tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        offset = tar.getmembers()[4].offset
+    damaged = content[:offset] + b"x" * 512 + content[offset + 512 :]
+    wrong = {
+        "damaged": (damaged, f"the header at byte {offset} is damaged"),
+        "joined": (content + content, r"joined by `tar -A`, not by `cat`"),
+        "gzip": (gzip.compress(content), "cut short or no uncompressed tar"),
+        "cut_gzip": (gzip.compress(content)[:5000], "cut short or no uncompressed tar"),
+    }
+    for name, (stored, said) in wrong.items():
+        (tmp_path / f"{name}.tar").write_bytes(stored)
+        with pytest.raises(DataError, match=rf"{name}.tar .*{said}"):
+            part(tmp_path / f"{name}.tar").count()

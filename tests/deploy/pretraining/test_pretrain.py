@@ -4,30 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from common.errors import DataError
 from deploy.pretraining import pretrain as module
-from deploy.pretraining.pretrain import pretrain
+from deploy.pretraining.pretrain import Pretraining, pretrain
 from deploy.runs.progress_line import stage_text
 
-STAGE = {"num_steps": 3, "batch_size": 2, "lr": 1e-3}
+LOGS = ("classifier.jsonl", "tokenizer.jsonl", "policy.jsonl")
 FILES = ("tokenizer.safetensors", "policy.safetensors", "classifier.safetensors")
-
-
-@pytest.fixture
-def from_scratch(recipe: Recipe, tmp_path: Path) -> Recipe:
-    own = tmp_path / "weights"
-    return with_changes(
-        recipe,
-        {
-            "tokenizer.checkpoint": str(own / FILES[0]),
-            "policy.checkpoint": str(own / FILES[1]),
-            "evaluation.classifier": str(own / FILES[2]),
-            "perceptual": {"family": "shift_tolerant_lpips"},
-            "pretrain": {"tokenizer": STAGE, "policy": STAGE, "classifier": STAGE, "checkpoint_every": 2},
-        },
-    )
 
 
 def weights(tmp_path: Path) -> dict[str, bytes]:
@@ -37,14 +24,18 @@ def weights(tmp_path: Path) -> dict[str, bytes]:
 def test_every_stage_writes_its_weights_and_clears_its_state_away(from_scratch: Recipe, tmp_path: Path) -> None:
     pretrain(from_scratch, overwrite=False, say=lambda line: None)
     assert weights(tmp_path).keys() == set(FILES)
-    assert list((tmp_path / "runs" / "pretrain-try").iterdir()) == []
+    left = {path.name for path in (tmp_path / "runs" / "pretrain-try").iterdir()}
+    assert left == {*LOGS, "reconstructions.png", "samples.png", "pretrain.html"}
 
 
 def test_every_stage_says_how_far_it_is_between_its_begin_and_its_end(
-    from_scratch: Recipe, capsys: pytest.CaptureFixture[str]
+    from_scratch: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretrain(from_scratch, overwrite=False, say=lambda line: sys.stderr.write(f"{line}\n"))
-    heads = [" ".join(line.split()[:3]) for line in capsys.readouterr().err.splitlines()]
+    note, *lines, end = capsys.readouterr().err.splitlines()
+    assert note == "note: the source has 3 classes of policy.num_classes=10; the others stay untrained"
+    assert end.endswith(f"; curves and pictures: {tmp_path}/runs/pretrain-try/pretrain.html")
+    heads = [" ".join(line.split()[:3]) for line in lines]
     of_classifier = [head for head in heads if head.startswith("classifier: ")]
     assert of_classifier[1:3] == ["classifier: step 1/3", "classifier: step 3/3"]
     assert of_classifier[3].startswith("classifier: wrote ")
@@ -101,3 +92,20 @@ def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Pa
         say=lambda line: None,
     )
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_batch_of_broken_pictures_alone_is_replaced_by_the_next(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        (tmp_path / "a" / f"{number}.png").write_bytes(b"not a picture")
+    stage = {"num_steps": 1, "batch_size": 1, "lr": 1e-3}
+    section = {"tokenizer": stage, "policy": stage}
+    source = {"kind": "image_folder", "path": str(tmp_path)}
+    recipe = with_changes(tiny_recipe, {"source": source, "pretrain": section})
+    assert recipe.pretrain is not None
+    pretraining = Pretraining(recipe, recipe.pretrain, False, lambda _: None)
+    with pytest.raises(DataError, match=r"none of the images can be read; the first: a/"):
+        pretraining._batch(0, 1)
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "a" / "2.png")
+    for step in range(4):
+        assert (pretraining._batch(step, 1)[0] == 1).all()

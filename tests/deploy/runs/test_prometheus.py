@@ -183,6 +183,7 @@ def state(tickets_learned: int) -> LoopState:
         actors={f"actor-{number}": {"node": "n" if number < 3 else ""} for number in range(5)},
         actors_wanted=5,
         actor_restarts=0,
+        actors_most=16,
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.facts import ActorLeft, ActorLost, CheckpointWritten, Fact, Resumed, SinkFailed, StopAskedFor
+from common.facts import ActorLeft, ActorLost, CheckpointWritten, Fact, Resumed, SinkFailed
 from common.log import log_context, set_up_logging
+from common.request_facts import StopAskedFor
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.wording import WORDINGS
 from tests.example_facts import EXAMPLES, learned

@@ -1,6 +1,7 @@
 """Groups that a run recorded, learned from again."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -70,12 +71,49 @@ def test_a_recording_that_begins_after_a_checkpoint_begins_with_its_state(small_
         replay(str(run), [])
 
 
+def test_gradients_that_were_recorded_can_be_learned_from_with_other_settings_of_the_learner(small_run) -> None:
+    changes = {"record.groups": True, "learner.num_steps": 2, "advantage.credit": "gradient", "group.size": 1}
+    run = recorded(small_run("run", changes))
+    same = replay(str(run), [])
+    assert same.largest_difference == 0
+    assert digest(same.folder.path) == digest(run)
+    other = replay(str(run), ["advantage.scale=global", "advantage.curvature=0.2"])
+    assert digest(other.folder.path) != digest(run)
+
+
+@pytest.mark.parametrize(
+    ("own", "override", "message"),
+    [
+        ({}, "reward.lpips=0", "is that of mse x 1, lpips x 1, and the recipe weighs mse x 1: leave the weights"),
+        (
+            {},
+            "advantage.credit=sample",
+            r"reward\.mse compares samples under .*=sample, and these groups keep 1 of 4",
+        ),
+        (
+            {"reward.python": {"tests.own_terms:term": 1}},
+            "group.size=2",
+            "has 4 samples per group and the recipe 2",
+        ),
+    ],
+)
+def test_what_gradients_were_not_recorded_for_is_refused(
+    small_run, own: dict[str, Any], override: str, message: str
+) -> None:
+    changes = {"record.groups": True, "learner.num_steps": 1, "advantage.credit": "gradient"}
+    run = recorded(small_run("run", changes | own))
+    with pytest.raises((DataError, RecipeError), match=message) as caught:
+        replay(str(run), [override])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("group.size=2", "has 4 samples per group and the recipe 2: leave group.size as it was recorded"),
         ("reward.l1=1", r"reward\.l1 has the weight 1, and these groups hold mse, lpips: set its weight to 0, or"),
         ("advantage.credit=token", "were recorded without reward maps: leave it at sample"),
+        ("advantage.credit=gradient", "were recorded without the reward's gradient: record them with"),
     ],
 )
 def test_what_was_not_recorded_is_refused_in_one_line_and_leaves_no_folder(

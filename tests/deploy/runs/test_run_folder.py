@@ -14,6 +14,7 @@ from common.config.recipe import Recipe
 from common.errors import CheckpointError, RecipeError
 from common.facts import ActorLost, Ended, Resumed, Scored, Started
 from common.types import WeightSnapshot
+from deploy.runs import run_lock
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY, CheckpointState, read_checkpoint, write_checkpoint
 from learner.remote_checkpoints import RemoteCheckpoints
@@ -29,10 +30,10 @@ def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
 
 
 def opened(recipe: Recipe, resume: str) -> tuple[str, Path | None]:
-    folder, resumed_from = open_run_folder(with_changes(recipe, {"resume": resume}))
-    assert folder.path.is_dir()
-    assert folder.path.parent == Path(recipe.run.dir)
-    return folder.path.name, resumed_from
+    with open_run_folder(with_changes(recipe, {"resume": resume})) as (folder, resumed_from):
+        assert folder.path.is_dir()
+        assert folder.path.parent == Path(recipe.run.dir)
+        return folder.path.name, resumed_from
 
 
 @pytest.mark.parametrize("resume", ["auto", "never"])
@@ -67,8 +68,8 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_of_the_run(recipe: Recip
 
 
 def test_auto_begins_again_in_the_folder_of_a_run_that_ended_before_its_first_checkpoint(recipe: Recipe) -> None:
-    folder, _ = open_run_folder(recipe)
-    folder.record(Started(metrics="", resumed_from="", step=0))
+    with open_run_folder(recipe) as (folder, _):
+        folder.record(Started(metrics="", resumed_from="", step=0))
     assert opened(recipe, "auto") == ("try", None)
     folder.record(Ended("failed", {"status": "failed"}))
     assert opened(recipe, "auto") == ("try", None)
@@ -125,7 +126,45 @@ def test_a_folder_that_cannot_be_made_names_the_key_to_change(recipe: Recipe, tm
     with pytest.raises(
         RecipeError, match=r"file/try cannot be made \(Not a directory\): set run\.dir to a folder"
     ):
-        open_run_folder(with_changes(recipe, {"run.dir": str(tmp_path / "file")}))
+        opened(with_changes(recipe, {"run.dir": str(tmp_path / "file")}), "auto")
+
+
+def test_a_run_at_work_is_gone_on_with_by_nobody_else_and_never_finds_another_name(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.0)
+    newest = checkpoint(recipe, 3)
+    with open_run_folder(recipe) as (folder, _):
+        before = sorted(folder.path.rglob("*"))
+        for resume in ("auto", str(newest)):
+            with pytest.raises(RecipeError, match=r"try is at work \(process \d+ on .*choose another run\.name"):
+                opened(recipe, resume)
+        assert opened(recipe, "never") == ("try-2", None)
+        assert sorted(folder.path.rglob("*")) == before
+    assert opened(recipe, "auto") == ("try", newest)
+
+
+def test_two_that_start_together_get_a_folder_each(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.0)
+    with open_run_folder(with_changes(recipe, {"resume": "never"})) as (folder, _):
+        assert folder.path.name == "try"
+        assert opened(recipe, "never") == ("try-2", None)
+        with pytest.raises(RecipeError, match="try is at work"):
+            opened(recipe, "auto")
+    assert not folder.path.exists()  # nothing was written
+
+
+def test_nothing_is_written_into_a_folder_that_is_none_of_a_run(recipe: Recipe) -> None:
+    path = checkpoint(recipe, 50, name="other")
+    pictures = Path(recipe.run.dir) / "try"
+    pictures.mkdir()
+    (pictures / "cat.png").touch()
+    with pytest.raises(
+        RecipeError, match=r"try is not empty, and no run folder: choose another run.name or run.dir"
+    ):
+        opened(recipe, str(path))
+    assert opened(recipe, "auto") == ("try-2", None)
+    assert [each.name for each in pictures.iterdir()] == ["cat.png"]
 
 
 def test_the_resolved_recipe_can_be_run_again(recipe: Recipe, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def state(step: int = 0, actors: dict[str, dict[str, Any]] | None = None) -> Loo
         actors=actors or {},
         actors_wanted=2,
         actor_restarts=1,
+        actors_most=16,
     )
 
 
@@ -74,6 +75,7 @@ def test_the_state_of_the_moment_beside_the_last_step(status: Status) -> None:
         "groups_learned": 20,
         "images_skipped": 3,
         "actor_restarts": 1,
+        "actors_most": 16,
         "last_step": learned(5).metrics(),
     }
 

@@ -6,12 +6,13 @@ from dataclasses import fields
 
 import pytest
 
-from common import facts
+from common import facts, request_facts
 from common.facts import Ended, Fact, TicketDropped
 from deploy.runs.wording import WORDINGS, Wording, wording_of
 from tests.example_facts import EXAMPLES, as_event
 
-KINDS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
+TOLD = {**vars(facts), **vars(request_facts)}
+KINDS = [kind for kind in TOLD.values() if isinstance(kind, type) and issubclass(kind, Fact)]
 FREQUENT = {
     "ticket_delivered", "ticket_dropped", "image_skipped", "step_learned", "step_skipped", "groups_quarantined",
     "published", "checkpoint", "picture_saved", "rewards_flat", "chunk_lost",

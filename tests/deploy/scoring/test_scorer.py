@@ -17,6 +17,7 @@ from actors.evaluation.chunks import (
     HeldOutResult,
     PictureFeatures,
     ReferenceChunk,
+    Unscored,
 )
 from actors.evaluation.features import build_features, extract_features
 from actors.evaluation.picture_files import find_pictures
@@ -30,7 +31,7 @@ from common.errors import DataError
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.loading import load_policy
 from common.models.weights_files import save_weights
-from deploy.scoring.scorer import CPU, NUM_SHOWN, Evaluation, Scorer, in_process, mean_scores, spread
+from deploy.scoring.scorer import CPU, NUM_SHOWN, Evaluation, Scorer, _scored, in_process, mean_scores, spread
 
 TEACHER_FORCED = (
     "held_out_reward",
@@ -301,3 +302,10 @@ def test_terms_of_ones_own_say_which_is_better(scored_recipe: Recipe) -> None:
     assert evaluation.better == {"term": "lower", "Likeness": "higher"}
     (evaluation,) = Scorer(scored_recipe).evaluate(Worker(), temperature=1.0, num_seeds=1)
     assert evaluation.better == {}
+
+
+def test_held_out_chunks_without_a_readable_image_are_left_out_unless_all_are() -> None:
+    result = HeldOutResult({}, {}, frozenset(), np.zeros(1, np.float32), None)
+    assert _scored([Unscored("a.png: cut short"), result]) == [result]
+    with pytest.raises(DataError, match=r"none of the held-out images can be .* the first, a.png: cut short"):
+        _scored([Unscored("a.png: cut short"), Unscored("b.png: gone")])

@@ -86,7 +86,15 @@ def test_a_run_tells_what_happens_in_order_and_leaves_its_folder(small_run) -> N
     assert told.of(Resumed) == []
     assert outcome.stop_signal is None
     left = {path.name for path in outcome.folder.path.iterdir()}
-    assert left == {"recipe.json", "metrics.jsonl", "events.jsonl", "checkpoints", "summary.json"}
+    assert left == {
+        "recipe.json",
+        "metrics.jsonl",
+        "events.jsonl",
+        "checkpoints",
+        "summary.json",
+        "run.lock",
+        "run.log",
+    }
 
 
 def test_a_stopped_run_goes_on_where_it_was_and_ends_as_an_undisturbed_one(small_run, undisturbed: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
-from deploy.service.driver import require_same_run
+from deploy.service.same_run import require_same_run
 from learner.checkpoint import CheckpointState
 
 

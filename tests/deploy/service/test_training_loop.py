@@ -21,14 +21,13 @@ from common.facts import (
     PictureSaved,
     Published,
     ResultRefused,
-    Scaled,
     Scored,
     StepLearned,
     StepSkipped,
-    StopAskedFor,
     TicketDelivered,
     TicketDropped,
 )
+from common.request_facts import Scaled, StopAskedFor
 from common.types import SkippedImage, WeightSnapshot
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
@@ -99,6 +98,7 @@ def test_the_state_of_the_moment_is_watched_at_every_turn(loop) -> None:
         actors=served.states[0].actors,
         actors_wanted=1,
         actor_restarts=0,
+        actors_most=16,
     )
     assert list(dict.fromkeys(state.tickets_learned for state in served.states)) == [0, 2, 4, 6, 8, 10]
 

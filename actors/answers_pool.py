@@ -1,0 +1,31 @@
+"""What an actor's answer to a call comes to, for the pool: a delivery, or what was lost on the way."""
+
+from typing import Any
+
+from actors.pool_events import ChunkDone, Delivery, LostChunk, LostTicket, PoolEvent
+from actors.pool_members import Call
+from actors.rollout_actor import WeightsLostError
+from common.ray_calls_group import RayCalls, ValueLostError
+
+
+def answer_to(ray: RayCalls, actor: str, reference: Any, call: Call) -> PoolEvent:
+    """The event of a `reference` that is ready. Raises ProcessLostError, and what the actor raised."""
+    if call.chunk is not None:
+        return _chunk_answer(ray, actor, reference, call.chunk, call.version)
+    try:
+        receipt = ray.get(call.receipt)
+    except WeightsLostError:
+        return LostTicket(actor, call.ticket_id, call.version, "weights")
+    try:
+        return Delivery(actor, receipt, reference, ray.get(reference))
+    except ValueLostError:
+        return LostTicket(actor, call.ticket_id, call.version, "groups")
+
+
+def _chunk_answer(ray: RayCalls, actor: str, reference: Any, index: int, version: int) -> PoolEvent:
+    try:
+        return ChunkDone(actor, index, ray.get(reference))
+    except WeightsLostError:
+        return LostChunk(actor, index, version, "weights")
+    except ValueLostError:
+        return LostChunk(actor, index, version, "result")

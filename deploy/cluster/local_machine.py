@@ -1,0 +1,65 @@
+"""What a local Ray can never have, said before it starts: it has this machine alone."""
+
+import os
+from math import ceil, floor
+from pathlib import Path
+
+import torch
+
+from common.config.recipe import Recipe
+from common.errors import ClusterError
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def require_local(recipe: Recipe, *, with_learner: bool = True) -> None:
+    """Raise ClusterError where no cluster is given (RAY_ADDRESS) and this machine lacks what the recipe asks for.
+
+    It may have fewer CPUs: processes share cores, but neither memory nor GPUs.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        for problem in problems(recipe, with_learner, torch.cuda.device_count(), memory_bytes()):
+            raise ClusterError(problem)
+
+
+def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) -> list[str]:
+    """One sentence for each thing that a machine with so many GPUs and bytes of memory cannot give."""
+    actors, learner, found = recipe.actors, recipe.learner, []
+    elsewhere = "or join a cluster by RAY_ADDRESS"
+    store = recipe.ray.object_store_bytes
+    if store > num_bytes:
+        found.append(
+            f"ray.object_store_bytes is {store}, and this machine has {num_bytes} bytes of memory: "
+            f"lower it, {elsewhere}"
+        )
+    ranks = learner.num_ranks if with_learner else 0
+    needed = ranks * learner.num_gpus + _gpus_of(actors.count, actors.num_gpus)
+    if needed > num_gpus:
+        found.append(
+            f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g} and learner.num_ranks {ranks} "
+            f"with learner.num_gpus {learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: "
+            f"lower them, {elsewhere}"
+        )
+    if recipe.compute.device == "cuda" and not found:
+        without = ["actors.num_gpus"] if not actors.num_gpus else []
+        without += ["learner.num_gpus"] if with_learner and not learner.num_gpus else []
+        if without:
+            found.append(
+                f"compute.device is cuda, and {' and '.join(without)} 0: Ray shows a process the GPUs that it "
+                "asks for; set them, or compute.device=cpu"
+            )
+    return found
+
+
+def memory_bytes() -> int:
+    """Of this machine, or of its container where that has less."""
+    known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in map(Path, _LIMITS):
+        text = path.read_text().strip() if path.is_file() else ""
+        known += [int(text)] if text.isdigit() else []
+    return min(known)
+
+
+def _gpus_of(count: int, share: float) -> float:
+    """GPUs for `count` processes; a share of one never lies on two."""
+    return ceil(count / floor(1 / share + 1e-9)) if 0 < share < 1 else count * share
