@@ -3,38 +3,44 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo monitor pretrain test chaos lint audit clean
+.DEFAULT_GOAL := help
+.PHONY: help demo monitor pretrain test chaos lint audit clean
 
-demo: $(VENV)/installed
+help:  ## show these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '$(RUN) -m deploy   lists the commands, once one of these has installed what they need'
+
+demo: $(VENV)/installed  ## post-train a small LlamaGen on handwritten digits
 	$(RUN) -m deploy train deploy/recipes/demo.yaml
 
-monitor: $(VENV)/installed
+monitor: $(VENV)/installed  ## show a running job in Prometheus
 	$(RUN) -m deploy monitor
 
 # The models of the demo, then the studies' generator over the same tokenizer.
-pretrain: $(VENV)/installed
+pretrain: $(VENV)/installed  ## train the demo's models from scratch
 	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2
 	rm -f deploy/recipes/demo/policy_small.safetensors
 	$(RUN) -m deploy pretrain deploy/recipes/studies.yaml
 
 # What starts a Ray cluster comes by itself: its processes want the cores.
-test: $(VENV)/installed
+test: $(VENV)/installed  ## the test suite, under ten minutes
 	$(RUN) -m pytest -m "not ray and not chaos" -n auto --maxprocesses=4 --dist loadfile
 	$(RUN) -m pytest -m "ray and not chaos" --durations=10
 
-chaos: $(VENV)/installed
+chaos: $(VENV)/installed  ## processes killed at random, longer runs
 	$(RUN) -m pytest -m chaos
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## ruff, formatting, types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 # A report of the installed packages' known vulnerabilities; it fails nothing.
-audit: $(VENV)/installed
+audit: $(VENV)/installed  ## known vulnerabilities of the installed packages
 	$(RUN) .ci/audit.py
 
-clean:
+clean:  ## remove .venv and runs
 	rm -rf $(VENV) runs
 
 $(VENV)/installed: pyproject.toml

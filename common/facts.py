@@ -255,6 +255,17 @@ class ChunkLost(Fact):
 
 
 @dataclass(frozen=True)
+class YardstickStarted(Fact):
+    what: str  # is trained, for the result to be held against
+
+
+@dataclass(frozen=True)
+class YardstickScored(Fact):
+    what: str  # the result is to be held against
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Scored(Fact):
     step: int
     scores: Mapping[str, float]

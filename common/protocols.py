@@ -138,6 +138,8 @@ class SourceImage:
 class ImageSource(Protocol):
     """A data set addressed by index, so that any actor can read any image."""
 
+    class_names: tuple[str, ...]  # by class id; empty where the classes have none
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> SourceImage:

@@ -3,7 +3,7 @@
 Letters: B groups, G samples per group, T image tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -52,6 +52,12 @@ class RewardTerms:
         for name, term_BG in self.terms.items():
             if not term_BG.isfinite().all():
                 raise RewardError(f"reward.{name} gave a number that is not finite")
+
+    def better(self, names: Iterable[str]) -> dict[str, str]:
+        """Of those of `names` that were measured: whether "higher" or "lower" is better."""
+        return {
+            name: "higher" if name in self.higher_is_better else "lower" for name in names if name in self.terms
+        }
 
     def rewards(self, weights: Mapping[str, float]) -> Tensor:
         """r = Σ ± weight · term, [B, G]: minus where lower is better. Zeros without weights.

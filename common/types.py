@@ -70,6 +70,7 @@ class StepReport:
     grad_norm: float  # before clipping
     kl_prior: float = 0.0  # KL(policy ‖ initial policy) a token, where it is the prior
     reward_terms: Mapping[str, float] = field(default_factory=dict)  # by name; one that was not measured is absent
+    better: Mapping[str, str] = field(default_factory=dict)  # "higher" or "lower", of the user's own terms
     num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
     num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
     is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
@@ -79,7 +80,12 @@ class StepReport:
     gpu_peak_bytes: int = 0  # most GPU memory that a rank's tensors have taken so far; 0 without a GPU
 
     def line(self) -> dict[str, Any]:
-        """All of it, as metrics.jsonl has it: each term of the reward under a key of its own, reward_NAME."""
+        """All of it, as metrics.jsonl has it: each term of the reward under a key of its own, reward_NAME.
+
+        `better` is there only where the user has terms of their own.
+        """
         values = asdict(self)
         terms = values.pop("reward_terms")
+        if not self.better:
+            del values["better"]
         return values | {f"reward_{name}": mean for name, mean in terms.items()}

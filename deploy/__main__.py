@@ -2,13 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from types import ModuleType
+from typing import NoReturn
 
 from deploy.commands import (
     ablate,
     check,
     convert,
+    env,
     evaluate,
     init,
     local,
@@ -25,6 +28,8 @@ from deploy.commands import (
     train,
 )
 from deploy.commands.pipes import ending_with_its_reader
+
+PROGRAM = "python -m deploy"
 
 # Each is a module with HELP, add_arguments(parser) and run(arguments) -> exit code.
 COMMANDS: dict[str, ModuleType] = {
@@ -45,6 +50,7 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "prepare": prepare,
     "convert": convert,
+    "env": env,
 }
 
 
@@ -82,12 +88,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Allow overrides before and after options: argparse ends a list of words at the first option."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    if not words or words[0] == "help":
+        words = [*words[1:2], "--help"]
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(
+            f"there is no command {words[0]}: {_near(words[0], COMMANDS)}`python -m deploy` lists them all"
+        )
+    arguments, rest = parser.parse_known_args(words)
     takes_overrides = "overrides" in arguments
     unknown = [word for word in rest if word.startswith("-") or not takes_overrides]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        arguments.refuse(unknown)
     if takes_overrides:
         arguments.overrides += rest
     return arguments
@@ -95,14 +108,43 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m deploy", description="VA-π post-training of autoregressive image generators on Ray."
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [--help] [--version] COMMAND …",
+        description="VA-π post-training of autoregressive image generators on Ray.",
+        epilog="`python -m deploy COMMAND --help` says what a command takes.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show this checkout's version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", prog=PROGRAM)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, refuse=_refusing(sub))
     return parser
+
+
+def _refusing(parser: argparse.ArgumentParser) -> Callable[[list[str]], NoReturn]:
+    def refuse(unknown: list[str]) -> NoReturn:
+        """End with code 2 and the usage: the command knows no such words."""
+        options = [option for option in vars(parser)["_option_string_actions"] if option.startswith("--")]
+        near = _near(unknown[0].partition("=")[0], options)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{f' ({near.rstrip()})' if near else ''}")
+
+    return refuse
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word.lower(), list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+class _Version(argparse.Action):
+    """Reads files only where somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from deploy.cluster.environment import version
+
+        print(version())
+        parser.exit()
 
 
 if __name__ == "__main__":

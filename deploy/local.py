@@ -178,6 +178,7 @@ def learn(
         kl_prior=0.0 if reference is None else prior_mean,
         reward_mean=float(rewards_BG.mean()),
         reward_terms={name: float(term_BG.mean()) for name, term_BG in terms.terms.items()},
+        better=terms.better(recipe.reward.own_terms),
         reward_std=float(reward_spread(rewards_BG).mean()),
         num_flat=int(flat_groups(advantages_BGT, prices).sum()) if recipe.reward.weights else 0,
         clip_fraction=clip_fraction,

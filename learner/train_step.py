@@ -46,6 +46,7 @@ class StepSums:
     num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
     sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
     reward_terms: Mapping[str, float] = field(default_factory=dict)
+    better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(
@@ -54,6 +55,7 @@ class StepSums:
             self.num_flat + other.num_flat,
             _added(self.sums, other.sums),
             _added(self.reward_terms, other.reward_terms),
+            {**self.better, **other.better},
         )
 
     def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
@@ -68,6 +70,7 @@ class StepSums:
             is_bad=not math.isfinite(grad_norm),
             stage_seconds=stage_seconds,
             reward_terms={name: total / num_groups for name, total in self.reward_terms.items()},
+            better=self.better,
             **means,
         )
 
@@ -220,6 +223,7 @@ class Trainer:
             num_flat=int((is_flat_B & is_sound_B).sum()) if recipe.reward.weights else 0,
             sums=sums,
             reward_terms={name: float(term_BG.mean(dim=1).sum()) for name, term_BG in terms.terms.items()},
+            better=terms.better(recipe.reward.own_terms),
         )
 
     def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:

@@ -35,6 +35,8 @@ from common.facts import (
     TicketDropped,
     TrackerFailed,
     TrackingBehind,
+    YardstickScored,
+    YardstickStarted,
 )
 from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from common.types import GroupReceipt, SkippedImage, StepReport
@@ -127,6 +129,9 @@ EXAMPLES: list[Fact] = [
     ScoringStarted(5, "the policy"),
     Scored(5, {"held_out_reward": -0.05, "fd": 10.0}),
     Scored(6, {"fd": 10.0}),
+    YardstickStarted("cross-entropy alone"),
+    YardstickScored("cross-entropy alone", {"held_out_reward": -0.05}),
+    YardstickScored("the base at temperature 0.8", {"fd": 10.0}),
     PictureSaved(5, Path("runs/try/samples/step-000005.png")),
     TrackerFailed("wandb", "OSError: no network"),
     TrackingBehind(10_000),

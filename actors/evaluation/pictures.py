@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from common.atomic import replacing
 
-TITLE_HEIGHT, GAP, MIN_TILE = 18, 12, 48
+TITLE_HEIGHT, NAME_HEIGHT, GAP, MIN_TILE = 18, 14, 12, 48
 
 Panel = tuple[str, np.ndarray]  # title, and a picture uint8 [H, W, 3]
 
@@ -46,18 +46,51 @@ def held_out_panels(held_out: HeldOutPictures) -> list[Panel]:
     ]
 
 
-def free_running_panel(pixels_NHWC: np.ndarray, rows: int) -> Panel:
-    return "free-running samples", free_running_grid(pixels_NHWC, rows)
+def free_running_panel(pixels_NHWC: np.ndarray, rows: int, names: Sequence[str] = ()) -> Panel:
+    return "free-running samples", free_running_grid(pixels_NHWC, rows, names)
 
 
-def free_running_grid(pixels_NHWC: np.ndarray, rows: int) -> np.ndarray:
+def free_running_grid(pixels_NHWC: np.ndarray, rows: int, names: Sequence[str] = ()) -> np.ndarray:
     """The first pictures, up to 8 per row, enough to fill `rows` rows."""
     columns = max(1, min(8, len(pixels_NHWC) // rows))
-    return grid(pixels_NHWC[: rows * columns], columns)
+    return grid(pixels_NHWC[: rows * columns], columns, names[: rows * columns])
 
 
-def grid(pixels_NHWC: np.ndarray, columns: int) -> np.ndarray:
-    """Tile uint8 pictures [N, H, W, 3], `columns` per row; small pictures are enlarged by whole factors."""
+def grid(pixels_NHWC: np.ndarray, columns: int, names: Sequence[str] = ()) -> np.ndarray:
+    """Tile uint8 pictures [N, H, W, 3], `columns` per row; small pictures are enlarged by whole factors.
+
+    `names`, if any, one per picture, stand above them: once where all pictures of each column have the same.
+    """
+    tiles = _tiled(pixels_NHWC, columns)
+    if not names:
+        return tiles
+    of_rows = [list(names[start : start + columns]) for start in range(0, len(names), columns)]
+    width = tiles.shape[1] // columns
+    if all(row == of_rows[0][: len(row)] for row in of_rows):
+        return np.concatenate([_names(of_rows[0], columns, width), tiles])
+    rows = np.split(tiles, len(of_rows))
+    return np.concatenate(
+        [part for row, own in zip(rows, of_rows, strict=True) for part in (_names(own, columns, width), row)]
+    )
+
+
+def _names(names: Sequence[str], columns: int, width: int) -> np.ndarray:
+    """A white strip with the name of each tile, cut to its width; uint8 [NAME_HEIGHT, columns * width, 3]."""
+    strip = Image.new("RGB", (columns * width, NAME_HEIGHT), "white")
+    draw = ImageDraw.Draw(strip)
+    for column, name in enumerate(names):
+        draw.text((column * width + 2, 1), _fitted(name, width - 4, draw), fill="black")
+    return np.asarray(strip)
+
+
+def _fitted(name: str, width: int, draw: ImageDraw.ImageDraw) -> str:
+    text = name.encode("latin-1", "replace").decode("latin-1")  # the letters that Pillow's own font has
+    while text and draw.textlength(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _tiled(pixels_NHWC: np.ndarray, columns: int) -> np.ndarray:
     factor = max(1, MIN_TILE // pixels_NHWC.shape[1])
     tiles = pixels_NHWC.repeat(factor, axis=1).repeat(factor, axis=2)
     missing = -len(tiles) % columns

@@ -21,7 +21,8 @@ class ImageFolder:
         if not root.is_dir():
             raise DataError(f"source.path is {root}, which is no folder: name a folder of class folders")
         self.found = find_classes(root, spec.split)
-        self.num_classes = len(self.found.names)
+        self.class_names = tuple(self.found.names)
+        self.num_classes = len(self.class_names)
         files = [(path, label) for label, paths in enumerate(self.found.pictures) for path in paths]
         self._files = [files[index] for index in chosen_indices(len(files), spec, split)]
         if not self._files:

@@ -15,6 +15,7 @@ SIDE = 32
 class Mnist:
     def __init__(self, spec: MnistSource, conditions: ClassFormat, image_size: int, split: Split):
         self._conditions = conditions
+        self.class_names = tuple("0123456789")
         if image_size != SIDE:
             raise DataError(
                 f"image_size is {image_size}, but the mnist source gives {SIDE}: set image_size={SIDE}"

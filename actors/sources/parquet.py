@@ -36,6 +36,7 @@ class Parquet:
         for problem in (*_missing_shards(folder, manifest), *_misfits(folder, manifest, conditions, image_size)):
             raise DataError(problem)
         self._format = conditions
+        self.class_names = manifest.classes
         self.manifest = manifest
         self.folder = folder
         self._paths = [folder / name for name in manifest.shard_rows]

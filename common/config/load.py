@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from common.config.named_file import RECIPES, find_file
 from common.config.recipe import Recipe
 from common.config.yaml_text import RepeatedKeyError, read_as, read_yaml
 from common.errors import RecipeError
@@ -18,12 +19,14 @@ from common.errors import RecipeError
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The checked recipe at `path` (YAML, or a run's recipe.json) with `key=value` overrides applied.
 
-    Raises RecipeError with the key, the value seen and what is needed.
+    `path` may also be the name of a shipped one, such as demo. Raises RecipeError with the key, the value seen and
+    what is needed.
     """
-    tree = _read(Path(path))
+    file = find_file(path, RECIPES, "recipe")
+    tree = _read(file)
     for override in overrides:
         _apply(tree, override)
-    return checked(tree, str(path))
+    return checked(tree, str(file))
 
 
 def checked(tree: dict[str, Any], what: str) -> Recipe:
@@ -45,8 +48,6 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = read_yaml(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}: the shipped ones are in deploy/recipes") from None
     except RepeatedKeyError as error:
         raise RecipeError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

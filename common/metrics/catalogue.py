@@ -35,7 +35,8 @@ EVENTS = (
     "rank_pending", "rank_joined", "rank_lost", "learner_lost",
     "ticket_delivered", "result_refused", "ticket_dropped", "image_skipped",
     "step_learned", "step_skipped", "groups_quarantined", "rewards_flat", "published",
-    "checkpoint", "checkpoint_not_copied", "scoring_started", "chunk_lost", "scored", "picture_saved",
+    "checkpoint", "checkpoint_not_copied", "scoring_started", "chunk_lost", "scored", "yardstick_started",
+    "yardstick_scored", "picture_saved",
     "tracker_failed", "tracking_behind", "sink_failed",
 )  # fmt: skip
 

@@ -6,8 +6,9 @@ from statistics import fmean
 from deploy.ablation.score_table import Row, ScoreTable
 from deploy.reporting.numbers import finite
 from deploy.reporting.svg_chart import Chart, Series, thinned
-from deploy.reporting.term_names import KNOWN, PREFIX, measured_terms
+from deploy.reporting.term_names import PREFIX, direction, measured_terms
 from deploy.reporting.term_names import title as term_title
+from deploy.runs.records import better_of
 
 CHARTS = {
     "ce_prior": ("Cross-entropy", "nats a token; lower is better"),
@@ -36,11 +37,13 @@ def training_charts(table: ScoreTable) -> list[Chart]:
 
 def _term_charts(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     """Of the terms that any variant has, by their keys."""
-    terms = measured_terms([line for row in rows for steps in row.steps for line in steps])
-    note = "of the samples of training images, where the reward holds it"
-    return {
-        PREFIX + name: (term_title(name), f"{note}; lower is better" if name in KNOWN else note) for name in terms
-    }
+    lines = [line for row in rows for steps in row.steps for line in steps]
+    better, note = better_of(lines), "of the samples of training images, where the reward holds it"
+    charts = {}
+    for name in measured_terms(lines):
+        good = direction(name, better)
+        charts[PREFIX + name] = (term_title(name), f"{note}; {good} is better" if good else note)
+    return charts
 
 
 def _is_measured(series: Series) -> bool:

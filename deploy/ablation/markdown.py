@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.atomic import replacing
-from deploy.ablation.score_table import LAST_STEP, ScoreTable, title
+from deploy.ablation.score_table import LAST_STEP, ScoreTable
 from deploy.ablation.study import BASE, Study
 from deploy.ablation.wording import MARKS, NOISE, changes, command, last_step_reading, progress, reading, setting
 
@@ -41,8 +41,7 @@ def markdown(study: Study, table: ScoreTable, figures: Mapping[str, str]) -> str
 
 
 def _scores(table: ScoreTable) -> str:
-    titles = [title(key) for key in table.columns]
-    header = ["variant", "seeds", *(f"{name} ({good})" if good else name for name, good in titles)]
+    header = ["variant", "seeds", *(f"{name} ({good})" if good else name for name, good in table.titles)]
     base = [table.base[key].text if table.base else "–" for key in table.columns]
     lines = [
         [BASE, f"{table.num_base_seeds} sampling", *base],

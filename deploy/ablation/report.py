@@ -10,7 +10,7 @@ from deploy.ablation.figures import write_pictures, write_plots
 from deploy.ablation.markdown import put_section
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.score_plot import WIDTH, Plot, score_plots
-from deploy.ablation.score_table import LAST_STEP, ScoreTable, build_score_table, title
+from deploy.ablation.score_table import LAST_STEP, ScoreTable, build_score_table
 from deploy.ablation.study import Study
 from deploy.reporting.pictures import picture
 from deploy.reporting.template import fill_in
@@ -53,7 +53,7 @@ def _render(study: Study, table: ScoreTable, plots: list[Plot], named: Pictures)
         more_style=(PAGE / "study.css").read_text(),
         study=study,
         table=table,
-        titles=[title(key) for key in table.columns],
+        titles=table.titles,
         last_step=[*LAST_STEP.values(), "seconds"],
         wording=wording,
         plots=plots,

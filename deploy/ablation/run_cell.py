@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -39,7 +38,7 @@ def run_cell(cell: Cell, folder: StudyFolder) -> None:
     policy, steps = _trained(cell, device, folder)
     seconds = time.monotonic() - start
     evaluation = _evaluate(cell.scored_by, policy, device)
-    _save_picture(folder.picture(cell), evaluation.pictures_NHWC)
+    _save_picture(folder.picture(cell), evaluation)
     folder.write(cell, CellResult(cell.settings, seconds, steps, _finite(evaluation.scores)))
 
 
@@ -95,9 +94,10 @@ def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Eva
     return evaluation
 
 
-def _save_picture(path: Path, pictures_NHWC: np.ndarray) -> None:
+def _save_picture(path: Path, evaluation: Evaluation) -> None:
+    picture = free_running_grid(evaluation.pictures_NHWC, PICTURE_ROWS, evaluation.names)
     with replacing(path) as temporary:
-        Image.fromarray(free_running_grid(pictures_NHWC, PICTURE_ROWS)).save(temporary, format="png")
+        Image.fromarray(picture).save(temporary, format="png")
 
 
 def _finite(numbers: dict[str, Any]) -> Numbers:

@@ -21,18 +21,22 @@ def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str],
     Each finished cell is written at once, so that an interrupted study resumes where it stopped.
     """
     jobs = 1 if study.section.runner == "train" else jobs
-    cells = [*study.base, *study.cells]
-    unfinished = [cell for cell in cells if folder.result(cell) is None]
-    if unfinished:
-        say(f"{len(cells) - len(unfinished)} of {len(cells)} cells are done")
+    base, cells = ([cell for cell in each if folder.result(cell) is None] for each in (study.base, study.cells))
+    num_cells, num_base = len(study.cells), len(study.base)
+    finished = num_cells - len(cells)  # as the table counts them: without the scorings of the base
+    if base or cells:
+        scored = f"the base is scored under {num_base - len(base)} of {num_base} sampling seeds"
+        say(f"{finished} of {num_cells} cells are finished; {scored}")
     failures, started = [], time.monotonic()
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
     try:
-        futures = {pool.submit(run_cell, cell, folder): cell.name for cell in unfinished}
-        for number, future in enumerate(as_completed(futures), start=1):
-            failure = _failure(futures[future], future)
+        futures = {pool.submit(run_cell, cell, folder): cell for cell in [*base, *cells]}
+        for future in as_completed(futures):
+            cell = futures[future]
+            failure = _failure(cell.name, future)
             failures += [failure] if failure else []
-            say(f"{number}/{len(unfinished)}  {time.monotonic() - started:5.0f} s  {failure or futures[future]}")
+            finished += failure is None and cell.recipe is not None
+            say(f"{finished}/{num_cells}  {time.monotonic() - started:5.0f} s  {failure or cell.name}")
     finally:
         pool.shutdown(cancel_futures=True)
     return failures

@@ -1,13 +1,14 @@
 """The numbers of a study: each variant's scores over its seeds, with the base's scores and noise floor."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Study
 from deploy.reporting.numbers import MISSING, finite, fixed, short
 from deploy.reporting.term_names import KNOWN
+from deploy.runs.records import better_of
 from deploy.runs.summary_text import SCORES
 
 HELD_OUT = "held_out_"
@@ -78,6 +79,12 @@ class ScoreTable:
     base: dict[str, Statistic]  # over sampling seeds; empty until the base is scored
     num_base_seeds: int
     rows: tuple[Row, ...]
+    better: Mapping[str, str] = field(default_factory=dict)  # of terms of somebody's own: "higher" or "lower"
+
+    @property
+    def titles(self) -> list[tuple[str, str]]:
+        """Of the columns: what each is called, and whether higher or lower is better."""
+        return [title(key, self.better) for key in self.columns]
 
     def noise_text(self, key: str) -> str:
         statistic = self.base.get(key, Statistic(()))
@@ -90,25 +97,28 @@ def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
     base = {index: result.scores for index, result in enumerate(scored) if result}
     found = [(cell, folder.result(cell)) for cell in study.cells]
     columns = study.section.scores
+    better = better_of(result.steps[-1] for _, result in found if result)
     rows = [
         _row(
             name,
             [(cell.index, result) for cell, result in found if result and cell.variant == name],
             columns,
             base,
+            better,
         )
         for name in study.section.variants
     ]
     statistics = {key: _statistic(each.get(key) for each in base.values()) for key in columns} if base else {}
-    return ScoreTable(columns, statistics, len(base), tuple(rows))
+    return ScoreTable(columns, statistics, len(base), tuple(rows), better)
 
 
-def title(key: str) -> tuple[str, str]:
-    """What a score is called, and whether higher or lower is better."""
+def title(key: str, better: Mapping[str, str]) -> tuple[str, str]:
+    """What a score is called, and whether higher or lower is better; empty where that is not known."""
     if key in TITLES:
         return TITLES[key]
     if key.startswith(HELD_OUT):
-        return f"held-out {key.removeprefix(HELD_OUT)}", ""  # a term of somebody's own
+        name = key.removeprefix(HELD_OUT)  # a term of somebody's own
+        return f"held-out {name}", better.get(name, "")
     return key.replace("_", " "), ""
 
 
@@ -119,28 +129,32 @@ def decimals_of(value: float) -> int:
 
 
 def _row(
-    name: str, results: Sequence[tuple[int, CellResult]], columns: Sequence[str], base: Mapping[int, Numbers]
+    name: str,
+    results: Sequence[tuple[int, CellResult]],
+    columns: Sequence[str],
+    base: Mapping[int, Numbers],
+    better: Mapping[str, str],
 ) -> Row:
     scores = {}
     for key in columns:
         statistic = _statistic(result.scores.get(key) for _, result in results)
-        scores[key] = Score(statistic, _verdict(key, results, base))
+        scores[key] = Score(statistic, _verdict(key, title(key, better)[1], results, base))
     last = [result.steps[-1] for _, result in results]
     last_step = {key: _statistic(line.get(key) for line in last) for key in LAST_STEP}
     last_step["seconds"] = _statistic(result.seconds for _, result in results)
     return Row(name, len(results), scores, last_step, [result.steps for _, result in results])
 
 
-def _verdict(key: str, results: Sequence[tuple[int, CellResult]], base: Mapping[int, Numbers]) -> str:
+def _verdict(key: str, good: str, results: Sequence[tuple[int, CellResult]], base: Mapping[int, Numbers]) -> str:
     """Compares the mean difference from the base, at equal sampling seeds, with the noise and its own std."""
-    good = title(key)[1]
-    noise = _statistic(each.get(key) for each in base.values()).spread
+    noise = _statistic(each.get(key) for each in base.values())
     pairs = [(result.scores.get(key), base[index].get(key)) for index, result in results if index in base]
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
-    if not good or noise is None or not differences:
+    own = _statistic(differences)
+    if not good or noise.spread is None or noise.std is None or own.mean is None or own.std is None:
         return ""
-    difference, own_spread = fmean(differences), _statistic(differences).std or 0.0
-    if abs(difference) <= max(noise, own_spread):
+    difference = own.mean
+    if abs(difference) <= max(noise.spread, own.std):
         return ""
     return "gain" if (difference > 0) == (good == "higher") else "loss"
 

@@ -12,15 +12,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from common.config.base import Section
 from common.config.load import load_recipe, needed, with_changes
+from common.config.named_file import STUDIES, find_file
 from common.config.recipe import Recipe
 from common.config.yaml_text import RepeatedKeyError, read_yaml
 from common.errors import RecipeError
-from common.paths import CHECKOUT, resolve
+from common.paths import resolve
 
 BASE = "base"
 DELAY = "delay"
 LEAST_BASE_SEEDS = 3  # to measure the effect of the sampling seed
-STUDIES = CHECKOUT / "deploy/studies"
 
 Changes = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .,_=-]*$")]
@@ -35,7 +35,7 @@ class StudySection(Section):
     question: str = Field(min_length=1, pattern=r"^[^\n]*$")
     """The study's question, in one line."""
     recipe: str
-    """The recipe file that all variants start from."""
+    """The recipe that all variants start from: a file, or the name of a shipped one."""
     changes: Changes = Field(default_factory=dict)
     """Recipe keys to set for all variants and for all scoring."""
     variants: dict[Name, Changes] = Field(min_length=1)
@@ -108,7 +108,7 @@ def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
     section = _section(path)
     own = tuple(overrides)
     shared = [*_as_overrides(section.changes), *own]
-    recipe = load_recipe(resolve(section.recipe), shared)
+    recipe = load_recipe(_recipe_of(section), shared)
     problem = recipe.evaluation.problem(recipe.policy.conditioning)
     if problem:
         raise RecipeError(problem)
@@ -125,7 +125,7 @@ def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Rec
         for variant, changes in section.variants.items():
             own = {key: value for key, value in changes.items() if key != DELAY} | {"seed": seed}
             try:
-                recipe = load_recipe(resolve(section.recipe), [*shared, *_as_overrides(own)])
+                recipe = load_recipe(_recipe_of(section), [*shared, *_as_overrides(own)])
             except RecipeError as error:
                 raise RecipeError(f"variant {variant}: {error}") from None
             if recipe.profile == "published" and section.runner == "local":
@@ -133,15 +133,15 @@ def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Rec
             yield Cell(variant, index, recipe, scored_by[index], changes.get(DELAY, 0), section.runner)
 
 
+def _recipe_of(section: StudySection) -> Path | str:
+    path = resolve(section.recipe)
+    return path if path.is_file() else section.recipe
+
+
 def _section(name: str) -> StudySection:
-    path = Path(name).expanduser()
-    shipped = STUDIES / f"{name}.yaml"
-    path = shipped if not path.is_file() and shipped.is_file() else path
+    path = find_file(name, STUDIES, "study")
     try:
         tree = read_yaml(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        shipped_names = ", ".join(sorted(each.stem for each in STUDIES.glob("*.yaml")))
-        raise RecipeError(f"no study at {name}: name a file, or one of {shipped_names}") from None
     except RepeatedKeyError as error:
         raise RecipeError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

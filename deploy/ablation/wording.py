@@ -43,7 +43,7 @@ def reading(table: ScoreTable) -> str:
         f"generator before training under {table.num_base_seeds} sampling seeds, and the noise floor is the "
         "largest minus the smallest of its scores: what another draw of pictures and samples alone changes. "
         "▲ is better and ▼ worse than the base under the same sampling seeds, by more than the noise floor and by "
-        "more than the standard deviation of the difference over seeds."
+        "more than the standard deviation of the difference over seeds; one seed alone has no mark."
     )
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 
-HELP = "run variants of a recipe over several seeds, and write a table of their scores"
+HELP = "run variants of a recipe over seeds, and table their scores"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", help="a YAML file, or the name of one in deploy/studies")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file, or the name of a shipped one, such as noise")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys to set for all variants")
     parser.add_argument("--out", metavar="DIR", help="folder for cells and pages (default: runs/studies)")
     parser.add_argument(
@@ -37,7 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         failures = run_study(study, folder, arguments.jobs, lambda line: print(line, flush=True))
     from deploy.ablation.report import write_report
+    from deploy.ablation.score_table import build_score_table
+    from deploy.ablation.terminal import table_text
 
+    print(f"\n{table_text(study, build_score_table(study, folder))}\n")
     for path in write_report(study, folder, Path(arguments.markdown) if arguments.markdown else None):
         print(f"wrote {path}")
     return 1 if failures else 0

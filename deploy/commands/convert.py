@@ -2,12 +2,13 @@
 
 import argparse
 
-HELP = "convert a weights file between the published .pt layouts and safetensors, bit for bit unless --dtype casts"
+HELP = "convert weights between the published .pt and safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"{HELP}. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, or "
+        "Convert a weights file between the published .pt layouts and safetensors, bit for bit unless --dtype "
+        "casts. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, or "
         "one of a recipe. Only the weights are kept, not an optimizer or a moving average stored with them."
     )
     parser.add_argument(

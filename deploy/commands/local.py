@@ -1,6 +1,7 @@
 """`local RECIPE`: the algorithm in this process."""
 
 import argparse
+import time
 
 from deploy.commands.arguments import add_recipe, recipe_of
 
@@ -13,7 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     recipe = recipe_of(arguments)
+    from deploy.reporting.numbers import duration
+    from deploy.reporting.report import report_line
     from deploy.runs.local_run import run_local
 
-    print(f"run folder  {run_local(recipe).path}")
+    began = time.monotonic()
+    folder = run_local(recipe).path
+    print(f"succeeded after {recipe.learner.num_steps} steps in {duration(time.monotonic() - began)}")
+    print(f"run folder  {folder}")
+    print(report_line(folder))
     return 0

@@ -5,7 +5,7 @@ import json
 
 from deploy.commands.arguments import add_recipe
 
-HELP = "estimate a run's arithmetic, memory, traffic and time; needs neither weights nor a GPU"
+HELP = "estimate a run's arithmetic, memory and time; needs no GPU"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,11 @@ import os
 
 from deploy.prepare.options import KINDS, WHITE, PrepareOptions
 
-HELP = "turn your own pictures into Parquet shards: class folders, webdataset tars, Parquet, saved data sets"
+HELP = "turn your own pictures into Parquet shards"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{HELP}: class folders, webdataset tars, Parquet, saved data sets."
     parser.add_argument("input", metavar="INPUT", help="a folder, or one .tar or .parquet file")
     parser.add_argument("output", metavar="OUTPUT", help="folder for the shards; an unfinished one is resumed")
     add = parser.add_argument

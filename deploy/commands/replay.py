@@ -2,10 +2,13 @@
 
 import argparse
 
-HELP = "learn again from the groups of a run that was trained with record.groups=true; no actors, no Ray"
+HELP = "learn again from the groups that a run has recorded"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Learn again from the groups of a run that was trained with record.groups=true; no actors, no Ray."
+    )
     parser.add_argument("run_name", metavar="RUN", help="a run folder with recorded groups")
     parser.add_argument(
         "overrides",

@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "write one HTML page about a run: scores, pictures, curves, events, recipe"
+HELP = "write one HTML page about a run: scores, pictures, curves"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,16 @@
 """Which curves the page draws from metrics.jsonl and evaluations.jsonl."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from deploy.reporting.numbers import finite, is_number
 from deploy.reporting.svg_chart import Chart, Series, thinned
-from deploy.reporting.term_names import KNOWN, PREFIX, measured_terms
+from deploy.reporting.term_names import PREFIX, direction, measured_terms
 from deploy.reporting.term_names import title as term_title
-from deploy.runs.summary_text import SCORES
+from deploy.runs.records import better_of
+from deploy.runs.summary_text import SCORES, own_scores
 
 Line = dict[str, Any]
 MIN_STEPS_TO_SMOOTH = 20
@@ -20,23 +22,29 @@ def step_charts(steps: Sequence[Line]) -> list[Chart]:
         return []
     xs = [line["step"] for line in steps]
     charts = []
-    for title, note, names in [_REWARD, _reward_terms(steps), *_CHARTS]:
+    for title, note, names in [_REWARD, *_reward_terms(steps), *_CHARTS]:
         series = [Series(name, [value(line) for line in steps]) for name, value in names.items()]
         series = [each for each in series if _is_shown(each)]
-        if len(series) == 1 and title in _NOISY and len(steps) >= MIN_STEPS_TO_SMOOTH:
-            series = _smoothed(series[0])
-        if series:
-            charts.append(thinned(Chart(title, note, xs, series, from_zero=title in _FROM_ZERO)))
+        if not series:
+            continue
+        chart = Chart(title, note, xs, series, title in _FROM_ZERO, _ROUNDING.get(title, 0.0))
+        changes = chart.constants is None
+        if changes and len(series) == 1 and title in _NOISY and len(steps) >= MIN_STEPS_TO_SMOOTH:
+            chart = replace(chart, series=_smoothed(series[0]))
+        charts.append(thinned(chart))
     return charts
 
 
-def score_charts(evaluations: Sequence[Line]) -> list[Chart]:
-    """Of the scores during training, where there are more than two: before and after stand in the table."""
+def score_charts(evaluations: Sequence[Line], better: Mapping[str, str]) -> list[Chart]:
+    """Of the scores during training, where there are more than two: before and after stand in the table.
+
+    `better` is "higher" or "lower" of the terms of somebody's own, by their names.
+    """
     if len(evaluations) < 3:
         return []
     xs = [line["step"] for line in evaluations]
     charts = []
-    for key, (title, good) in SCORES.items():
+    for key, (title, good) in (SCORES | own_scores(better)).items():
         values = [line.get(key) for line in evaluations]
         if finite(values):
             charts.append(Chart(title[:1].upper() + title[1:], f"{good} is better", xs, [Series(title, values)]))
@@ -86,15 +94,26 @@ _FROM_ZERO = {
     "Reward terms",
 }
 
-_OPTIONAL = {"L1", "KL prior"}  # terms that are 0 throughout a run without them
+_OPTIONAL = {"L1", "KL prior", "learner wait", "actors"}
+"""What is 0 throughout a run without it: terms, and the actors of a run in one process."""
+
+_ROUNDING = {"Policy loss": 6e-7, "KL": 1.2e-7}
+"""What float32 makes of them where they are 0 by design, without staleness: the steps of numbers near 1, times the
+largest advantage."""
 
 Curves = tuple[str, str, dict[str, Callable[[Line], Any]]]  # title, note, and each curve's value of a line
 
 
-def _reward_terms(steps: Sequence[Line]) -> Curves:
-    terms = measured_terms(steps)
-    note = "unweighted; lower is better" if set(terms) <= KNOWN.keys() else "unweighted"
-    return "Reward terms", note, {term_title(name): _key(PREFIX + name) for name in terms}
+def _reward_terms(steps: Sequence[Line]) -> list[Curves]:
+    """Those of a direction together."""
+    better = better_of(steps)
+    charts: dict[str, dict[str, Callable[[Line], Any]]] = {}
+    for name in measured_terms(steps):
+        charts.setdefault(direction(name, better), {})[term_title(name)] = _key(PREFIX + name)
+    return [
+        ("Reward terms", f"unweighted; {good} is better" if good else "unweighted", names)
+        for good, names in charts.items()
+    ]
 
 
 _REWARD: Curves = ("Reward", "of training images; higher is better", {"reward": _key("reward_mean")})

@@ -9,7 +9,16 @@ from deploy.runs.records import UNFINISHED, RunRecords
 from deploy.runs.summary_text import ScoreRow, score_rows, yardstick_titles
 
 CARDS = 4
+PRIOR_ALONE = "prior_alone"
 RECENT_STEPS = 10  # whose pace tells the time left
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell; the verdict of one that is no gain is empty."""
+
+    text: str
+    verdict: str = ""  # "gain", "loss", "noise" where it is no larger than the noise, or "none"
 
 
 @dataclass(frozen=True)
@@ -18,8 +27,11 @@ class Score:
 
     title: str
     good: str
-    cells: list[str]  # before, after, gain, noise, then the yardsticks
-    verdict: str  # "gain", "loss", "noise" where the gain is no larger than the noise, or "none"
+    before: str
+    after: str
+    gain: Cell
+    cells: list[Cell]  # all of the row, in the order of the columns
+    beside: list[str]  # what the score is to be held against, in words
 
 
 @dataclass(frozen=True)
@@ -27,10 +39,6 @@ class ScoreTable:
     columns: list[str]
     scores: list[Score]
     note: str
-
-    def beside(self, score: Score) -> list[str]:
-        """What the score is to be held against."""
-        return [f"{title} {cell}" for title, cell in zip(self.columns[3:], score.cells[3:], strict=True)]
 
     @property
     def cards(self) -> list[Score]:
@@ -47,7 +55,7 @@ def figures(records: RunRecords) -> list[tuple[str, str]]:
         ("steps", f"{records.last_step} of {records.num_steps or MISSING}"),
         ("groups learned", f"{learned:,.0f}"),
         ("groups per second", short(groups / seconds, 3) if seconds else MISSING),
-        ("learner waited", f"{waits / seconds:.0%}" if seconds else MISSING),
+        *([("learner waited", f"{waits / seconds:.0%}" if seconds else MISSING)] if records.is_served else []),
         ("time in all", duration(_seconds(records))),
     ]
     if not records.ending and (left := _seconds_left(records)):
@@ -63,8 +71,8 @@ def _troubles(restarts: int, skipped: int) -> list[tuple[str, int]]:
 
 def score_table(records: RunRecords) -> ScoreTable | None:
     """None of a run without scores. Where `after` is to come, the newest score during training stands there."""
-    scores = dict(records.scores)
-    if not scores:
+    scores = dict(records.scores) | {"better": records.better}
+    if not records.scores:
         return None
     after, note = "after", "before and after: mean of 2 sampling seeds; noise: their spread for the base"
     newest = next((line for line in reversed(records.evaluations) if line["step"] > 0), None)
@@ -76,24 +84,33 @@ def score_table(records: RunRecords) -> ScoreTable | None:
     titles = yardstick_titles(temperature, scores)
     explained = {
         "before_at_compare_temperature": f"{titles.get('before_at_compare_temperature')}: the base sampled cooler",
-        "prior_alone": "CE alone: as many steps of cross-entropy without the reward",
+        PRIOR_ALONE: "CE alone: as many steps of cross-entropy without the reward",
     }
     note = "; ".join([note, *(explained[key] for key in titles)])
-    rows = [_score(row) for row in score_rows(scores, titles)]
-    return ScoreTable(["before", after, "gain", "noise", *titles.values()], rows, f"{note[:1].upper()}{note[1:]}.")
+    against = ["against cross-entropy alone"] if PRIOR_ALONE in titles else []
+    columns = ["before", after, "gain", *against, "noise", *titles.values()]
+    rows = [_score(row, titles) for row in score_rows(scores, titles)]
+    return ScoreTable(columns, rows, f"{note[:1].upper()}{note[1:]}.")
 
 
-def _score(row: ScoreRow) -> Score:
-    numbers = [fixed(row.before), fixed(row.after), fixed(row.gain, sign="+"), fixed(row.noise)]
-    return Score(row.title, row.good, numbers + [fixed(value) for value in row.yardsticks], _verdict(row))
+def _score(row: ScoreRow, titles: dict[str, str]) -> Score:
+    yardsticks = dict(zip(titles, row.yardsticks, strict=True))
+    gain = _gain(row.gain, row.noise)
+    against = [_gain(row.better_by(yardsticks[PRIOR_ALONE]), row.noise)] if PRIOR_ALONE in titles else []
+    texts = [fixed(row.noise), *map(fixed, row.yardsticks)]
+    beside = [f"{title} {text}" for title, text in zip(("noise", *titles.values()), texts, strict=True)]
+    before, after = fixed(row.before), fixed(row.after)
+    cells = [Cell(before), Cell(after), gain, *against, *map(Cell, texts)]
+    return Score(row.title, row.good, before, after, gain, cells, beside)
 
 
-def _verdict(row: ScoreRow) -> str:
-    if row.gain is None or not is_number(row.gain):
-        return "none"
-    if is_number(row.noise) and row.noise is not None and abs(row.gain) <= row.noise:
-        return "noise"
-    return "gain" if row.gain > 0 else "loss"
+def _gain(value: float | None, noise: float | None) -> Cell:
+    text = fixed(value, sign="+")
+    if value is None or not is_number(value):
+        return Cell(text, "none")
+    if is_number(noise) and noise is not None and abs(value) <= noise:
+        return Cell(text, "noise")
+    return Cell(text, "gain" if value > 0 else "loss")
 
 
 def state_sentence(records: RunRecords, now: datetime) -> str:

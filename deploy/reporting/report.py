@@ -1,10 +1,11 @@
 """`report`: one HTML file about a run that needs nothing else: no network, no script to be read."""
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
 from common.atomic import replacing
-from common.errors import RecipeError
+from common.errors import RecipeError, first_line
 from deploy.reporting import headline
 from deploy.reporting.curves import score_charts, step_charts
 from deploy.reporting.pictures import main_pictures, step_pictures
@@ -13,6 +14,8 @@ from deploy.reporting.stage_times import stage_times
 from deploy.reporting.template import PAGE, fill_in
 from deploy.reporting.timeline import timeline
 from deploy.runs.records import RunRecords, read_run
+
+log = logging.getLogger("vapi.report")
 
 
 def write_report(run: str, out: str | None = None) -> Path:
@@ -28,6 +31,18 @@ def write_report(run: str, out: str | None = None) -> Path:
             f"{path} cannot be written ({error.strerror or error}): name another file with --out"
         ) from None
     return path
+
+
+def report_line(folder: Path) -> str:
+    """Write the page of a run that has ended, and say where it is; what goes wrong is said, and fails nothing."""
+    try:
+        return f"report      {write_report(str(folder))}"
+    except Exception as error:  # whatever it is, the run is done and kept
+        log.debug("the report was not written", exc_info=error)
+        return (
+            f"report      not written ({first_line(error) or type(error).__name__}); "
+            f"try again: python -m deploy report {folder}"
+        )
 
 
 def render(records: RunRecords, now: datetime, refresh_seconds: int = 0) -> str:
@@ -50,7 +65,7 @@ def render(records: RunRecords, now: datetime, refresh_seconds: int = 0) -> str:
         pictures=main_pictures(samples),
         step_pictures=step_pictures(samples),
         step_charts=step_charts(records.steps),
-        score_charts=score_charts(records.evaluations),
+        score_charts=score_charts(records.evaluations, records.better),
         stage_times=stage_times(records.steps),
         timeline=timeline(records.events, records.folder),
         recipe=recipe_part(records.recipe),

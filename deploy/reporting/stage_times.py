@@ -29,7 +29,7 @@ def stage_times(steps: Sequence[dict[str, Any]]) -> list[StageTimes]:
     learner = _sums(steps, "stage_seconds")
     if learner:
         waited, whole = (sum(finite(line.get(key) for line in steps)) for key in ("wait_seconds", "step_seconds"))
-        learner = {"wait for groups": waited, **learner}
+        learner = ({"wait for groups": waited} if waited else {}) | learner
         learner["publish and the rest"] = max(0.0, whole - sum(learner.values()))
     halves = (
         ("Reward actors", "seconds a step, added up over all actors", actors),

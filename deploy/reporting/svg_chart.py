@@ -10,8 +10,11 @@ from markupsafe import Markup
 from deploy.reporting.numbers import finite, fixed, is_number, scientific, short
 
 WIDTH, HEIGHT = 352, 178
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 24
+MIN_LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 24
+LABEL_GAP = 7  # between a label and the lines
+CHARACTER = 8  # as wide as one of a label may be, a minus sign among them, in the widest of the page's fonts
 MAX_POINTS = 400
+SAME = 1e-6  # of a number: smaller changes are rounding
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,33 @@ class Chart:
     xs: Sequence[int]
     series: Sequence[Series]
     from_zero: bool = False  # the axis holds zero
+    rounding: float = 0.0  # sizes up to this are those of a zero that was computed
 
     @property
     def constants(self) -> list[tuple[str, str]] | None:
-        """Names and values of series of which each keeps one value; None where one changes."""
-        if any(len(set(finite(series.values))) > 1 for series in self.series):
+        """Names and values of series of which each keeps one value, but for rounding; None where one changes."""
+        if any(self._changes(finite(series.values)) for series in self.series):
             return None
-        return [(series.name, series.last) for series in self.series]
+        return [(series.name, self._constant(series)) for series in self.series]
+
+    def _changes(self, numbers: Sequence[float]) -> bool:
+        span = max(numbers, default=0) - min(numbers, default=0)
+        return span > max(2 * self.rounding, SAME * max(map(abs, numbers), default=0))
+
+    def _constant(self, series: Series) -> str:
+        numbers = finite(series.values)
+        is_zero = bool(numbers) and max(map(abs, numbers)) <= self.rounding
+        return "0 but for rounding" if is_zero and any(numbers) else series.last
+
+    @property
+    def ticks(self) -> tuple[list[float], list[str]]:
+        """Of the y axis, with their labels."""
+        return _ticks(*_y_range(self))
+
+    @property
+    def left(self) -> int:
+        """Where the lines begin: right of the longest label."""
+        return max(MIN_LEFT, LABEL_GAP + CHARACTER * max(map(len, self.ticks[1])))
 
     @property
     def lines(self) -> list[tuple[str, Series]]:
@@ -53,7 +76,7 @@ class Chart:
     def data(self) -> str:
         """For the page's script: what to say at each x."""
         values = [[y if is_number(y) else None for y in series.values] for series in self.series]
-        return json.dumps({"xs": list(self.xs), "values": values, "left": LEFT, "right": WIDTH - RIGHT})
+        return json.dumps({"xs": list(self.xs), "values": values, "left": self.left, "right": WIDTH - RIGHT})
 
 
 def thinned(chart: Chart) -> Chart:
@@ -69,22 +92,25 @@ def thinned(chart: Chart) -> Chart:
 def svg(chart: Chart) -> Markup:
     """The drawing alone. Its label says in words what it shows."""
     low, high = _y_range(chart)
-    ticks, labels = _ticks(low, high)
+    ticks, labels = chart.ticks
+    axis = chart.left
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     first, last = chart.xs[0], chart.xs[-1]
     x_span, y_span = (last - first) or 1, high - low
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
-            LEFT + (x - first) / x_span * (WIDTH - LEFT - RIGHT),
+            axis + (x - first) / x_span * (WIDTH - axis - RIGHT),
             HEIGHT - BOTTOM - (y - low) / y_span * (HEIGHT - TOP - BOTTOM),
         )
 
     parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, _words(chart))]
     for tick, label in zip(ticks, labels, strict=True):
         y = place(first, tick)[1]
-        parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y, WIDTH - RIGHT))
-        parts.append(Markup('<text x="{}" y="{:.1f}" class="end">{}</text>').format(LEFT - 7, y + 3.5, label))
+        parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(axis, y, WIDTH - RIGHT))
+        parts.append(
+            Markup('<text x="{}" y="{:.1f}" class="end">{}</text>').format(axis - LABEL_GAP, y + 3.5, label)
+        )
     for x, anchor in _x_ticks(first, last):
         left = place(x, low)[0]
         parts.append(Markup('<text x="{:.1f}" y="{}" class="{}">{:,}</text>').format(left, HEIGHT - 7, anchor, x))

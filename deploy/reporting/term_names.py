@@ -1,12 +1,12 @@
 """The terms of the reward as pages call them, and which of them a run has measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.reporting.numbers import finite
 
 KNOWN = {"mse": "MSE", "lpips": "LPIPS", "l1": "L1"}
-"""Lower is better. A term of somebody's own is called what its recipe calls it."""
+"""Lower is better. A term of somebody's own is called what its recipe calls it, and says itself what is better."""
 
 PREFIX = "reward_"  # of their keys in metrics.jsonl
 _OTHERS = {"reward_mean", "reward_std"}
@@ -14,6 +14,11 @@ _OTHERS = {"reward_mean", "reward_std"}
 
 def title(name: str) -> str:
     return KNOWN.get(name, name)
+
+
+def direction(name: str, better: Mapping[str, str]) -> str:
+    """Whether "higher" or "lower" is better; empty where it is not known."""
+    return "lower" if name in KNOWN else better.get(name, "")
 
 
 def measured_terms(steps: Sequence[dict[str, Any]]) -> list[str]:

@@ -110,12 +110,13 @@ def _columns(stream: TextIO) -> int:
 def service_text(recent: Sequence[Mapping[str, Any]], num_steps: int) -> str:
     """Of `train`; `recent` are the newest lines of metrics.jsonl."""
     waited = _sum(recent, "wait_seconds") / max(_sum(recent, "step_seconds"), 1e-9)
-    actors = f"{recent[-1]['num_actors']} actors"
-    return GAP.join([_learned(recent, num_steps), f"learner waits {waited:.0%}", actors, _left(recent, num_steps)])
+    staleness, actors = f"staleness {recent[-1]['staleness_max']}", f"{recent[-1]['num_actors']} actors"
+    learned, left = _learned(recent, num_steps), _left(recent, num_steps)
+    return GAP.join([learned, staleness, f"learner waits {waited:.0%}", actors, left])
 
 
 def local_text(recent: Sequence[Mapping[str, Any]], num_steps: int) -> str:
-    """Of `local`, which has no actors to wait for."""
+    """Of `local`, which has no actors to wait for, and no groups of older policies."""
     return GAP.join([_learned(recent, num_steps), _left(recent, num_steps)])
 
 
@@ -155,7 +156,7 @@ def _learned(recent: Sequence[Mapping[str, Any]], num_steps: int) -> str:
     groups_per_second = _sum(recent, "num_groups") / max(_sum(recent, "step_seconds"), 1e-9)
     return (
         f"step {line['step']}/{num_steps}  reward {line['reward_mean']:.4f}  CE {line['ce_prior']:.3f}  "
-        f"{groups_per_second:.1f} groups/s  staleness {line['staleness_max']}"
+        f"{groups_per_second:.1f} groups/s"
     )
 
 

@@ -1,6 +1,7 @@
 """What a run folder holds, read for people: a run may still be writing it, or have been killed while it did."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -38,6 +39,16 @@ class RunRecords:
         return self.ending.get("evaluation") or self.before
 
     @cached_property
+    def better(self) -> dict[str, str]:
+        """What is better, of terms of somebody's own; empty of a run without them."""
+        return better_of([self.scores, *self.steps])
+
+    @cached_property
+    def is_served(self) -> bool:
+        """Whether actors and learner are processes of their own, and not one as in `local`."""
+        return not self.steps or any(line.get("num_actors") for line in self.steps)
+
+    @cached_property
     def num_steps(self) -> int | None:
         """Steps that the recipe asks for."""
         return self.recipe.get("learner", {}).get("num_steps")
@@ -68,6 +79,17 @@ def read_run(run: str) -> RunRecords:
         ending={} if _is_at_work_again(events) else _object(folder / "summary.json"),
         num_unreadable=broken_steps + broken_evaluations + broken_events,
     )
+
+
+def better_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Whether "higher" or "lower" is better, by the names of terms of somebody's own, as lines of metrics.jsonl or
+    scores say it. Runs of a former version do not.
+    """
+    better: dict[str, str] = {}
+    for line in lines:
+        said = line.get("better")
+        better |= said if isinstance(said, dict) else {}
+    return better
 
 
 def time_of(event: dict[str, Any]) -> datetime | None:

@@ -1,11 +1,12 @@
 """What a finished run says on the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.config.recipe import Recipe
+from deploy.reporting.numbers import duration
 
 SCORES = {
     "held_out_reward": ("held-out reward", "higher"),
@@ -20,9 +21,18 @@ SCORES = {
 }
 
 
-def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path) -> str:
-    """The scores before and after, what they are to be held against, and where everything lies."""
-    lines = [f"{summary['status']} after {summary['steps']} steps on {summary['groups_learned']} images"]
+def own_scores(better: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The held-out scores of terms of somebody's own, as in SCORES; `better` is "higher" or "lower", by name."""
+    return {f"held_out_{name}": (f"held-out {name}", good) for name, good in better.items()}
+
+
+def summary_text(recipe: Recipe, summary: dict[str, Any], folder: Path, seconds: float) -> str:
+    """The scores before and after, what they are to be held against, and where everything lies.
+
+    `seconds`: how long it took; of a resumed run, since then.
+    """
+    done = f"{summary['status']} after {summary['steps']} steps on {summary['groups_learned']} images"
+    lines = [f"{done}, in {duration(seconds)}"]
     if summary["images_skipped"]:
         lines.append(f"{summary['images_skipped']} images were left out; events.jsonl names them, and why")
     scores = summary.get("evaluation")
@@ -48,9 +58,13 @@ class ScoreRow:
     @property
     def gain(self) -> float | None:
         """From before to after, in the good direction."""
-        if self.before is None or self.after is None:
+        return self.better_by(self.before)
+
+    def better_by(self, other: float | None) -> float | None:
+        """How much better `after` is than another value of this score."""
+        if other is None or self.after is None:
             return None
-        return self.after - self.before if self.good == "higher" else self.before - self.after
+        return self.after - other if self.good == "higher" else other - self.after
 
 
 def yardstick_titles(compare_temperature: float | None, scores: dict[str, Any]) -> dict[str, str]:
@@ -63,7 +77,7 @@ def score_rows(scores: dict[str, Any], yardsticks: Iterable[str]) -> list[ScoreR
     """The scores that were taken; `after` may be missing, of a run that has not ended."""
     columns = [scores.get(column, {}) for column in ("before", "after", "noise", *yardsticks)]
     rows = []
-    for key, (title, good) in SCORES.items():
+    for key, (title, good) in (SCORES | own_scores(scores.get("better", {}))).items():
         if any(key in column for column in columns[:2]):
             before, after, noise, *others = (column.get(key) for column in columns)
             rows.append(ScoreRow(title, good, before, after, noise, tuple(others)))

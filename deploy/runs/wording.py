@@ -69,6 +69,11 @@ def _scored(event: Event) -> str:
     return f"step {event['step']} scored" + ("" if reward is None else f": held-out reward {reward:.4f}")
 
 
+def _yardstick_scored(event: Event) -> str:
+    reward = event["scores"].get("held_out_reward")
+    return f"{event['what']} scored" + ("" if reward is None else f": held-out reward {reward:.4f}")
+
+
 WORDINGS = {
     "started": Wording(_started),
     "resumed": Wording("going on from step {step}"),
@@ -114,6 +119,8 @@ WORDINGS = {
         "chunk {chunk} of the scoring of step {version}: {reason}", "warn", "{count} chunks of a scoring lost"
     ),
     "scored": Wording(_scored),
+    "yardstick_started": Wording("training with {what} for the same number of steps, as a yardstick"),
+    "yardstick_scored": Wording(_yardstick_scored),
     "picture_saved": Wording("picture {path}", together="{count} pictures, of steps", is_routine=True),
     "tracker_failed": Wording("{tracker} failed, and gets nothing more: {reason}", "bad"),
     "tracking_behind": Wording("trackers are {capacity} lines behind: what comes is dropped", "bad"),

@@ -25,7 +25,7 @@ def tell_evaluation(tell: Callable[[Fact], None], samples: Path, step: int, eval
     """Report the scores, and save the first pictures as `samples`/step-NNNNNN.png."""
     tell(Scored(step, evaluation.scores))
     path = samples / f"step-{step:06d}.png"
-    if save_picture(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS))]):
+    if save_picture(path, [(f"step {step}", grid(evaluation.pictures_NHWC, COLUMNS, evaluation.names))]):
         tell(PictureSaved(step, path))
 
 

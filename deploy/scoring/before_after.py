@@ -5,7 +5,6 @@ the cross-entropy prior alone needs no reward actor. The reward's contribution i
 """
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +24,7 @@ from common.atomic import write_json
 from common.config.algorithm import NO_REWARD
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.facts import Fact, PictureSaved, ScoringStarted
+from common.facts import Fact, PictureSaved, ScoringStarted, YardstickScored, YardstickStarted
 from common.machine import prepare_device
 from common.models.loading import load_policy, load_tokenizer
 from deploy.local import post_train
@@ -34,9 +33,8 @@ from deploy.runs.run_folder import RunFolder
 from deploy.scoring.background_evaluation import COLUMNS, save_picture, tell_evaluation
 from deploy.scoring.scorer import Evaluation, OnChunk, Scorer, in_process, mean_scores, spread
 
-log = logging.getLogger("vapi.evaluation")
-
 NUM_SEEDS = 2
+PRIOR_ALONE = "cross-entropy alone"
 RunCounted = Callable[..., list[Any]]  # given chunks, and on_chunk to call after each
 
 
@@ -75,12 +73,15 @@ class BeforeAfter:
             "teacher_forced": _held_out(evaluations[0]).samples_NSHWC,
         }
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
+        if evaluations[0].better:
+            self._results["better"] = dict(evaluations[0].better)
         cooler = self._recipe.evaluation.compare_temperature
         if cooler is not None:
             (evaluation,) = self._evaluate(
                 f"the base at temperature {cooler:g}", base.version, on_actors, temperature=cooler
             )
             self._results["before_at_compare_temperature"] = evaluation.scores
+            self._tell(YardstickScored(f"the base at temperature {cooler:g}", evaluation.scores))
         np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
         write_json(stored, self._results)
 
@@ -92,6 +93,7 @@ class BeforeAfter:
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
             self._results["prior_alone"] = self._prior_alone().scores
+            self._tell(YardstickScored(PRIOR_ALONE, self._results["prior_alone"]))
         pictures = self._save_pictures(evaluations[0])
         for path in pictures.values():
             self._tell(PictureSaved(result.version, Path(path)))
@@ -102,7 +104,7 @@ class BeforeAfter:
         free_running, held_out = self._folder.samples / "before_after.png", self._folder.samples / "held_out.png"
         pictures = (("before", self._base_pictures["free_running"]), ("after", after.pictures_NHWC))
         saved = {}
-        if save_picture(free_running, [(title, grid(pixels, COLUMNS)) for title, pixels in pictures]):
+        if save_picture(free_running, [(title, grid(pixels, COLUMNS, after.names)) for title, pixels in pictures]):
             saved["picture"] = str(free_running)
         source, reconstruction, (_, samples_after) = held_out_panels(_held_out(after))
         before = replace(_held_out(after), samples_NSHWC=self._base_pictures["teacher_forced"])
@@ -114,7 +116,7 @@ class BeforeAfter:
 
     def _prior_alone(self) -> Evaluation:
         """Train the base in this process with only the cross-entropy term, for the same number of steps."""
-        log.info("training with the prior alone, as a yardstick")
+        self._tell(YardstickStarted(PRIOR_ALONE))
         recipe = prior_alone(self._recipe)
         device = prepare_device(recipe.compute)
         policy = load_policy(recipe, device)
@@ -127,7 +129,7 @@ class BeforeAfter:
         def run_chunks(chunks: Sequence[EvaluationChunk], on_chunk: OnChunk) -> list[Any]:
             return in_process(self._recipe, policy, device, on_chunk)(chunks)
 
-        (evaluation,) = self._evaluate("the prior alone", steps, run_chunks)
+        (evaluation,) = self._evaluate(PRIOR_ALONE, steps, run_chunks)
         return evaluation
 
     def _evaluate(

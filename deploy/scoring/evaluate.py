@@ -1,6 +1,5 @@
 """`evaluate`: a generator's scores, computed in this process."""
 
-import json
 from contextlib import closing
 from pathlib import Path
 
@@ -12,20 +11,13 @@ from common.errors import RecipeError
 from common.machine import prepare_device
 from common.models.loading import load_policy
 from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
-from deploy.scoring.scorer import Evaluation, Scorer, Scores, in_process
+from deploy.scoring.scorer import Evaluation, Scorer, in_process
 
 
-def evaluate(
-    recipe: Recipe,
-    checkpoint: str | None = None,
-    pictures: str | None = None,
-    out: str | None = None,
-    grid: str | None = None,
-) -> Scores:
-    """Print the scores as JSON, write them to `out` if given, and return them.
+def evaluate(recipe: Recipe, checkpoint: str | None = None, pictures: str | None = None) -> Evaluation:
+    """The scores of the recipe's generator, or of the weights at `checkpoint`. Raises UserError.
 
-    `pictures` is a folder or `.npz` of free-running pictures to score instead of drawing new ones. A PNG of
-    source, reconstruction, teacher-forced and free-running samples goes to `grid`, or beside `out`.
+    `pictures` is a folder or `.npz` of free-running pictures to score instead of drawing new ones.
     """
     problem = recipe.evaluation.problem(recipe.policy.conditioning)
     if problem:
@@ -43,17 +35,22 @@ def evaluate(
             result = scorer.evaluate_files(run_chunks, files, device)
         else:
             (result,) = scorer.evaluate(run_chunks, temperature=recipe.sampling.temperature, num_seeds=1)
-    print(json.dumps(result.scores, indent=2))
+    return result
+
+
+def write_files(result: Evaluation, out: str | None, grid: str | None) -> list[Path]:
+    """Write the scores as JSON to `out` if given, and a PNG of source, reconstruction, teacher-forced and
+    free-running samples to `grid`, or beside `out`. Returns the paths.
+    """
+    paths = []
     if out:
-        write_json(Path(out), result.scores)
-    path = Path(grid) if grid else Path(out).with_suffix(".png") if out else None
-    if path is not None:
-        _save_grid(path, result)
-    return result.scores
-
-
-def _save_grid(path: Path, result: Evaluation) -> None:
-    assert result.held_out is not None, "the scorer asks for pictures"
-    rows = len(result.held_out.source_NHWC)
-    save_panels(path, [*held_out_panels(result.held_out), free_running_panel(result.pictures_NHWC, rows)])
-    print(f"wrote {path}")
+        paths.append(Path(out))
+        write_json(paths[0], result.scores)
+    picture = Path(grid) if grid else Path(out).with_suffix(".png") if out else None
+    if picture is not None:
+        assert result.held_out is not None, "the scorer asks for pictures"
+        rows = len(result.held_out.source_NHWC)
+        panels = [*held_out_panels(result.held_out), free_running_panel(result.pictures_NHWC, rows, result.names)]
+        save_panels(picture, panels)
+        paths.append(picture)
+    return paths

@@ -3,14 +3,16 @@
 The process with the models runs the chunks: the reward actors of a run, or this process.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from actors.evaluation.chunks import (
+    NO_CLASS,
     EvaluationChunk,
     EvaluationModels,
     FeaturesChunk,
@@ -49,6 +51,8 @@ class Evaluation:
     scores: Scores
     pictures_NHWC: np.ndarray  # uint8, the first free-running pictures, classes in turn
     held_out: HeldOutPictures | None = None  # the first held-out images and the pictures made from them
+    names: Sequence[str] = ()  # of the class that each of the pictures was asked for; empty without classes
+    better: Mapping[str, str] = field(default_factory=dict)  # "higher" or "lower", of the user's own terms
 
 
 class Scorer:
@@ -89,7 +93,14 @@ class Scorer:
         features_ND, logits_NK = extract_features(build_features(self._recipe, device), files.batches())
         scores = self._held_out_scores(held_out)
         scores |= self._free_running_scores(features_ND, logits_NK, files.label_N)
-        return Evaluation(scores, files.first(NUM_SHOWN), _shown(held_out))
+        shown_NHWC = files.first(NUM_SHOWN)
+        return Evaluation(
+            scores,
+            shown_NHWC,
+            _shown(held_out),
+            self._names(files.label_N, len(shown_NHWC)),
+            self._better(held_out),
+        )
 
     def _reference_chunks(self) -> list[ReferenceChunk]:
         """The training images to compare with; none where they are known, or a file has the reference."""
@@ -128,7 +139,25 @@ class Scorer:
         logits_NK = torch.from_numpy(np.concatenate([part.logits_NK for part in generated]))
         label_N = np.concatenate([part.label_N for part in generated])
         scores = self._held_out_scores(held_out) | self._free_running_scores(features_ND, logits_NK, label_N)
-        return Evaluation(scores, np.concatenate([part.shown_NHWC for part in generated]), _shown(held_out))
+        shown_NHWC = np.concatenate([part.shown_NHWC for part in generated])
+        return Evaluation(
+            scores, shown_NHWC, _shown(held_out), self._names(label_N, len(shown_NHWC)), self._better(held_out)
+        )
+
+    @cached_property
+    def _class_names(self) -> Sequence[str]:
+        return build_source(self._recipe, "train").class_names
+
+    def _names(self, label_N: np.ndarray | None, num_shown: int) -> list[str]:
+        """Of the classes of the first pictures; a class without a name is called by its number."""
+        labels = [] if label_N is None else label_N[:num_shown].tolist()
+        if NO_CLASS in labels:
+            return []
+        names = self._class_names if labels else ()
+        return [names[label] if label < len(names) else str(label) for label in labels]
+
+    def _better(self, held_out: list[HeldOutResult]) -> dict[str, str]:
+        return _terms(held_out[0]).better(self._recipe.reward.own_terms)
 
     def _held_out_scores(self, held_out: list[HeldOutResult]) -> Scores:
         """Means over images and samples. Perplexity is the exponential of the mean cross-entropy."""

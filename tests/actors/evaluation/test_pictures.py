@@ -8,6 +8,7 @@ from PIL import Image
 from actors.evaluation.pictures import (
     GAP,
     MIN_TILE,
+    NAME_HEIGHT,
     TITLE_HEIGHT,
     HeldOutPictures,
     free_running_panel,
@@ -94,3 +95,30 @@ def test_free_running_pictures_fill_the_rows_of_their_panel() -> None:
     _, picture = free_running_panel(flat(*range(20)), rows=2)
     assert middles(picture, MIN_TILE) == [list(range(8)), list(range(8, 16))]
     assert middles(free_running_panel(flat(5), rows=2)[1], MIN_TILE) == [[5]]
+
+
+def test_names_of_columns_stand_once_above_them() -> None:
+    plain = grid(flat(10, 20, 30, 40, 50), columns=2)
+    named = grid(flat(10, 20, 30, 40, 50), 2, ["cat", "dog", "cat", "dog", "cat"])
+    assert named.shape == (NAME_HEIGHT + 3 * MIN_TILE, 2 * MIN_TILE, 3)
+    np.testing.assert_array_equal(named[NAME_HEIGHT:], plain)
+    strips = np.split(named[:NAME_HEIGHT], 2, axis=1)
+    assert all(strip.min() < 100 for strip in strips)
+    assert (strips[0] != strips[1]).any()
+
+
+def test_names_that_differ_within_a_column_stand_above_every_picture() -> None:
+    named = grid(flat(10, 20, 30, 40), 2, ["a", "b", "c", "d"])
+    height = NAME_HEIGHT + MIN_TILE
+    assert named.shape == (2 * height, 2 * MIN_TILE, 3)
+    np.testing.assert_array_equal(named[NAME_HEIGHT:height, :MIN_TILE], flat(10)[0])
+    np.testing.assert_array_equal(named[height + NAME_HEIGHT :, MIN_TILE:], flat(40)[0])
+    assert (named[:NAME_HEIGHT] != named[height : height + NAME_HEIGHT]).any()
+
+
+def test_a_long_name_stays_above_its_picture_and_any_letter_can_be_written() -> None:
+    names = ["a very long name of a class", "", "чайник 🫖", ""]
+    strip = grid(flat(10, 20, 30, 40), 4, names)[:NAME_HEIGHT]
+    assert (strip[:, MIN_TILE : 2 * MIN_TILE] == 255).all()
+    assert (strip[:, 3 * MIN_TILE :] == 255).all()
+    assert strip[:, 2 * MIN_TILE : 3 * MIN_TILE].min() < 100

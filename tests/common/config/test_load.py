@@ -272,7 +272,7 @@ def test_an_override_below_a_value_is_refused(path: Path) -> None:
 
 def test_a_recipe_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     gone = tmp_path / "gone.yaml"
-    assert refusal(gone) == f"no recipe at {gone}: the shipped ones are in deploy/recipes"
+    assert refusal(gone).startswith(f"no recipe at {gone}: name a file, or one of demo, ")
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getpid []", b"[1]: 2"])
@@ -282,7 +282,7 @@ def test_a_file_that_is_no_yaml_is_refused(content: bytes, path: Path) -> None:
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
-    assert "is not a readable YAML file: [Errno 21] Is a directory" in refusal(tmp_path)
+    assert refusal(tmp_path) == f"no recipe at {tmp_path}: it is a folder; name a file in it"
 
 
 @pytest.mark.parametrize(

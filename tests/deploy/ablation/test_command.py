@@ -29,7 +29,11 @@ def test_a_study_runs_goes_on_where_it_was_and_keeps_other_sections(
     notes.write_text("# Notes\n\nBefore.\n")
     argv = ["ablate", study_file(seeds=[3]), "--out", str(out), "--markdown", str(notes)]
     assert main(argv) == 0
-    assert "0 of 3 cells are done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("0 of 2 cells are finished; the base is scored under 0 of 1 sampling seeds\n")
+    counted = [line.split()[0] for line in said.splitlines() if "seed " in line and " s  " in line]
+    assert sorted(counted) in (["0/2", "1/2", "2/2"], ["1/2", "1/2", "2/2"], ["1/2", "2/2", "2/2"])
+    assert said.splitlines()[-4] == "2 of 2 cells are finished: 1 of 1 seeds a variant."
     everything, prior = (StudyFolder(out).picture(cell).with_suffix(".json") for cell in load_study(argv[1]).cells)
     first, second = everything.read_bytes(), json.loads(prior.read_text())
     written = notes.read_text()
@@ -48,7 +52,7 @@ def test_a_study_runs_goes_on_where_it_was_and_keeps_other_sections(
 
     prior.unlink()
     assert main(argv) == 0
-    assert "2 of 3 cells are done" in capsys.readouterr().out
+    assert "1 of 2 cells are finished; the base is scored under 1 of 1 sampling seeds" in capsys.readouterr().out
     assert everything.read_bytes() == first
     again = json.loads(prior.read_text())
     assert (again["scores"], again["steps"]) == (second["scores"], second["steps"])  # in a process of its own

@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 
 from common.paths import CHECKOUT
-from deploy.__main__ import main
+from deploy.__main__ import COMMANDS, main
 from tests.common.test_atomic import no_file_above
 
 
@@ -32,9 +32,8 @@ def test_a_buffer_too_small_is_one_line(recipe_file: str, capsys: pytest.Capture
 
 
 def test_a_recipe_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert errors(capsys, "check", "gone.yaml") == [
-        "no recipe at gone.yaml: the shipped ones are in deploy/recipes"
-    ]
+    (line,) = errors(capsys, "check", "gone.yaml")
+    assert line.startswith("no recipe at gone.yaml: name a file, or one of demo, ")
 
 
 def test_a_missing_checkpoint_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,14 +142,61 @@ def test_overrides_may_stand_before_and_after_options(
     assert line.startswith(f"{recipe_file}: zzz is not a recipe key")
 
 
-@pytest.mark.parametrize("argv", [["check", "r.yaml", "--frobnicate"], ["frobnicate"], []])
-def test_unknown_commands_and_options_end_with_code_2_and_the_usage(
-    argv: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def ended(code: int, *argv: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m deploy")
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["frobnicate"], "there is no command frobnicate: `python -m deploy` lists them all"),
+        (["trian", "demo"], "there is no command trian: did you mean train? `python -m deploy` lists them all"),
+        (["Train"], "there is no command Train: did you mean train? `python -m deploy` lists them all"),
+        (["check", "r.yaml", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["evaluate", "r.yaml", "--chekpoint=x"], "arguments: --chekpoint=x (did you mean --checkpoint?)"),
+        (["report", "x", "--uot", "y"], "arguments: --uot y (did you mean --out?)"),
+    ],
+)
+def test_unknown_commands_and_options_end_with_code_2_the_usage_and_what_was_meant(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended(2, *argv)
+    said = capsys.readouterr().err
+    assert said.startswith("usage: python -m deploy")
+    assert said.endswith(f"{sentence}\n")
+
+
+@pytest.mark.parametrize("argv", [[], ["help"], ["--help"]])
+def test_without_a_command_all_are_listed_with_a_line_each(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended(0, *argv)
+    listed = capsys.readouterr().out.partition("  COMMAND\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    assert all(len(line.split()) > 2 for line in listed)
+
+
+def test_help_of_a_command_is_the_same_by_either_word(capsys: pytest.CaptureFixture[str]) -> None:
+    ended(0, "help", "report")
+    said = capsys.readouterr().out
+    ended(0, "report", "--help")
+    assert capsys.readouterr().out == said
+    assert said.startswith("usage: python -m deploy report [-h]")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    ended(0, "--version")
+    assert capsys.readouterr().out.startswith("va-pi-ray 0.1.0 (code ")
+
+
+def test_a_shipped_recipe_is_found_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "demo"]) == 0
+    by_name = capsys.readouterr().out
+    assert main(["plan", str(CHECKOUT / "deploy/recipes/demo.yaml")]) == 0
+    assert capsys.readouterr().out == by_name
 
 
 def test_a_mistake_of_ours_shows_its_traceback(recipe_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

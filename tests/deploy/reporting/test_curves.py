@@ -88,3 +88,23 @@ def test_a_noisy_curve_has_its_mean_over_five_steps_without_those_that_were_not_
     each, mean = chart.series
     assert (each.name, mean.name) == ("each", "mean of 5")
     assert mean.values[:7] == [None, 2.0, 3.0, 3.0, 4.0, 5.0, 6.5]
+
+
+def test_what_is_rounding_has_no_curve() -> None:
+    lines = [
+        learned(number, policy_loss=(-1) ** number * 5e-8, kl=number * 1e-10, loss=1.5 + number * 1e-8).metrics()
+        for number in range(1, 31)
+    ]
+    shown = charts(lines)
+    assert shown["Policy loss"].constants == [("policy loss", "0 but for rounding")]
+    assert shown["KL"].constants == [("KL", "0 but for rounding")]
+    assert shown["Loss"].constants == [("total", "1.5"), ("cross-entropy", "5"), ("KL prior", "0.7")]
+
+
+def test_what_is_small_and_no_rounding_has_its_curve() -> None:
+    lines = [
+        learned(number, policy_loss=-1e-6 * number, kl=1e-6 * number, grad_norm=1e-9 * number).metrics()
+        for number in (1, 2, 3)
+    ]
+    shown = charts(lines)
+    assert [shown[title].constants for title in ("Policy loss", "KL", "Gradient norm")] == [None, None, None]

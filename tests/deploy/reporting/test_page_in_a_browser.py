@@ -42,6 +42,25 @@ def test_the_page_fits_its_window_and_the_console_stays_silent(width: int, schem
     assert said == []
 
 
+@pytest.mark.parametrize("size", [5e-8, 5e-5, 0.123, 12345.0, 5e7])
+def test_no_label_of_a_chart_is_cut_at_its_edge(size: float, run_folder: Callable[..., Path]) -> None:
+    steps = [step(number, policy_loss=(-1) ** number * size, grad_norm=-size * number) for number in range(1, 5)]
+    path = write_report(str(run_folder(steps, [])))
+    with playwright.sync_playwright() as engines:
+        browser = engines.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 844})
+        page.goto(path.as_uri())
+        cut = page.evaluate(
+            """[...document.querySelectorAll(".chart svg text")].filter((text) => {
+              const box = text.getBBox(), width = text.ownerSVGElement.viewBox.baseVal.width;
+              return box.x < 0 || box.x + box.width > width;
+            }).map((text) => text.textContent)"""
+        )
+        assert page.locator(".chart svg text", has_text="−").count() > 0
+        browser.close()
+    assert cut == []
+
+
 def test_the_page_of_a_run_at_work_follows_it_and_tells_when_the_driver_has_gone(
     run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

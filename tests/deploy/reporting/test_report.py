@@ -1,5 +1,6 @@
 """The page about a run: what it says of runs that ended well, badly or not at all, and that it is sound HTML."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -66,8 +67,9 @@ def test_an_ended_run_shows_scores_pictures_curves_stages_events_and_recipe(ende
         "try succeeded",
         "steps 10 of 10 groups learned 640 groups per second 16 learner waited 25% time in all 59 s",
         "actor restarts 1",
-        "held-out reward higher is better −0.0500 −0.0400 +0.0100 0.0020 −0.0450",
-        "FD over classifier features lower is better 10.0000 10.2500 −0.2500 0.5000 8.0000",
+        "score before after gain against cross-entropy alone noise CE alone",
+        "held-out reward higher is better −0.0500 −0.0400 +0.0100 +0.0050 0.0020 −0.0450",
+        "FD over classifier features lower is better 10.0000 10.2500 −0.2500 −2.2500 0.5000 8.0000",
         "+0.0100 better",
         "−0.2500 within the noise",
         "CE alone: as many steps of cross-entropy without the reward",
@@ -80,6 +82,8 @@ def test_an_ended_run_shows_scores_pictures_curves_stages_events_and_recipe(ende
         "Final weights 0123abcd",
     ):
         assert words in page.text
+    verdicts = [cell["class"] for cell in page.all("td") if "verdict" in (cell.get("class") or "")]
+    assert verdicts == ["verdict gain", "verdict gain", "verdict noise", "verdict loss"]
     assert [image["alt"] for image in page.all("img")] == [
         "Free-running samples in a grid: left before the run, right after it",
         "Rows of a held-out image, its reconstruction, and teacher-forced samples before and after the run",
@@ -154,8 +158,6 @@ def test_a_run_that_has_not_learned_yet_has_a_page(run_folder: Callable[..., Pat
 def test_the_scores_of_a_run_in_progress_are_those_of_its_newest_evaluation(
     run_folder: Callable[..., Path],
 ) -> None:
-    import json
-
     evaluations = [{"step": 0, **SCORES}, {"step": 5, "held_out_reward": -0.045, "fd": None}]
     folder = run_folder([step(1)], [event(0, "started")], evaluations=evaluations)
     (folder / "before.json").write_text(json.dumps({"before": SCORES, "noise": SCORES}))
@@ -190,12 +192,53 @@ def terms_chart(page: Page) -> str:
 def test_every_term_of_the_reward_is_a_curve_by_its_name(run_folder: Callable[..., Path]) -> None:
     own = [step(number, reward_sharpness=0.5 * number, reward_broken=0.0) for number in (1, 2)]
     page = page_of(run_folder(own, []))
-    assert terms_chart(page) == (
-        "Reward terms, steps 1 to 2: MSE from 0.03 to 0.03; LPIPS from 0.01 to 0.01; sharpness from 0.5 to 1; "
-        "broken from 0 to 0"
-    )
+    assert terms_chart(page) == "Reward terms, steps 1 to 2: sharpness from 0.5 to 1; broken from 0 to 0"
     assert "Reward terms unweighted" in page.text
-    assert "Reward terms unweighted;" not in page.text
+    assert "Reward terms unweighted;" not in page.text  # a former version did not say which is better
+    assert "reward terms MSE 0.03 , LPIPS 0.01" in page.text
+
+
+def test_terms_of_ones_own_have_their_direction_in_curves_and_in_the_table(
+    run_folder: Callable[..., Path],
+) -> None:
+    better = {"sharpness": "higher", "blur": "lower"}
+    own = [
+        step(
+            number, reward_sharpness=0.5 * number, reward_blur=0.1 * number, reward_mse=0.2 * number, better=better
+        )
+        for number in (1, 2)
+    ]
+    evaluations = [{"step": at, "held_out_sharpness": 0.1 * at, "held_out_blur": 0.3} for at in (0, 1, 2)]
+    folder = run_folder(own, [event(0, "started")], evaluations=evaluations)
+    before = {"held_out_sharpness": 0.1, "held_out_blur": 0.2}
+    noise = dict.fromkeys(before, 0.0)
+    (folder / "before.json").write_text(json.dumps({"before": before, "noise": noise, "better": better}))
+    page = page_of(folder)
+    labels = [svg["aria-label"] or "" for svg in page.all("svg")]
+    assert (
+        "Reward terms, steps 1 to 2: MSE from 0.2 to 0.4; LPIPS from 0.01 to 0.01; blur from 0.1 to 0.2" in labels
+    )
+    assert "Reward terms, steps 1 to 2: sharpness from 0.5 to 1" in labels
+    for words in (
+        "Reward terms unweighted; lower is better",
+        "Reward terms unweighted; higher is better",
+        "Held-out sharpness higher is better",
+        "held-out sharpness higher is better 0.1000 0.2000 +0.1000 0.0000",
+        "held-out blur lower is better 0.2000 0.3000 −0.1000 0.0000",
+    ):
+        assert words in page.text
+
+
+def test_what_stays_zero_but_for_rounding_is_told_so(run_folder: Callable[..., Path]) -> None:
+    page = page_of(run_folder([step(number, kl=1e-9 * number) for number in (1, 2)], []))
+    assert "; KL 0 but for rounding ;" in page.text
+
+
+def test_a_run_in_one_process_has_neither_actors_nor_a_learner_that_waits(run_folder: Callable[..., Path]) -> None:
+    alone = {"num_actors": 0, "wait_seconds": 0.0, "actor_stage_seconds": {}}
+    page = page_of(run_folder([step(number, **alone) for number in (1, 2)], [event(0, "succeeded", steps=2)]))
+    for word in ("learner wait", "actors", "wait for groups"):
+        assert word not in page.text.partition("Recipe")[0]
 
 
 def test_terms_that_a_former_version_wrote_as_zero_are_none(run_folder: Callable[..., Path]) -> None:

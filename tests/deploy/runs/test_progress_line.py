@@ -112,9 +112,7 @@ def test_rates_are_means_over_the_steps_given() -> None:
 
 
 def test_training_in_one_process_says_nothing_of_actors() -> None:
-    assert local_text([step(10)], 50) == (
-        "step 10/50  reward -0.1235  CE 2.000  16.0 groups/s  staleness 1  ETA 80 s"
-    )
+    assert local_text([step(10)], 50) == "step 10/50  reward -0.1235  CE 2.000  16.0 groups/s  ETA 80 s"
 
 
 def test_the_rate_of_pictures_is_of_those_drawn_now() -> None:

@@ -21,19 +21,19 @@ def evaluated() -> dict[str, Any]:
 
 
 def test_a_run_without_evaluation_says_what_it_did_and_where(recipe: Recipe) -> None:
-    assert summary_text(recipe, SUMMARY | {"evaluation": None}, Path("runs/x")) == (
-        "succeeded after 60 steps on 1919 images\nrun folder  runs/x"
+    assert summary_text(recipe, SUMMARY | {"evaluation": None}, Path("runs/x"), 312.4) == (
+        "succeeded after 60 steps on 1919 images, in 5 min 12 s\nrun folder  runs/x"
     )
 
 
 def test_images_that_were_skipped_are_mentioned(recipe: Recipe) -> None:
-    text = summary_text(recipe, SUMMARY | {"images_skipped": 3}, Path("runs/x"))
+    text = summary_text(recipe, SUMMARY | {"images_skipped": 3}, Path("runs/x"), 312.4)
     assert "3 images were left out; events.jsonl names them, and why" in text
-    assert "left out" not in summary_text(recipe, SUMMARY, Path("runs/x"))
+    assert "left out" not in summary_text(recipe, SUMMARY, Path("runs/x"), 312.4)
 
 
 def test_scores_stand_in_a_table_and_gains_count_in_the_good_direction(recipe: Recipe) -> None:
-    lines = summary_text(recipe, evaluated(), Path("runs/x")).splitlines()
+    lines = summary_text(recipe, evaluated(), Path("runs/x"), 312.4).splitlines()
     assert lines[2].split() == ["before", "after", "gain", "noise"]
     table = lines[2 : 3 + len(SCORES)]
     assert len({len(row) for row in table}) == 1, "columns stand below each other"
@@ -46,11 +46,11 @@ def test_scores_stand_in_a_table_and_gains_count_in_the_good_direction(recipe: R
 
 def test_yardsticks_get_a_column_each_and_a_word_of_explanation(recipe: Recipe) -> None:
     summary = evaluated()
-    without = summary_text(recipe, summary, Path("runs/x"))
+    without = summary_text(recipe, summary, Path("runs/x"), 312.4)
     assert "yardsticks" not in without
     summary["evaluation"] |= {"before_at_compare_temperature": scores(0.6), "prior_alone": scores(0.7)}
     cooler = with_changes(recipe, {"evaluation.compare_temperature": 0.8})
-    lines = summary_text(cooler, summary, Path("runs/x")).splitlines()
+    lines = summary_text(cooler, summary, Path("runs/x"), 312.4).splitlines()
     assert lines[2].split() == ["before", "after", "gain", "noise", "T=0.8", "CE", "alone"]
     assert lines[3].split()[-2:] == ["0.6000", "0.7000"]
     assert "yardsticks" in "\n".join(lines)
@@ -60,6 +60,6 @@ def test_scores_that_were_not_taken_are_left_out(recipe: Recipe) -> None:
     summary = evaluated()
     for column in ("before", "after", "noise"):
         del summary["evaluation"][column]["fid"]
-    text = summary_text(recipe, summary, Path("runs/x"))
+    text = summary_text(recipe, summary, Path("runs/x"), 312.4)
     assert "FID" not in text
     assert "FD over classifier features" in text

@@ -50,21 +50,42 @@ def error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_scores_are_printed_and_written_and_a_grid_beside_them(
     recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = scores(tmp_path / "out" / "scores.json", recipe_file)
+    found = scores(tmp_path / "out" / "scores.json", recipe_file, "--json")
     assert set(found) == TEACHER_FORCED | {"fd", "inception_score", "accuracy", "precision", "recall"}
     out, err = capsys.readouterr()
-    assert err.splitlines()[-1].startswith("scoring the generator: 4/4  ")  # reference, held-out twice, drawn
-    printed, _, last = out.rpartition("wrote ")
-    assert json.loads(printed) == found
+    assert json.loads(out) == found
     grid = tmp_path / "out" / "scores.png"
-    assert last == f"{grid}\n"
+    progress, *wrote = err.splitlines()[-3:]
+    assert progress.startswith("scoring the generator: 4/4  ")  # reference, held-out twice, drawn
+    assert wrote == [f"wrote {tmp_path / 'out' / 'scores.json'}", f"wrote {grid}"]
     with Image.open(grid) as picture:
         assert picture.size[1] > 3 * 32  # a row a held-out image
 
 
-def test_a_grid_can_be_written_alone(recipe_file: str, tmp_path: Path) -> None:
-    assert main(["evaluate", recipe_file, "--grid", str(tmp_path / "a" / "grid.png")]) == 0
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["grid.png"]
+def test_the_table_says_of_every_score_which_is_better_and_a_grid_can_be_written_alone(
+    recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "reward.python={'tests.own_terms:Likeness': 1, 'tests.own_terms:darkness': 1}"
+    grid = tmp_path / "a" / "grid.png"
+    assert main(["evaluate", recipe_file, own, "--grid", str(grid)]) == 0
+    held_out, free_running, legend = capsys.readouterr().out.split("\n\n")
+    title, *rows = held_out.splitlines()
+    assert title.split() == ["3", "held-out", "images,", "teacher-forced", "score", "ceiling", "better"]
+    assert {row[:44].strip(): row[44:].split()[-1] for row in rows} == {
+        "reward": "higher",
+        "PSNR, dB": "higher",
+        "cross-entropy": "lower",
+        "perplexity": "lower",
+        "MSE": "lower",
+        "Likeness": "higher",
+        "darkness": "lower",
+    }
+    assert [len(row[44:].split()) for row in rows] == [2, 3, 2, 2, 3, 3, 3]  # ceilings of what pictures have
+    title, *rows = free_running.splitlines()
+    assert title.split() == ["24", "free-running", "pictures", "score", "better"]
+    assert [row[44:].split()[-1] for row in rows] == ["lower", "higher", "higher", "higher", "higher"]
+    assert legend.splitlines()[-1] == f"wrote {grid}"
+    assert [path.name for path in grid.parent.iterdir()] == ["grid.png"]
 
 
 def test_given_pictures_are_scored_instead_of_drawn_ones(

@@ -288,6 +288,22 @@ def test_scores_of_seeds_are_averaged_and_their_spread_is_the_noise() -> None:
     assert spread(evaluations[:1]) == {"fd": 0.0, "accuracy": 0.0}
 
 
+def test_the_pictures_shown_have_the_names_of_their_classes(scored_recipe: Recipe) -> None:
+    (evaluation,) = Scorer(scored_recipe).evaluate(Worker(), temperature=1.0, num_seeds=1)
+    assert len(evaluation.names) == len(evaluation.pictures_NHWC)
+    assert list(evaluation.names[:12]) == [*"abc3456789", "a", "b"]  # the source has three classes
+
+
+def test_terms_of_ones_own_say_which_is_better(scored_recipe: Recipe) -> None:
+    own = {"tests.own_terms:term": 1, "tests.own_terms:Likeness": 1}
+    worker = Worker({"mse": 1.0, "term": 1.0, "Likeness": 1.0}, {"Likeness"})
+    with_own = with_changes(scored_recipe, {"reward.python": own})
+    (evaluation,) = Scorer(with_own).evaluate(worker, temperature=1.0, num_seeds=1)
+    assert evaluation.better == {"term": "lower", "Likeness": "higher"}
+    (evaluation,) = Scorer(scored_recipe).evaluate(Worker(), temperature=1.0, num_seeds=1)
+    assert evaluation.better == {}
+
+
 def test_held_out_chunks_without_a_readable_image_are_left_out_unless_all_are() -> None:
     result = HeldOutResult({}, {}, frozenset(), np.zeros(1, np.float32), None)
     assert _scored([Unscored("a.png: cut short"), result]) == [result]

@@ -149,6 +149,7 @@ def test_a_term_of_which_more_is_better_raises_the_reward(small_run: SmallRun) -
         expected = -terms["mse"] + 2 * terms["Likeness"] - 0.5 * terms["term"]
         assert fact.report.reward_mean == pytest.approx(expected, rel=1e-4)
         assert abs(terms["Likeness"]) > 0.01
+        assert fact.metrics()["better"] == {"Likeness": "higher", "term": "lower"}
 
 
 @pytest.fixture
