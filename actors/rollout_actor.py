@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
-from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.build import reward_of
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
@@ -82,7 +82,7 @@ class RolloutActor:
     def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
         recipe, models = self._models.recipe, self._models
         source = build_source(recipe, "train")
-        reward = DecodedReward(models.tokenizer, models.terms, recipe.reward, recipe.has_reward_maps)
+        reward = reward_of(recipe.reward, models.tokenizer, models.terms, recipe.advantage.credit)
         return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def describe(self) -> ActorDescription:

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.code_credit import code_credit
 from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import Sources
-from actors.rollouts.rollout import RolloutSettings
+from actors.rollouts.rollout import Draws, RolloutSettings
 from actors.rollouts.table import ROLLOUTS
 from common.clock import StageClock
+from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
 from common.finite import non_finite_groups, take_rows
+from common.machine import autocast
 from common.protocols import ImageSource, ImageTokenizer, Policy
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
@@ -50,8 +53,10 @@ class RolloutPipeline:
         """`order` says which image a sample index means; by default it and the settings are those of the run."""
         self._source = source
         self._order = order or SampleOrder(recipe.seed, len(source))
-        self._rollout = ROLLOUTS[recipe.rollout.kind](settings or RolloutSettings.of(recipe), tokenizer)
-        self._codebook_size = tokenizer.codebook_size
+        self._settings = settings or RolloutSettings.of(recipe)
+        self._rollout = ROLLOUTS[recipe.rollout.kind](self._settings, tokenizer)
+        self._recipe = recipe
+        self._tokenizer = tokenizer
         self._reward = reward
         self._device = device
         self._readers = ThreadPoolExecutor(recipe.actors.num_read_threads, thread_name_prefix="read")
@@ -83,22 +88,42 @@ class RolloutPipeline:
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)
+        credit = self._credit(policy, draws, terms.gradient_BTD, clock)
+        # Where nothing is learned from samples, one of them serves the KL's measurement.
+        kept_samples = slice(None) if credit is None or self._recipe.sampled_weights else slice(1)
         groups = GroupBatch(
             sample_index_B=np.array(kept, dtype=np.int64),
             image_id_B=images.image_ids,
             policy_version=policy_version,
-            codebook_size=self._codebook_size,
+            codebook_size=self._tokenizer.codebook_size,
             context_tokens_BT=_int32(draws.context_BT),
             target_tokens_BT=_int32(draws.targets_BT),
-            sampled_tokens_BGT=_int32(draws.samples_BGT),
-            behaviour_logprobs_BGT=draws.logprobs_BGT.cpu().numpy(),
+            sampled_tokens_BGT=_int32(draws.samples_BGT[:, kept_samples]),
+            behaviour_logprobs_BGT=draws.logprobs_BGT[:, kept_samples].cpu().numpy(),
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
+            credit={} if credit is None else _arrays(credit.columns),
             higher_is_better=terms.higher_is_better,
         )
         sound, quarantined = _quarantined(groups, terms.failures)
         return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
+
+    def _credit(
+        self, policy: Policy, draws: Draws, gradient_BTD: Tensor | None, clock: StageClock
+    ) -> CodeCredit | None:
+        if gradient_BTD is None:
+            return None
+        settings = self._settings
+        with clock("sample"), autocast(settings.compute, self._device):
+            return code_credit(
+                policy.logits,
+                draws.hidden_BTD,
+                draws.samples_BGT,
+                gradient_BTD,
+                self._tokenizer,
+                settings.distribution,
+            )
 
 
 def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError]) -> tuple[SkippedImage, ...]:

@@ -15,6 +15,7 @@ from common.schema import ARRAYS, GroupBatch, changed
 def non_finite_groups(groups: GroupBatch) -> dict[int, str]:
     """By row number, the reason why a group cannot be learned from."""
     reasons = {int(row): "non-finite log-probability" for row in _not_finite(groups.behaviour_logprobs_BGT)}
+    reasons |= {int(row): "non-finite gradient" for column in groups.credit.values() for row in _not_finite(column)}
     for columns in (groups.reward_maps, groups.reward_terms):
         for name, column in columns.items():
             reasons |= {int(row): f"non-finite reward.{name}" for row in _not_finite(column)}
@@ -44,7 +45,7 @@ def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
         column_B[bad] = 0
         return column_B
 
-    return changed(groups, emptied, ("behaviour_logprobs_BGT", "reward_terms", "reward_maps")), weights_B
+    return changed(groups, emptied, ("behaviour_logprobs_BGT", "reward_terms", "reward_maps", "credit")), weights_B
 
 
 def _not_finite(array_B: np.ndarray) -> np.ndarray:

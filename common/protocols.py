@@ -60,7 +60,16 @@ class ImageTokenizer(Protocol):
         """Token ids int64 [B, T]."""
 
     def decode(self, tokens_BT: Tensor) -> Tensor:
-        """Images [B, C, H, W], around [-1, 1] and unclamped."""
+        """Images [B, C, H, W], around [-1, 1] and unclamped: those of `decode_codes(codes(tokens))`."""
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """The codebook's vectors float [..., D], as the decoder takes them, of token ids [...].
+
+        This and `decode_codes` are needed only if advantage.credit is gradient.
+        """
+
+    def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
+        """Images of codes [B, D, h, w] on the square grid, differentiable."""
 
 
 class CachedDecoder(Protocol):

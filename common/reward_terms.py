@@ -22,6 +22,7 @@ class RewardTerms:
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # [B, G, T] by name; the mean of a map is the term
     higher_is_better: frozenset[str] = frozenset()  # names; of the others, lower is better
     failures: Mapping[int, str] = field(default_factory=dict)  # groups that a term failed on, whose terms are NaN
+    gradient_BTD: Tensor | None = None  # of the weighted reward at the sampled codes, mean over samples; on request
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -37,12 +38,15 @@ class RewardTerms:
             maps={name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
             higher_is_better=first.higher_is_better,
             failures=failures,
+            gradient_BTD=_joined([part.gradient_BTD for part in parts]),
         )
 
     def require_whole(self) -> None:
         """Raise RewardError where a term failed on a group, or gave a number that is not finite."""
         for reason in self.failures.values():
             raise RewardError(reason)
+        if self.gradient_BTD is not None and not self.gradient_BTD.isfinite().all():
+            raise RewardError("the reward's gradient is not finite")
         for name, term_BG in self.terms.items():
             if not term_BG.isfinite().all():
                 raise RewardError(f"reward.{name} gave a number that is not finite")
@@ -72,3 +76,8 @@ class RewardTerms:
             part = (-weight if name in self.higher_is_better else weight) * columns[name]
             errors = part if errors is None else errors + part
         return None if errors is None else -errors
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

@@ -34,10 +34,20 @@ class GroupBatch:
     reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
+    credit: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`. The
+    weights of the terms are in the gradient."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
 
     def __len__(self) -> int:
         return len(self.image_id_B)
+
+    @property
+    def group_size(self) -> int:
+        """G; as many tokens and log-probabilities are kept unless all credit is by gradient, and then one."""
+        for term_BG in self.reward_terms.values():
+            return term_BG.shape[1]
+        return self.sampled_tokens_BGT.shape[1]
 
 
 _TENSOR_COLUMNS = {
@@ -47,7 +57,7 @@ _TENSOR_COLUMNS = {
     "behaviour_logprobs": "behaviour_logprobs_BGT",
 }
 # Columns of a name each: the field, and what stands before the name in the table.
-_NAMED_COLUMNS = {"condition": "condition.", "reward_terms": "reward.", "reward_maps": "reward_map."}
+_NAMED_COLUMNS = {"condition": "condition.", "reward_terms": "reward.", "reward_maps": "reward_map.", "credit": "credit."}
 
 
 def to_table(groups: GroupBatch) -> pa.Table:
@@ -60,11 +70,10 @@ def to_table(groups: GroupBatch) -> pa.Table:
     columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
     for named, prefix in _NAMED_COLUMNS.items():
         columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
-    _, G, T = groups.sampled_tokens_BGT.shape
     facts = {
         "schema_version": SCHEMA_VERSION,
-        "G": G,
-        "T": T,
+        "G": groups.group_size,
+        "T": groups.target_tokens_BT.shape[1],
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
     }

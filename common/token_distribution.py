@@ -38,6 +38,10 @@ class TokenDistribution:
         """Float32 logits at the temperature, whole."""
         return logits_NV.float() / self.temperature
 
+    def probabilities(self, logits_NV: Tensor) -> Tensor:
+        """Of all tokens, float32 [N, V]; 0 outside the most likely ones."""
+        return keep_likely(self.scaled(logits_NV), self.top_k, self.top_p).softmax(dim=-1)
+
     def draw(self, logits_NV: Tensor, uniforms_NK: Tensor) -> Tensor:
         """Tokens int64 [N, K], each drawn at its uniform number in [0, 1).
 

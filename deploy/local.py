@@ -11,12 +11,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from actors.code_credit import code_credit
 from actors.context_noise import noisy_context
 from actors.group_sampling import sample_groups
 from actors.image_batch import read_readable
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import Sources
 from common.clock import StageClock
+from common.code_credit import CodeCredit, codebook_codes
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.machine import autocast
@@ -27,13 +29,15 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
-from learner.advantage import advantages, flat_groups
+from learner.advantage import advantages, flat_groups, reward_spread
+from learner.code_prices import CodePrices, code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-# condition, terms of the reward, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T]
-Groups = tuple[Condition, RewardTerms, Tensor, Tensor, Tensor, Tensor]
+# condition, terms of the reward, context [B, T-1], targets [B, T], samples and behaviour log-probs [B, G, T], and
+# under credit by gradient what the codes are worth
+Groups = tuple[Condition, RewardTerms, CodeCredit | None, Tensor, Tensor, Tensor, Tensor]
 
 
 def post_train(
@@ -48,6 +52,7 @@ def post_train(
     learner = recipe.learner
     optimizer = build_optimizer(policy, learner)
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
+    codes_VD = codebook_codes(tokenizer, device)
     for step in range(learner.num_steps):
         first = step * learner.images_per_step
         tickets = range(first, first + learner.images_per_step, recipe.actors.images_per_ticket)
@@ -55,7 +60,7 @@ def post_train(
             roll_out(policy, tokenizer, reward, source, recipe, device, samples)
             for samples in (range(start, start + recipe.actors.images_per_ticket) for start in tickets)
         ]
-        yield learn(policy, optimizer, groups, recipe, device, step, reference)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD)
 
 
 @torch.no_grad()
@@ -86,39 +91,56 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
     terms = reward.measure(samples_BGT, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
     terms.require_whole()
-    return condition, terms, context_BT, targets_BT, samples_BGT, logprobs_BGT
+    if terms.gradient_BTD is None:
+        return condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
+
+    # Under credit by gradient it also says how the reward changes with the samples' codes, to first order.
+    with autocast(recipe.compute, device):
+        distribution = TokenDistribution.of(group)
+        credit = code_credit(
+            policy.logits, hidden_BTD, samples_BGT, terms.gradient_BTD, tokenizer, distribution
+        )
+    if not recipe.sampled_weights:  # one sample serves the KL's measurement
+        samples_BGT, logprobs_BGT = samples_BGT[:, :1], logprobs_BGT[:, :1]
+    return condition, terms, credit, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
 
 def learn(
-    policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None
+    policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None, codes_VD=None
 ) -> StepReport:
     """One optimizer step on the groups of all tickets: the learner's work."""
     learner = recipe.learner
-    conditions, all_terms, *tensors = zip(*tickets, strict=True)
+    conditions, all_terms, credits, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
     context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
 
     # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens.
     terms = RewardTerms.joined(all_terms)
     rewards_BG = terms.rewards(recipe.reward.weights)
-    advantages_BGT = advantages(terms, recipe)
+    advantages_BGT = advantages(terms, recipe)  # under credit by gradient None, or of the terms without a gradient
+    prices = None
+    if recipe.has_code_gradients:  # the advantage of every codebook entry at every place
+        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(len(rewards_BG)))
 
     # 5. The G samples share one context, so one forward and backward per group serves them all.
-    def logprobs(model: PolicyModule, b: slice) -> TokenLogprobs:
+    def logprobs(model: PolicyModule, b: slice, prices: CodePrices | None = None) -> TokenLogprobs:
         with autocast(recipe.compute, device):
             hidden_BTD = model({name: column[b] for name, column in condition.items()}, context_BT[b], head=False)
             distribution = TokenDistribution.of(recipe.group)
-            return token_logprobs(
-                model.logits, hidden_BTD, samples_BGT[b], targets_BT[b], distribution, learner.logit_rows
-            )
+            tokens = samples_BGT[b], targets_BT[b]
+            return token_logprobs(model.logits, hidden_BTD, *tokens, distribution, learner.logit_rows, prices)
 
     num_groups = len(rewards_BG)
     totals = torch.zeros(6)
     optimizer.zero_grad()
     for start in range(0, num_groups, learner.micro_batch_size):
         b = slice(start, start + learner.micro_batch_size)
-        logprobs_BGT, target_logprobs_BT, entropy_BT = logprobs(policy, b)
-        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], advantages_BGT[b], learner)
+        of_samples = None if advantages_BGT is None else advantages_BGT[b]
+        of_codes = None if prices is None else prices[b]
+        logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, b, of_codes)
+        policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_logprobs_BGT[b], of_samples, learner)
+        if advantage_BT is not None:
+            policy_B = policy_B - advantage_BT.mean(dim=1)
         prior_B = ce_B = ce_prior(target_logprobs_BT)  # the prior, unless it is the KL from the initial policy
         if reference is not None:
             with torch.no_grad():
@@ -145,8 +167,8 @@ def learn(
         kl_prior=0.0 if reference is None else prior_mean,
         reward_mean=float(rewards_BG.mean()),
         reward_terms={name: float(term_BG.mean()) for name, term_BG in terms.terms.items()},
-        reward_std=float(rewards_BG.std(dim=1).mean()),
-        num_flat=int(flat_groups(advantages_BGT).sum()) if recipe.reward.weights else 0,
+        reward_std=float(reward_spread(rewards_BG).mean()),
+        num_flat=int(flat_groups(advantages_BGT, prices).sum()) if recipe.reward.weights else 0,
         clip_fraction=clip_fraction,
         kl=kl,
         entropy=entropy,

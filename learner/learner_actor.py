@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import numpy as np
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from common.clock import StageClock
@@ -29,6 +30,11 @@ from learner.train_step import StepSums, Trainer
 log = logging.getLogger("vapi.learner")
 
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
+
+
+def _added_up(total: Tensor) -> Tensor:
+    dist.all_reduce(total)
+    return total
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ class LearnerActor:
                 num_ranks=self._num_ranks,
                 no_sync=self._ddp.no_sync,
                 rank=self._rank,
+                over_ranks=_added_up,
             )
         log_context(step=self._trainer.step)
         memory = resident_bytes(), gpu_peak_bytes(self._device)

@@ -28,12 +28,16 @@ class PolicyLoss(NamedTuple):
 
 
 def surrogate_loss(
-    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor, section: LearnerSection
+    logprobs_BGT: Tensor, behaviour_logprobs_BGT: Tensor, advantages_BGT: Tensor | None, section: LearnerSection
 ) -> PolicyLoss:
     """The policy loss under the recipe's `learner.correction`, for one update per step.
 
     The policy before the step is then the policy itself: its detached log-probabilities need no extra forward.
+    Without advantages there is no loss, and the ratios are a measurement.
     """
+    if advantages_BGT is None:
+        ratio_BGT = importance_ratio(logprobs_BGT.detach(), behaviour_logprobs_BGT, section.ratio)
+        return PolicyLoss(ratio_BGT.new_zeros(len(ratio_BGT)), ratio_BGT)
     if section.correction == "truncated":
         return truncated_loss(
             logprobs_BGT, behaviour_logprobs_BGT, advantages_BGT, section.ratio_cap, section.ratio

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.condition_drop import drop_conditions
 from common.protocols import Condition, Policy
+from learner.code_prices import CodePrices
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,22 @@ class Rows:
     targets_NT: Tensor  # int64
     samples_NKT: Tensor  # int64
     behaviour_logprobs_NKT: Tensor  # float32
-    advantages_NKT: Tensor  # float32; [N, K] if a sample's tokens share one
+    advantages_NKT: Tensor | None  # float32; [N, K] if a sample's tokens share one; None: samples teach nothing
+    prices: CodePrices | None = None  # of the codebook's entries, under credit by gradient
 
     def __len__(self) -> int:
         return len(self.context_NT)
 
     def __getitem__(self, rows: slice) -> Self:
         condition = {name: column[rows] for name, column in self.condition.items()}
-        return type(self)(condition, *(column[rows] for name, column in vars(self).items() if name != "condition"))
+        others = {name: column for name, column in vars(self).items() if name != "condition"}
+        return type(self)(
+            condition, **{name: None if column is None else column[rows] for name, column in others.items()}
+        )
 
     def repeated(self) -> Self:
         """One row per sample: the same loss and the same gradient, at K times the work."""
+        assert self.advantages_NKT is not None and self.prices is None, "a sample alone has an advantage of its own"
         num_samples = self.samples_NKT.shape[1]
 
         def for_each_sample(column: Tensor) -> Tensor:

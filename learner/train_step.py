@@ -7,7 +7,7 @@ the split nor the micro-batch size changes the gradient.
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from common.clock import StageClock
+from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.finite import quarantine
 from common.machine import autocast
 from common.models.families import PolicyModule
+from common.models.loading import load_codes
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
-from learner.advantage import advantages, flat_groups
+from learner.advantage import advantages, flat_groups, reward_spread
+from learner.code_prices import CodePrices, code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.rows import Rows
@@ -92,6 +95,7 @@ class Trainer:
         self._recipe = recipe
         self._distribution = TokenDistribution.of(recipe.group)
         self._device = device
+        self._codes_VD = load_codes(recipe, device) if recipe.has_code_gradients else None
 
     def train(
         self,
@@ -103,16 +107,18 @@ class Trainer:
         num_ranks: int = 1,
         no_sync: Callable[[], AbstractContextManager] = nullcontext,
         rank: int = 0,
+        over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
     ) -> tuple[StepSums, float]:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
         Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, and `num_groups` counts the
-        groups of all ranks. A non-finite norm skips the update, but the step still counts; it is the norm of the
+        groups of all ranks; `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step still counts; it is the norm of the
         averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
         scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
         groups, weights_B = quarantine(groups)
+        prices = self._prices(groups, weights_B, over_ranks)
         sums = StepSums()
         if self._is_published:  # a resumed run drops the same as an uninterrupted one
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
@@ -122,7 +128,7 @@ class Trainer:
             for start in starts:
                 rows = slice(start, start + learner.micro_batch_size)
                 with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, weights_B, rows, forward or self.policy)
+                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.policy)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
@@ -132,19 +138,35 @@ class Trainer:
         self.step += 1
         return sums, norm
 
+    def _prices(
+        self, groups: GroupBatch, weights_B: np.ndarray, over_ranks: Callable[[Tensor], Tensor]
+    ) -> CodePrices | None:
+        if self._codes_VD is None:
+            return None
+        credit = CodeCredit.of(self._tensors(groups.credit, slice(None)))
+        return code_prices(credit, self._codes_VD, self._recipe, self._tensor(weights_B), over_ranks)
+
     def _loss(
-        self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module
+        self,
+        groups: GroupBatch,
+        weights_B: np.ndarray,
+        micro: slice,
+        prices: CodePrices | None,
+        forward: nn.Module,
     ) -> tuple[Tensor, StepSums]:
         """The weighted loss summed over the groups in `micro`, and the sums to report."""
         recipe, learner = self._recipe, self._recipe.learner
         terms = RewardTerms(
-            groups.behaviour_logprobs_BGT[micro].shape[:2],
+            (len(groups.behaviour_logprobs_BGT[micro]), groups.group_size),
             self._tensors(groups.reward_terms, micro),
             self._tensors(groups.reward_maps, micro),
             groups.higher_is_better,
         )
         rewards_BG = terms.rewards(recipe.reward.weights).to(self._device)
-        advantages_BG = advantages(terms, recipe).to(self._device)
+        advantages_BG = advantages(terms, recipe)
+        if advantages_BG is not None:
+            advantages_BG = advantages_BG.to(self._device)
+        micro_prices = None if prices is None else prices[micro]
         rows = Rows(
             condition=self._tensors(groups.condition, micro),
             context_NT=self._tensor(groups.context_tokens_BT[micro]).long(),
@@ -152,6 +174,7 @@ class Trainer:
             samples_NKT=self._tensor(groups.sampled_tokens_BGT[micro]).long(),
             behaviour_logprobs_NKT=self._tensor(groups.behaviour_logprobs_BGT[micro]),
             advantages_NKT=advantages_BG,
+            prices=micro_prices,
         )
         if self._is_published:
             rows = rows.repeated()
@@ -161,6 +184,8 @@ class Trainer:
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
+        if logprobs.advantage_BT is not None:
+            policy_N = policy_N - logprobs.advantage_BT.mean(dim=1)
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
         ce_N, kl_prior_N = self._priors(logprobs, rows)
@@ -171,7 +196,7 @@ class Trainer:
         groups_per_row = len(rewards_BG) / len(rows)
         num_sound = int(weights_B[micro].sum())
         is_sound_B = self._tensor(weights_B[micro]) > 0
-        is_flat_B = flat_groups(advantages_BG)
+        is_flat_B = flat_groups(advantages_BG, micro_prices)
 
         def total(value_N: Tensor) -> float:
             return float(value_N.detach().sum()) * groups_per_row
@@ -182,7 +207,7 @@ class Trainer:
             "ce_prior": total(ce_N),
             "kl_prior": total(kl_prior_N),
             "reward_mean": float(rewards_BG.mean(dim=1).sum()),
-            "reward_std": float(rewards_BG.std(dim=1).sum()),
+            "reward_std": float(reward_spread(rewards_BG).sum()),
             "clip_fraction": total(clipped_NKT.float().mean(dim=(1, 2)) * weights_N),
             "kl": total(kl_N * weights_N),
             "entropy": total(logprobs.entropy_BT.mean(dim=1) * weights_N),
@@ -204,6 +229,7 @@ class Trainer:
                 rows.targets_NT,
                 self._distribution,
                 self._recipe.learner.logit_rows,
+                rows.prices,
             )
 
     def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -212,7 +238,8 @@ class Trainer:
         if self._reference is None:
             return ce_N, torch.zeros_like(ce_N)
         with torch.no_grad():
-            reference = self._logprobs(self._reference.logits, self._reference, rows)
+            unpriced = replace(rows, prices=None)
+            reference = self._logprobs(self._reference.logits, self._reference, unpriced)
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensors(self, columns: Mapping[str, np.ndarray], micro: slice) -> dict[str, Tensor]:

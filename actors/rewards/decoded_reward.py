@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.rewards.perceptual import require_maps
-from actors.rewards.table import build_terms
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
 from common.errors import RewardError, first_line
-from common.protocols import ImageTokenizer, PerceptualMetric
+from common.protocols import ImageTokenizer
 from common.reward_terms import RewardTerms
 
 
@@ -75,15 +73,24 @@ class DecodedReward:
     def _all_terms(
         self, decoded_bGCHW: Tensor, sources: Sources, grid_size: int | None, clock: StageClock
     ) -> RewardTerms:
+        B, G = decoded_bGCHW.shape[:2]
+        if grid_size is None:
+            terms = self._terms_of(self._terms, decoded_bGCHW, sources, clock)
+            return RewardTerms((B, G), terms, {}, self._higher_is_better)
         terms, maps = {}, {}
         for name, term in self._terms.items():
             with clock(term.stage):
-                if grid_size is None:
-                    terms[name] = _measured(name, term, decoded_bGCHW, sources)
-                else:
-                    terms[name], maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
-        B, G = decoded_bGCHW.shape[:2]
+                terms[name], maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
         return RewardTerms((B, G), terms, maps, self._higher_is_better)
+
+    def _terms_of(
+        self, terms: Mapping[str, RewardTerm], decoded_bGCHW: Tensor, sources: Sources, clock: StageClock
+    ) -> dict[str, Tensor]:
+        measured = {}
+        for name, term in terms.items():
+            with clock(term.stage):
+                measured[name] = _measured(name, term, decoded_bGCHW, sources)
+        return measured
 
     def _failed(self, num_samples: int, grid_size: int | None, reason: str, like: Tensor) -> RewardTerms:
         nothing_1G = like.new_full((1, num_samples), float("nan"))
@@ -98,15 +105,6 @@ class DecodedReward:
     def _decode_dtype(self, device: torch.device) -> AbstractContextManager:
         in_bfloat16 = self._section.decode_dtype == "bfloat16"
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16)
-
-
-def build_reward(
-    section: RewardSection, tokenizer: ImageTokenizer, perceptual: PerceptualMetric | None, has_maps: bool = False
-) -> DecodedReward:
-    """The reward of a recipe. `perceptual` may be None where `section.lpips` is 0. Raises RecipeError."""
-    if has_maps and section.lpips and perceptual is not None:
-        require_maps(perceptual)
-    return DecodedReward(tokenizer, build_terms(section, perceptual), section, has_maps)
 
 
 def _measured(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources) -> Tensor:

@@ -49,6 +49,7 @@ class Draws:
     targets_BT: Tensor  # int64
     samples_BGT: Tensor  # int64
     logprobs_BGT: Tensor  # float32, of the policy that drew
+    hidden_BTD: Tensor  # what its head makes logits of
 
 
 class Rollout(Protocol):

@@ -49,7 +49,7 @@ class TeacherForced:
             samples_BGT, logprobs_BGT = sample_groups(
                 policy.logits, hidden_BTD, settings.group_size, settings.distribution, draws
             )
-        return Draws(condition, context_BT, targets_BT, samples_BGT, logprobs_BGT)
+        return Draws(condition, context_BT, targets_BT, samples_BGT, logprobs_BGT, hidden_BTD)
 
     def _generators(self, purpose: str, sample_indices: Sequence[int]) -> list[torch.Generator]:
         return [generator(self._settings.seed, purpose, index) for index in sample_indices]

@@ -35,8 +35,8 @@ class RolloutSection(Section):
 class GroupSection(Section):
     """The samples of one source image."""
 
-    size: int = Field(default=8, ge=2)
-    """G: samples per group."""
+    size: int = Field(default=8, ge=1)
+    """G: samples per group. 1 is for advantage.credit gradient alone: elsewhere a sample is compared with others."""
     temperature: float = Field(default=1.0, gt=0)
     """Softmax temperature of sampling; log-probabilities use the same temperature."""
     top_k: int = Field(default=0, ge=0)
@@ -63,7 +63,10 @@ class RewardSection(Section):
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled token grids decoded and scored at once."""
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
-    """The decoder's dtype. bfloat16 is faster and ranks a group's samples almost alike."""
+    """The decoder's dtype. bfloat16 is faster and ranks a group's samples almost alike. Under advantage.credit
+    gradient it is also that of the way back through the decoder."""
+    gradient_batch_size: int = Field(default=8, gt=0)
+    """For advantage.credit gradient: sampled token grids whose activations are in memory at once."""
 
     @field_validator("python", mode="before", json_schema_input_type=dict[str, Weight] | str)
     @classmethod
@@ -102,8 +105,13 @@ class RewardSection(Section):
         own = {_attribute(address): weight for address, weight in self.python.items()}
         return {name: weight for name, weight in (known | own).items() if weight}
 
+    @property
+    def differentiable_weights(self) -> dict[str, float]:
+        """Of the terms that have a gradient: all but the user's own."""
+        return {name: weight for name, weight in self.weights.items() if name in _TERMS}
 
-_TERMS = ("mse", "lpips", "l1")
+
+_TERMS = ("mse", "lpips", "l1")  # each has a gradient
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
 NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {"reward.python": {}}
@@ -115,13 +123,25 @@ def _attribute(address: str) -> str:
     return address.rpartition(":")[2]
 
 
+Credit = Literal["sample", "token", "gradient"]
+
+
 class AdvantageSection(Section):
     """How much better a sample, or a token of it, is than the others of its group."""
 
-    credit: Literal["sample", "token"] = "sample"
+    credit: Credit = "sample"
     """sample: a sample's tokens share one advantage, from the reward of the whole picture, as in the paper. token:
     each token has its own, from the reward around its place in the picture, compared with the same place in the
-    group's other samples; groups then carry maps of the reward's terms."""
+    group's other samples; groups then carry maps of the reward's terms. gradient: every codebook entry has an
+    advantage at every place, from the reward's gradient through the decoder; groups then carry that gradient, in
+    which the weights of mse, lpips and l1 are contained. Terms of your own keep the credit of sample."""
+    scale: Literal["image", "global", "place"] = "image"
+    """For credit gradient: what an advantage is divided by. The standard deviation of what the entries are worth
+    at a place, under the policy that sampled: its root mean square over the image's places, over all places of the
+    step's images, or the place's own."""
+    curvature: float = Field(default=0.0, ge=0)
+    """For credit gradient: subtracted from an entry's advantage per squared distance of its code from the mean
+    sampled code, since the gradient says less of what is far away."""
     radius: int = Field(default=1, ge=0)
     """For credit token: the reward at a token is the mean over the (2 · radius + 1)² tokens around it, or those of
     them inside the picture. A decoder spreads a token's change over its neighbours: with the demo's, 18 % stays in

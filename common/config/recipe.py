@@ -129,6 +129,17 @@ class Recipe(Section):
         return self.advantage.credit == "token"
 
     @property
+    def has_code_gradients(self) -> bool:
+        """Whether groups have the reward's gradient at the sampled codes."""
+        return self.advantage.credit == "gradient"
+
+    @property
+    def sampled_weights(self) -> dict[str, float]:
+        """Weights of the terms that samples are compared by: under credit by gradient, those without a gradient."""
+        priced = self.reward.differentiable_weights if self.has_code_gradients else {}
+        return {name: weight for name, weight in self.reward.weights.items() if name not in priced}
+
+    @property
     def buffer_capacity(self) -> int:
         """Groups admitted and not yet published: (max_staleness + 1) steps' worth."""
         return (self.buffer.max_staleness + 1) * self.learner.images_per_step

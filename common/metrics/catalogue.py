@@ -21,7 +21,7 @@ class Metric:
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
-ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual", "score")
+ACTOR_STAGES = ("read", "encode", "policy", "sample", "decode", "perceptual", "score", "gradient")
 LEARNER_STAGES = ("fetch", "forward_backward", "optimizer")
 DROP_REASONS = ("stale", "lost")
 STATES = ("starting", "training", "scoring", "succeeded", "stopped", "failed")

@@ -1,7 +1,9 @@
 """The recipe's models: built, loaded from their weights files, frozen if they should be, and moved to a device."""
 
 import torch
+from torch import Tensor
 
+from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.machine import require_compiler
 from common.models.families import (
@@ -43,6 +45,12 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
     load_weights(tokenizer, resolve(spec.checkpoint), what="tokenizer", obtain_from=spec.obtain_from)
     tokenizer = tokenizer.to(device).to(memory_format=torch.channels_last)
     return tokenizer.eval().requires_grad_(False)
+
+
+def load_codes(recipe: Recipe, device: torch.device) -> Tensor:
+    """The vectors of the tokenizer's codebook, float32 [V, D]; of the rest nothing is kept."""
+    cpu = torch.device("cpu")
+    return codebook_codes(load_tokenizer(recipe, cpu), cpu).to(device)
 
 
 def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMetric | None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
@@ -54,7 +54,7 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Pol
 
 def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
     tokenizer, perceptual = load_tokenizer(recipe, device), load_perceptual_metric(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, perceptual, recipe.has_reward_maps)
+    reward = build_reward(recipe.reward, tokenizer, perceptual, recipe.advantage.credit)
     source = build_source(recipe, "train")
     if cell.delay:
         return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)

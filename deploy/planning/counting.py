@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.group_sampling import sample_groups
-from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.build import reward_of
 from actors.rewards.own_term import OwnTerm
 from actors.rewards.table import build_terms
 from actors.rewards.term import Sources
@@ -93,7 +93,7 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     known = recipe.reward.model_copy(update={"python": {}})
     own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own
-    reward = DecodedReward(models.tokenizer, terms, recipe.reward, recipe.has_reward_maps)
+    reward = reward_of(recipe.reward, models.tokenizer, terms, recipe.advantage.credit)
     with WorkMeter() as meter:
         pixels_BCHW = pixels(recipe, B)
         with meter("encode"):

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.sources.build import build_source
 from common.config.recipe import Recipe
 from common.errors import RecipeError
@@ -48,7 +48,7 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
     tokenizer = load_tokenizer(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.has_reward_maps)
+    reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit)
     reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:

@@ -18,7 +18,7 @@ import numpy as np
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels, save_panels
 from actors.pool_events import PublishedPolicy
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pool import RolloutPool
 from actors.sources.build import build_source
 from common.atomic import write_json

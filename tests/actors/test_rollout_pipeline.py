@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from actors.image_batch import to_tensor
-from actors.rewards.decoded_reward import build_reward
+from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline, ScoredGroups
 from common.clock import StageClock
 from common.config.load import with_changes
@@ -65,7 +65,7 @@ def pipeline_of(
     recipe: Recipe, source: ImageSource | None = None, tokenizer: ImageTokenizer | None = None
 ) -> RolloutPipeline:
     tokenizer = tokenizer or tokenizer_of(recipe)
-    reward = build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+    reward = build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
     return RolloutPipeline(recipe, source or NoisePictures(), tokenizer, reward, torch.device("cpu"))
 
 

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
-    return build_reward(recipe.reward, tokenizer, None, recipe.has_reward_maps)
+    return build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
 
 
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:

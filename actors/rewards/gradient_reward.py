@@ -1,0 +1,90 @@
+"""The reward with its gradient at the sampled codes: one pass forth through the decoder, and one back.
+
+Letters: B images, G samples per image, n pictures of a piece, T image tokens, D numbers of a code, C, H, W of a
+picture.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.term import RewardTerm, Sources
+from common.clock import StageClock
+from common.config.algorithm import RewardSection
+from common.protocols import ImageTokenizer
+from common.reward_terms import RewardTerms
+
+
+class GradientReward(DecodedReward):
+    """Measures what `DecodedReward` does, and the gradient of the weighted terms that have one.
+
+    The weights are the recipe's, and stay in the gradient: a sum over terms is a vector per place, where terms apart
+    would be as many. Activations exist for `reward.gradient_batch_size` pictures at a time.
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm], section: RewardSection):
+        self._weights = section.differentiable_weights
+        self._priced = {name: term for name, term in terms.items() if name in self._weights}
+        others = {name: term for name, term in terms.items() if name not in self._weights}
+        super().__init__(tokenizer, others, section)
+
+    def measure(self, sampled_tokens_BGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
+        """The terms of each sample, and `gradient_BTD`."""
+        B, G, _ = sampled_tokens_BGT.shape
+        images_per_chunk = max(1, self._section.decode_batch_size // G)
+        parts = []
+        for start in range(0, B, images_per_chunk):
+            chunk = slice(start, start + images_per_chunk)
+            parts.append(self._chunk(sampled_tokens_BGT[chunk], sources[chunk], clock))
+        return RewardTerms.joined(parts)
+
+    def _chunk(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
+        b, G, T = tokens_bGT.shape
+        pieces = [
+            self._piece(tokens_bGT[images, samples], sources[images], clock)
+            for images, samples in _pieces(b, G, self._section.gradient_batch_size)
+        ]
+        pictures, terms, gradients = zip(*pieces, strict=True)
+        gradient_bGTD = torch.cat(gradients).unflatten(0, (b, G))
+        measured = {
+            name: torch.cat([each[name].flatten() for each in terms]).unflatten(0, (b, G)) for name in self._priced
+        }
+        others = RewardTerms((b, G))
+        if self._terms:
+            decoded_bGCHW = torch.cat(pictures).unflatten(0, (b, G))
+            others = self._measured(decoded_bGCHW, sources, None, clock)
+        return RewardTerms(
+            (b, G),
+            measured | dict(others.terms),
+            higher_is_better=others.higher_is_better,
+            failures=others.failures,
+            gradient_BTD=gradient_bGTD.mean(dim=1),
+        )
+
+    def _piece(
+        self, tokens_bgT: Tensor, sources: Sources, clock: StageClock
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Pictures [n, C, H, W] for terms without a gradient, the others [b, g], and the gradient [n, T, D]."""
+        side = isqrt(tokens_bgT.shape[-1])
+        with torch.enable_grad():
+            codes_nTD = self._tokenizer.codes(tokens_bgT.flatten(0, 1)).detach().requires_grad_()
+            with clock("decode"), self._decode_dtype(tokens_bgT.device):
+                decoded_nCHW = self._tokenizer.decode_codes(codes_nTD.mT.unflatten(2, (side, side)))
+                decoded_bgCHW = decoded_nCHW.float().unflatten(0, tokens_bgT.shape[:2])
+            terms = self._terms_of(self._priced, decoded_bgCHW, sources, clock)
+            reward = RewardTerms(tokens_bgT.shape[:2], terms).rewards(self._weights).sum()
+        with clock("gradient"):
+            (gradient_nTD,) = torch.autograd.grad(reward, codes_nTD)
+        pictures_nCHW = decoded_bgCHW.detach().flatten(0, 1) if self._terms else decoded_nCHW.new_empty(0)
+        return pictures_nCHW, {name: term.detach() for name, term in terms.items()}, gradient_nTD.float()
+
+
+def _pieces(num_images: int, num_samples: int, at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Images and samples of pieces of at most `at_once` pictures, in order: whole groups, or parts of one."""
+    images, samples = max(1, at_once // num_samples), min(at_once, num_samples)
+    for image in range(0, num_images, images):
+        for sample in range(0, num_samples, samples):
+            yield slice(image, image + images), slice(sample, sample + samples)
