@@ -1,13 +1,14 @@
 """How well a step's gradient points where the reward rises: sample credit, credit by token, credit by gradient.
 
-The *true* gradient of the expected reward is estimated with REINFORCE over many samples an image, each against the
-mean of the others: two halves, whose agreement says how noisy their mean still is (Spearman-Brown). Each estimator
-then makes a step's groups, and the learner its gradient, by the code of the service and without the prior; compared
-is the cosine of the two, divided by what the noise of the true one allows. It is no comparison of lengths: AdamW and
-the clipping of the norm take those away.
+The *true* gradient of the expected reward is estimated with REINFORCE over many samples an image, each against
+the mean of the others: two halves, whose agreement says how noisy their mean still is (Spearman-Brown). Each
+estimator then makes a step's groups, and the learner its gradient, by the code of the service and without the
+prior. Compared is the cosine of the two, divided by what the noise of the true one allows. It is no comparison of
+lengths: AdamW and the clipping of the norm take those away.
 
-*Cost* is the time that decoding, measuring and differentiating the samples of an image take, in times of decoding
-and measuring one sample.
+*Cost* is what an actor does for an image after the policy's forward (sampling, decoding, measuring, the way back
+through the decoder), in times of what it does for one of eight samples under sample credit. The estimators take
+turns, and the shortest time of each counts.
 
 The second table swaps single tokens for others that the policy proposes, and compares how the reward changes with
 what credit by gradient predicts: the correlation over all swaps, and over those at one place of one image.
@@ -53,7 +54,9 @@ ESTIMATORS = (
     ("sample", 4), ("sample", 8), ("token", 4), ("token", 8),
     ("gradient", 1), ("gradient", 2), ("gradient", 4), ("gradient", 8),
 )  # fmt: skip
-ONE_PLACE = {"context.noise": 0.0, "context.condition_drop": 0.0}  # every estimator has the same contexts
+BEFORE = ("read", "encode", "policy")  # stages of an actor that cost the same whatever the credit
+COST_TURNS = 5
+ONE_CONTEXT = {"context.noise": 0.0, "context.condition_drop": 0.0}  # every estimator has the same contexts
 ALONE = {"learner.ce_weight": 0.0, "learner.lr": 1e-30, "learner.max_grad_norm": 1e30}  # a gradient, and no step
 
 
@@ -69,13 +72,13 @@ class Case:
 
 def case_of(path: str, overrides: list[str]) -> Case:
     """Of a recipe, with the weights that it names."""
-    recipe = load_recipe(path, [*overrides, *_words(ONE_PLACE), *_words(ALONE)])
+    recipe = load_recipe(path, [*overrides, *_words(ONE_CONTEXT), *_words(ALONE)])
     metric = load_perceptual_metric(recipe, CPU)
     return Case(recipe, load_policy(recipe, CPU), load_tokenizer(recipe, CPU), metric)
 
 
 def roll_out(case: Case, changes: dict[str, Any], num_images: int, seed: int) -> tuple[GroupBatch, float]:
-    """Groups of the first images of the run with samples drawn from `seed`; and seconds of their rewards."""
+    """Groups of the first images of the run, with samples drawn from `seed`; and the seconds after the forward."""
     recipe = with_changes(case.recipe, changes)
     source = build_source(recipe, "train")
     reward = build_reward(recipe.reward, case.tokenizer, case.metric, recipe.advantage.credit)
@@ -89,11 +92,8 @@ def roll_out(case: Case, changes: dict[str, Any], num_images: int, seed: int) ->
         groups = pipeline.roll_out(case.policy, 0, indices, clock).groups
         assert groups is not None, "an image cannot be read"
         batches.append(groups)
-    rewarding = sum(seconds for stage, seconds in clock.seconds.items() if stage not in NOT_REWARD)
+    rewarding = sum(seconds for stage, seconds in clock.seconds.items() if stage not in BEFORE)
     return concatenate(batches), rewarding
-
-
-NOT_REWARD = ("read", "encode", "policy")
 
 
 def gradient(case: Case, changes: dict[str, Any], groups: GroupBatch) -> Tensor:
@@ -133,15 +133,27 @@ class Row:
 def compare(case: Case, num_images: int, num_samples: int, num_seeds: int) -> Iterator[Row]:
     """Every estimator against one true gradient."""
     truth, ceiling = true_gradient(case, num_images, num_samples)
+    cost = costs(case)
     print(f"{'':>4}the true gradient's halves allow a cosine of {ceiling:.2f}; the others are divided by it")
-    a_sample = 0.0  # seconds
-    for credit, group_size in sorted(ESTIMATORS, key=lambda each: each[0] != "sample"):
+    for credit, group_size in ESTIMATORS:
         changes = {"advantage.credit": credit, "group.size": group_size}
-        rolled = [roll_out(case, changes, num_images, seed) for seed in range(1, num_seeds + 1)]
-        seconds = min(rewarding for _, rewarding in rolled) / num_images
-        a_sample = a_sample or seconds / group_size
-        cosines = [float(cosine(gradient(case, changes, groups), truth)) / ceiling for groups, _ in rolled]
-        yield Row(credit, group_size, cosines, seconds / a_sample)
+        steps = [
+            gradient(case, changes, roll_out(case, changes, num_images, seed)[0])
+            for seed in range(1, num_seeds + 1)
+        ]
+        cosines = [float(cosine(step, truth)) / ceiling for step in steps]
+        yield Row(credit, group_size, cosines, cost[credit, group_size])
+
+
+def costs(case: Case) -> dict[tuple[str, int], float]:
+    """By estimator."""
+    seconds: dict[tuple[str, int], list[float]] = {each: [] for each in ESTIMATORS}
+    for _ in range(COST_TURNS):
+        for credit, group_size in ESTIMATORS:
+            changes = {"advantage.credit": credit, "group.size": group_size}
+            seconds[credit, group_size].append(roll_out(case, changes, num_images=8, seed=1)[1])
+    a_sample = min(seconds["sample", 8]) / 8
+    return {each: min(turns) / a_sample for each, turns in seconds.items()}
 
 
 @torch.no_grad()
