@@ -19,7 +19,7 @@ StudyFile = Callable[..., str]
         ("reward", 4),
         ("noise", 5),
         ("prior", 6),
-        ("credit", 9),
+        ("credit", 10),
         ("group", 4),
         ("staleness", 5),
     ],

@@ -1,5 +1,6 @@
 """Whether a cluster answers is known within seconds, and told by what is wrong."""
 
+import re
 import socket
 from collections.abc import Iterator
 from concurrent import futures
@@ -63,9 +64,10 @@ def test_a_wrong_token_a_dead_address_and_silence_are_told_apart(monkeypatch: py
     with silent() as address:
         assert refusal(address).startswith(f"no Ray cluster answers at RAY_ADDRESS={address} (")
     text = refusal(address)  # nobody is there any more
-    assert text.startswith(f"no Ray cluster answers at RAY_ADDRESS={address} (Connection refused)")
+    gone = r"\(.*Connection (refused|reset).*\)"  # the silent one's socket may still be closing
+    assert re.match(rf"no Ray cluster answers at RAY_ADDRESS={address} {gone}", text)
     assert text.endswith("start one, correct the address, or unset RAY_ADDRESS")
-    assert refusal(address, "") == f"no Ray cluster answers at {address} (Connection refused)"
+    assert re.fullmatch(rf"no Ray cluster answers at {address} {gone}", refusal(address, ""))
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001"])

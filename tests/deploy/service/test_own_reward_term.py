@@ -263,7 +263,9 @@ def test_a_term_that_always_fails_ends_the_scoring_of_held_out_images_with_its_n
     small_run: SmallRun, evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(own_terms.SPOILED, "every image", "wrong shape")
-    with pytest.raises(DataError, match=r"can be read and scored; the first: reward\.term gave a tensor of shape"):
+    with pytest.raises(
+        DataError, match=r"can be read and scored; the first, mnist/\d+: reward\.term gave a tensor of shape"
+    ):
         served(small_run("served", OWN | evaluated))
 
 
