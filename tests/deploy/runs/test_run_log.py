@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as handed_on
 
-from common.log import set_up_logging
+from common.log import log_context, set_up_logging
 from deploy.cluster.worker_lines import worker_lines_to
 from deploy.runs.run_log import kept_log
 
@@ -15,6 +15,7 @@ BATCH = {"ip": "10.0.0.1", "pid": 12, "actor_name": "RolloutActor"}
 
 def test_lines_of_driver_and_workers_stand_in_the_order_they_came(tmp_path: Path) -> None:
     set_up_logging()
+    log_context(step=0)  # tests before may have left another
     log = logging.getLogger("vapi.driver")
     with kept_log(tmp_path, "text") as kept, worker_lines_to(kept.worker_line):
         log.info("started")
