@@ -48,11 +48,13 @@ class Job:
     def asked(self) -> list[str]:
         return self._asked.read_text().splitlines() if self._asked.exists() else []
 
-    def await_driver(self) -> None:
+    def await_asked(self, start: str) -> str:
+        """The first line with this start: what runs in the background may come after the driver is up."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while "up" not in self.asked():
+        while not (lines := [line for line in self.asked() if line.startswith(start)]):
             assert time.monotonic() < deadline, self.asked()
             time.sleep(0.05)
+        return lines[0]
 
     def told(self, number: signal.Signals) -> int:
         """Its exit code after a signal, which SLURM gives to the batch file alone."""
@@ -67,7 +69,7 @@ def start_job(tmp_path: Path):
 
     def start(num_nodes: int) -> Job:
         jobs.append(Job(tmp_path, num_nodes))
-        jobs[-1].await_driver()
+        jobs[-1].await_asked("up")
         return jobs[-1]
 
     yield start
@@ -78,10 +80,10 @@ def start_job(tmp_path: Path):
 
 def test_a_head_here_a_node_of_ray_on_each_other_and_the_driver_with_all_that_was_said(start_job) -> None:
     job = start_job(num_nodes=3)
-    (head,) = (line for line in job.asked() if "--head" in line)
+    head = job.await_asked("ray start --head")
     address = next(word.partition("=")[2] for word in head.split() if word.startswith("--node-ip-address="))
     assert {"--block", "--num-gpus=8", "--port=6379", "--dashboard-host=127.0.0.1"} <= set(head.split())
-    (others,) = (line for line in job.asked() if line.startswith("srun"))
+    others = job.await_asked("srun")
     assert others.split()[:5] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--exclude=n1"]
     assert others.endswith(f"ray start --block --num-gpus=8 --address={address}:6379")
     assert "python -m deploy train RECIPE run.name=mine" in job.asked()
