@@ -34,6 +34,7 @@ class LearnerGroup:
         self._ranks = RankGroup(recipe, tell, ray, actor_class)
         self._tables: list[tuple[Any, int]] = []  # of the running step: what it takes to do it again
         self._running: list[Any] = []  # references
+        self._deadline = math.inf  # of the running step
         self._step = 0
         self._num_bad_steps = 0  # in a row
 
@@ -71,6 +72,11 @@ class LearnerGroup:
         """References of which one becomes ready when the running step ends, or is broken off."""
         return list(self._running)
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the running step takes so long that `finish_step` gives it up."""
+        return self._ray.clock() >= self._deadline
+
     def finish_step(self) -> StepReport:
         """Wait for the running step on every rank, and report it.
 
@@ -105,6 +111,7 @@ class LearnerGroup:
         self._ranks.shutdown()
 
     def _hand_out(self) -> None:
+        self._deadline = self._ray.clock() + self._recipe.learner.step_timeout_seconds
         shares = share(self._tables, len(self._ranks))
         self._running = [
             rank.train.remote(pieces, self._num_groups)
@@ -118,17 +125,18 @@ class LearnerGroup:
     def _wait_for_results(self) -> bool:
         """Whether every rank has ended the step; False as soon as one was lost. Raises a rank's own error.
 
-        Ranks end a step together: one that is still silent when others have long ended counts as lost.
+        Ranks end a step together: one that is still silent when others have long ended counts as lost, and so do
+        all that are silent when the step is overdue.
         """
-        pending, deadline = self._running, math.inf
+        pending, deadline = self._running, self._deadline
         while pending and self._ray.clock() < deadline:
             self._on_wait()
             done = self._ray.ready(pending, timeout=POLL_SECONDS)
             if not all(self._has_result(reference) for reference in done):
                 return False
             pending = [reference for reference in pending if reference not in done]
-            if done and deadline == math.inf:
-                deadline = self._ray.clock() + self._ranks.answer_seconds
+            if done:
+                deadline = min(deadline, self._ray.clock() + self._ranks.answer_seconds)
         return not pending
 
     def _finish(self, is_whole: bool) -> StepReport:

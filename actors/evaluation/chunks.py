@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.evaluation.conditions import class_labels, held_out_condition, stacked
+from actors.evaluation.conditions import class_labels, held_out_condition, stacked, training_condition
 from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
@@ -104,6 +104,9 @@ class GenerateChunk:
         """Labels int64 [N], and the condition columns for the policy."""
         recipe = models.recipe
         if recipe.policy.conditioning == "class":
+            if recipe.sampling.classes == "training":
+                condition = training_condition(models.train, self.seed, self.sample_indices)
+                return condition["label"].numpy(), condition
             label_N = class_labels(
                 recipe.sampling.classes, recipe.policy.num_classes, self.seed, self.sample_indices
             )

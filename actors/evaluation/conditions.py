@@ -20,11 +20,17 @@ def class_labels(
     """int64 [N]. balanced: sample i has class i modulo `num_classes`. uniform: drawn from (seed, i) alone."""
     if classes == "balanced":
         return np.array(sample_indices) % num_classes
-    draws = [
-        torch.randint(num_classes, (), generator=generator(seed, "free running class", index))
-        for index in sample_indices
-    ]
-    return torch.stack(draws).numpy()
+    return np.array([_drawn(num_classes, seed, index) for index in sample_indices])
+
+
+def training_condition(source: ImageSource, seed: int, sample_indices: Sequence[int]) -> Condition:
+    """Condition columns of images that are drawn from (seed, sample index) alone."""
+    return stacked([_readable_condition(source, _drawn(len(source), seed, index)) for index in sample_indices])
+
+
+def _drawn(below: int, seed: int, index: int) -> int:
+    draws = generator(seed, "free running class", index)
+    return int(torch.randint(below, (), generator=draws))
 
 
 def stacked(rows: Sequence[ConditionRow]) -> Condition:
@@ -44,4 +50,4 @@ def _readable_condition(source: ImageSource, index: int) -> ConditionRow:
             return source.read((index + ahead) % len(source)).condition
         except BrokenImageError as error:
             broken = error
-    raise DataError(f"none of {len(source)} held-out images can be read, for their captions; the last: {broken}")
+    raise DataError(f"none of {len(source)} images can be read, for their conditions; the last: {broken}")

@@ -1,10 +1,11 @@
 """Opens the source that a recipe names."""
 
+from actors.sources.emoji import Emoji
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
 from actors.sources.parquet import Parquet
 from actors.sources.split import Split
-from common.config.data import ImageFolderSource, MnistSource, ParquetSource
+from common.config.data import EmojiSource, ImageFolderSource, MnistSource, ParquetSource
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.models.families import class_format, condition_format
@@ -18,19 +19,23 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
     match recipe.source:
         case MnistSource() as spec:
             return Mnist(spec, class_format(recipe.policy), recipe.image_size, split)
+        case EmojiSource() as spec:
+            emoji = Emoji(spec, class_format(recipe.policy), recipe.image_size, split)
+            _require_classes(emoji.num_classes, f"classes (source.classes={spec.classes})", recipe)
+            return emoji
         case ImageFolderSource() as spec:
-            source = ImageFolder(spec, class_format(recipe.policy), recipe.image_size, split)
-            _require_classes(source.num_classes, recipe)
-            return source
+            folder = ImageFolder(spec, class_format(recipe.policy), recipe.image_size, split)
+            _require_classes(folder.num_classes, "class folders", recipe)
+            return folder
         case ParquetSource() as spec:
             return Parquet(spec, condition_format(recipe.policy), recipe.image_size, split)
 
 
-def _require_classes(num_classes: int, recipe: Recipe) -> None:
+def _require_classes(num_classes: int, what: str, recipe: Recipe) -> None:
     known = recipe.policy.num_classes
     if num_classes > known:
         raise DataError(
-            f"source.path has {num_classes} class folders and policy.num_classes is {known}: name the "
+            f"source.path has {num_classes} {what} and policy.num_classes is {known}: name the "
             f"folder of the classes that the generator was trained on"
         )
 

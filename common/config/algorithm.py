@@ -202,6 +202,8 @@ class LearnerSection(Section):
     collective_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long a rank waits for the others in a collective. If a rank hangs, or its node vanishes silently, the
     others wait this long before they continue without it."""
+    step_timeout_seconds: float = Field(default=3600.0, gt=0)
+    """A step that takes longer counts as hung, on whatever rank: those that do not answer then are lost."""
     num_cpus: float = Field(default=1, gt=0)
     """CPUs a rank reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)

@@ -30,6 +30,23 @@ class MnistSource(Section):
     """Seed of the split; use the same one in runs that you compare."""
 
 
+class EmojiSource(Section):
+    """Noto emoji of 32 px: 3,786 pictures in 10 categories and 99 sub-categories; concepts are held out whole."""
+
+    kind: Literal["emoji"]
+    """The kind of source."""
+    path: str = "deploy/recipes/emoji"
+    """The folder of its two files, atlas.webp and index.json."""
+    classes: Literal["category", "subcategory"] = "subcategory"
+    """What the class ids stand for."""
+    mirrored: bool = False
+    """Train on mirror images too, of what means the same in a mirror: no symbols, flags, objects."""
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the concepts held out from training, drawn by `split_seed` in each sub-category."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the split; use the same one in runs that you compare."""
+
+
 class SubsetKeys(Section):
     """The images of your own data set to use, and their split."""
 
@@ -68,4 +85,4 @@ class ParquetSource(SubsetKeys):
     """The folder; its path must be visible on every node of the cluster."""
 
 
-SourceSpec = Annotated[MnistSource | ImageFolderSource | ParquetSource, Field(discriminator="kind")]
+SourceSpec = Annotated[MnistSource | EmojiSource | ImageFolderSource | ParquetSource, Field(discriminator="kind")]

@@ -133,6 +133,8 @@ class PretrainStage(Section):
     """Peak learning rate, reached after a linear warm-up of 2 % of the steps."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: a cosine down to a tenth, or the peak rate to the end, as in LlamaGen's training."""
+    shift: int = Field(default=0, ge=0)
+    """Each image is moved by up to this many pixels along each axis, its edges repeated."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout (policy only)."""
     condition_drop: float = Field(default=0.1, ge=0, lt=1)

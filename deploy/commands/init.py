@@ -1,7 +1,6 @@
 """`init NAME --from PICTURES`: a recipe for one's own pictures."""
 
 import argparse
-import os
 
 HELP = "write a recipe for your own pictures: small models, from scratch"
 
@@ -34,12 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     require_new(name)
     found = look_at(Path(arguments.pictures).expanduser())
     recipe = write_recipe(name, Path(arguments.pictures).expanduser(), found, arguments.image_size)
-    path, threads = recipe_path(name), os.cpu_count() or 1
+    path = recipe_path(name)
     print(
         f"wrote {path}: {found.num_pictures:,} pictures of {found.num_classes} classes, at {recipe.image_size} px"
     )
     print("next:")
-    print(f"  python -m deploy pretrain {path} compute.num_threads={threads}   # small models from scratch")
+    print(f"  python -m deploy pretrain {path}   # small models from scratch")
     print(f"  python -m deploy train {path}   # post-trains the generator, and scores it before and after")
     print(f"  python -m deploy report {recipe.run.dir}/{name}   # one page with curves, pictures and scores")
     return 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.sources.build import build_source
+from actors.sources.emoji import Emoji
 from actors.sources.image_folder import ImageFolder
 from common.config.recipe import Recipe
 from common.config.service import PretrainStage
@@ -32,7 +33,7 @@ from deploy.pretraining.preflight import Stage, require_ready, stages_of, state_
 from deploy.pretraining.shown import PAGE, save_reconstructions, save_samples, write_page
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
 from learner.pretraining.loop import LossFunction, StageProgress, train_stage
-from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, tokenizer_loss
+from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, shifted, tokenizer_loss
 
 REVIVE_EVERY = 50
 
@@ -78,7 +79,7 @@ class Pretraining:
 
     def _tell_of_unseen_classes(self) -> None:
         known = self._recipe.policy.num_classes
-        if isinstance(self._source, ImageFolder) and self._source.num_classes < known:
+        if isinstance(self._source, Emoji | ImageFolder) and self._source.num_classes < known:
             seen = self._source.num_classes
             self._say(
                 f"note: the source has {seen} classes of policy.num_classes={known}; the others stay untrained"
@@ -86,8 +87,8 @@ class Pretraining:
 
     def _classifier_loss(self, stage: PretrainStage, model: Any) -> LossFunction:
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-            pixels_BCHW, condition = self._batch(step, stage.batch_size)
-            return classifier_loss(model, pixels_BCHW, condition["label"], self._generator("shift", step))
+            pixels_BCHW, condition = self._batch(stage, step)
+            return classifier_loss(model, pixels_BCHW, condition["label"])
 
         return loss
 
@@ -95,7 +96,7 @@ class Pretraining:
         perceptual = build_perceptual_metric(self._recipe.perceptual).to(self._device)
 
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-            pixels_BCHW, _ = self._batch(step, stage.batch_size)
+            pixels_BCHW, _ = self._batch(stage, step)
             if step % REVIVE_EVERY == 0 and step < stage.num_steps // 2:
                 revive_dead_codes(model, pixels_BCHW, self._generator("revive", step))
             return tokenizer_loss(model, perceptual, pixels_BCHW)
@@ -106,7 +107,7 @@ class Pretraining:
         tokenizer = self._tokenizer
 
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-            pixels_BCHW, condition = self._batch(step, stage.batch_size)
+            pixels_BCHW, condition = self._batch(stage, step)
             tokens_BT = tokenizer.encode(pixels_BCHW)
             return next_token_loss(
                 model, tokens_BT, condition, stage.condition_drop, self._generator("condition drop", step)
@@ -165,7 +166,13 @@ class Pretraining:
             save_samples(self._folder, self._recipe, model, self._tokenizer, self._device)
         write_page(self._folder, self._recipe.run.name, [each.name for each in self._stages])
 
-    def _batch(self, step: int, size: int) -> tuple[Tensor, Condition]:
+    def _batch(self, stage: PretrainStage, step: int) -> tuple[Tensor, Condition]:
+        pixels_BCHW, condition = self._read(step, stage.batch_size)
+        if stage.shift:
+            pixels_BCHW = shifted(pixels_BCHW, stage.shift, self._generator("shift", step))
+        return pixels_BCHW, condition
+
+    def _read(self, step: int, size: int) -> tuple[Tensor, Condition]:
         """The step's images; where none of them can be read, the first ones after them that can."""
         broken: list[BrokenImageError] = []
         for start in range(step * size, step * size + len(self._source) + size, size):

@@ -24,7 +24,7 @@ def claim(
             )
         write_json(path, settings)
         return
-    former = json.loads(path.read_text())
+    former = _read(path, argument)
     for name in dict.fromkeys((*settings, *former)):
         before, now = former.get(name), settings.get(name)
         if before != now:
@@ -32,6 +32,21 @@ def claim(
                 f"{argument} {folder} holds {things} made with {name} {_said(before)}, and this call has "
                 f"{_said(now)}: repeat the call that began it, name another folder, or remove that one"
             )
+
+
+def _read(path: Path, argument: str) -> Mapping[str, Any]:
+    try:
+        former = json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"{argument}: {path} cannot be read ({error.strerror}): name another folder") from None
+    except ValueError:
+        former = None
+    if not isinstance(former, dict):
+        raise DataError(
+            f"{argument}: {path} does not hold the settings of a call any more: name another folder, or remove "
+            "that one"
+        )
+    return former
 
 
 def _said(value: Any) -> str:

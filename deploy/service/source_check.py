@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from actors.sources.build import build_source, require_readable
+from actors.sources.emoji import Emoji
 from actors.sources.image_folder import ImageFolder
 from actors.sources.listing_text import classes_text, listing_notes
 from actors.sources.parquet import Parquet
@@ -27,7 +28,9 @@ def check_source(recipe: Recipe) -> str:
 
 def _seen(source: ImageSource) -> Iterator[str]:
     tried = range(0, len(source), max(1, len(source) // TRIED))[:TRIED]
-    if isinstance(source, ImageFolder):
+    if isinstance(source, Emoji):
+        yield classes_text(source.class_names)
+    elif isinstance(source, ImageFolder):
         yield classes_text(source.found.names)
         yield _sizes_text([size for index in tried if (size := source.size_of(index))])
         yield from listing_notes(source.found)

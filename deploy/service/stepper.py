@@ -84,7 +84,9 @@ class Stepper:
         `num_actors` are ready, and `groups_buffered` wait.
         """
         running = self.running
-        if running is None or not self._ray.ready(self._learner.waiting_for()):
+        if running is None:
+            return None
+        if not self._ray.ready(self._learner.waiting_for()) and not self._learner.is_overdue:
             return None
         self.running = None
         report = self._learner.finish_step()

@@ -14,25 +14,23 @@ from common.condition_drop import drop_conditions
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.protocols import Condition, PerceptualMetric, Policy
 
-MAX_SHIFT = 2
-"""Largest shift of an image in pixels along each axis, small enough that a digit keeps its class."""
 COMMITMENT_WEIGHT = 0.25
 
 
 def classifier_loss(
-    model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor, draws: torch.Generator
+    model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy (nats) of the images' classes, after a shift of each image by up to MAX_SHIFT pixels."""
-    _, logits_BK = model(shifted(pixels_BCHW, draws))
+    """Cross-entropy (nats) of the images' classes."""
+    _, logits_BK = model(pixels_BCHW)
     accuracy = (logits_BK.detach().argmax(dim=-1) == labels_B).float().mean()
     return F.cross_entropy(logits_BK, labels_B), {"accuracy": float(accuracy)}
 
 
-def shifted(pixels_BCHW: Tensor, draws: torch.Generator) -> Tensor:
-    """Each image shifted by its own draw from ±MAX_SHIFT pixels along each axis, edges repeated."""
+def shifted(pixels_BCHW: Tensor, most: int, draws: torch.Generator) -> Tensor:
+    """Each image shifted by its own draw from ±`most` pixels along each axis, edges repeated."""
     B, _, H, W = pixels_BCHW.shape
-    padded = F.pad(pixels_BCHW, (MAX_SHIFT,) * 4, mode="replicate")
-    top_B, left_B = torch.randint(2 * MAX_SHIFT + 1, (2, B), generator=draws)
+    padded = F.pad(pixels_BCHW, (most,) * 4, mode="replicate")
+    top_B, left_B = torch.randint(2 * most + 1, (2, B), generator=draws)
     return torch.stack(
         [
             image[:, y : y + H, x : x + W]

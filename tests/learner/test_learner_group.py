@@ -280,3 +280,23 @@ def test_a_rank_that_hangs_when_the_others_have_ended_the_step_is_lost_and_the_s
     assert (report.step, report.is_partial) == (1, True)
     assert 90 <= stage.ray.now < 200
     assert [fact.rank for fact in stage.told.of(RankLost)] == [1]
+
+
+def test_ranks_that_all_hang_are_lost_when_the_step_is_overdue(start: Start) -> None:
+    stage = start(step_timeout_seconds=50.0, collective_timeout_seconds=30.0)
+    stage.step()
+    stage.ray.instead |= {(rank, "train", 1): Late(NEVER) for rank in (0, 1)}
+    stage.group.start_step(TABLES)
+    began = stage.ray.now
+    assert not stage.group.is_overdue
+    with pytest.raises(LearnerLostError, match=r"all 2 learner ranks were lost in step 2 \(it does not answer\)"):
+        stage.group.finish_step()
+    assert stage.group.is_overdue
+    assert 50 + 90 <= stage.ray.now - began < 200
+
+
+def test_a_slow_step_that_ends_in_time_is_no_loss(start: Start) -> None:
+    stage = start(step_timeout_seconds=50.0)
+    stage.ray.instead[1, "train", 0] = Late(49, RankReport(StepSums(num_groups=3), 0.5, {}, 0, 0))
+    assert stage.step().step == 1
+    assert stage.told.facts == []

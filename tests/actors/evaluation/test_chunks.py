@@ -53,6 +53,13 @@ def test_uniform_classes_are_drawn_from_the_chunks_seed(policy: PolicyModule, mo
     assert pictures.label_N.tolist() != [0, 1, 2, 3]
 
 
+def test_training_classes_have_the_shares_of_the_data(policy: PolicyModule, models: EvaluationModels) -> None:
+    training = replace(models, recipe=with_changes(models.recipe, {"sampling.classes": "training"}))
+    pictures = GenerateChunk(tuple(range(20)), seed=3, temperature=1.0).run(policy, training)
+    seen = {int(training.train.read(index).condition["label"]) for index in range(len(training.train))}
+    assert set(pictures.label_N.tolist()) == seen < set(range(10))
+
+
 @torch.no_grad()
 def test_an_output_size_resizes_by_plain_bicubic_before_rounding(
     policy: PolicyModule, models: EvaluationModels

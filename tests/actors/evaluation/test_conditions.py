@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from actors.evaluation.conditions import class_labels, held_out_condition
+from actors.evaluation.conditions import class_labels, held_out_condition, training_condition
 from common.errors import BrokenImageError, DataError
 from common.protocols import SourceImage
 
@@ -49,5 +49,13 @@ def test_held_out_captions_come_in_turn() -> None:
 
 def test_the_caption_of_a_broken_image_is_replaced_by_the_next() -> None:
     assert held_out_condition(Captioned([1, 2]), (0, 1, 2))["caption_mask"].tolist() == [[0], [0], [0]]
-    with pytest.raises(DataError, match=r"none of 3 held-out images can be read.*image 0 is not a readable image"):
+    with pytest.raises(DataError, match=r"none of 3 images can be read.*image 0 is not a readable image"):
         held_out_condition(Captioned([0, 1, 2]), (1,))
+
+
+def test_a_training_images_condition_depends_on_seed_and_index_alone() -> None:
+    together_N = training_condition(Captioned(), 0, range(600))["caption_mask"][:, 0]
+    alone = [training_condition(Captioned(), 0, (index,))["caption_mask"].item() for index in range(20)]
+    assert alone == together_N[:20].tolist()
+    assert (abs(together_N.bincount() - 200) < 50).all()  # four standard deviations
+    assert (training_condition(Captioned(), 1, range(600))["caption_mask"][:, 0] != together_N).any()

@@ -54,9 +54,8 @@ def test_training_with_its_loss_learns_labels(tmp_path: Path) -> None:
     pixels_NCHW, labels_N = bright_quarters(64)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        draws = generator(0, "batch", step)
-        rows_B = torch.randint(64, (16,), generator=draws)
-        return classifier_loss(model, pixels_NCHW[rows_B], labels_N[rows_B], draws)
+        rows_B = torch.randint(64, (16,), generator=generator(0, "batch", step))
+        return classifier_loss(model, pixels_NCHW[rows_B], labels_N[rows_B])
 
     seen: list[StageProgress] = []
     stage = PretrainStage(num_steps=30, lr=1e-2)

@@ -45,3 +45,12 @@ def test_a_folder_with_something_else_in_it_and_a_file_are_refused(tmp_path: Pat
             refusal(path, {}) == f"--out {path} is not empty and holds no pictures of `sample`: name a new folder"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"--seed": ', b"[3]", b"\xff\xfe"])
+def test_settings_that_are_no_longer_whole_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "settings.json").write_bytes(content)
+    assert refusal(tmp_path, {"--seed": 3}) == (
+        f"--out: {tmp_path / 'settings.json'} does not hold the settings of a call any more: name another folder, "
+        "or remove that one"
+    )

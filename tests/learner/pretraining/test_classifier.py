@@ -1,4 +1,4 @@
-"""The classifier's loss and the shifts of its images. That it learns: tests/actors/evaluation."""
+"""The classifier's loss and the shifts of images. That it learns: tests/actors/evaluation."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.pretraining.losses import MAX_SHIFT, classifier_loss, shifted
+from learner.pretraining.losses import classifier_loss, shifted
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -21,22 +21,21 @@ class BrightestThird(torch.nn.Module):
         return thirds_B3, thirds_B3
 
 
-def test_the_loss_is_the_cross_entropy_of_the_shifted_images() -> None:
-    flat_BCHW = torch.zeros(4, 3, 9, 9)  # a shift changes nothing
-    loss, shown = classifier_loss(BrightestThird(), flat_BCHW, torch.tensor([0, 1, 2, 0]), draws())
+def test_the_loss_is_the_cross_entropy_of_the_classes() -> None:
+    loss, shown = classifier_loss(BrightestThird(), torch.zeros(4, 3, 9, 9), torch.tensor([0, 1, 2, 0]))
     assert loss.item() == pytest.approx(math.log(3))
     assert shown == {"accuracy": 0.5}  # the first of equals
     ramp_BCHW = torch.arange(9.0).expand(4, 3, 9, 9)
     labels_B = torch.tensor([2, 2, 2, 0])
-    loss, shown = classifier_loss(BrightestThird(), ramp_BCHW, labels_B, draws(3))
-    _, logits_BK = BrightestThird()(shifted(ramp_BCHW, draws(3)))
+    loss, shown = classifier_loss(BrightestThird(), ramp_BCHW, labels_B)
+    _, logits_BK = BrightestThird()(ramp_BCHW)
     assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits_BK, labels_B).item())
     assert shown == {"accuracy": 0.75}
 
 
 def test_a_shift_moves_the_whole_image_and_repeats_its_edge() -> None:
     ramp_HW = torch.arange(8.0).expand(8, 8)  # the column number
-    moved_BCHW = shifted(ramp_HW.expand(200, 1, 8, 8), draws())
+    moved_BCHW = shifted(ramp_HW.expand(200, 1, 8, 8), 2, draws())
     rows = {tuple(image[0, 0].tolist()) for image in moved_BCHW}
     assert rows == {tuple(min(max(column + by, 0), 7) for column in range(8)) for by in (-2, -1, 0, 1, 2)}
     assert all((image == image[:, :1]).all() for image in moved_BCHW)  # rows stay alike
@@ -45,12 +44,12 @@ def test_a_shift_moves_the_whole_image_and_repeats_its_edge() -> None:
 def test_images_move_on_their_own_along_both_axes() -> None:
     point_BCHW = torch.zeros(200, 1, 9, 9)
     point_BCHW[:, :, 4, 4] = 1
-    places = {tuple(image[0].nonzero()[0].tolist()) for image in shifted(point_BCHW, draws())}
-    reach = range(4 - MAX_SHIFT, 5 + MAX_SHIFT)
+    places = {tuple(image[0].nonzero()[0].tolist()) for image in shifted(point_BCHW, 2, draws())}
+    reach = range(4 - 2, 5 + 2)
     assert places == {(row, column) for row in reach for column in reach}
 
 
 def test_shifts_are_a_function_of_the_generator() -> None:
     pixels_BCHW = torch.rand(8, 3, 6, 6, generator=draws())
-    assert shifted(pixels_BCHW, draws(1)).equal(shifted(pixels_BCHW, draws(1)))
-    assert not shifted(pixels_BCHW, draws(1)).equal(shifted(pixels_BCHW, draws(2)))
+    assert shifted(pixels_BCHW, 2, draws(1)).equal(shifted(pixels_BCHW, 2, draws(1)))
+    assert not shifted(pixels_BCHW, 2, draws(1)).equal(shifted(pixels_BCHW, 2, draws(2)))
