@@ -17,9 +17,7 @@ from common.protocols import Condition, PerceptualMetric, Policy
 COMMITMENT_WEIGHT = 0.25
 
 
-def classifier_loss(
-    model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor
-) -> tuple[Tensor, dict[str, float]]:
+def classifier_loss(model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy (nats) of the images' classes."""
     _, logits_BK = model(pixels_BCHW)
     accuracy = (logits_BK.detach().argmax(dim=-1) == labels_B).float().mean()
