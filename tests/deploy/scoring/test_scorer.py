@@ -266,12 +266,13 @@ def test_pictures_drawn_before_are_scored_like_drawn_ones(scorer: Scorer, tmp_pa
     np.savez(path, arr_0=pixels_NHWC, labels=label_N)
     worker = Worker()
     result = scorer.evaluate_files(worker, find_pictures(path), CPU)
-    assert result.scores == drawn.scores
+    assert result.scores == pytest.approx(drawn.scores, rel=1e-5)  # other batches, other last bits
     assert worker.chunks == worker.of(HeldOutChunk)
     np.testing.assert_array_equal(result.pictures_NHWC, drawn.pictures_NHWC)
     np.savez(path, arr_0=pixels_NHWC)
     without_labels = scorer.evaluate_files(Worker(), find_pictures(path), CPU).scores
-    assert without_labels == {name: score for name, score in drawn.scores.items() if name != "accuracy"}
+    expected = {name: score for name, score in drawn.scores.items() if name != "accuracy"}
+    assert without_labels == pytest.approx(expected, rel=1e-5)
 
 
 def test_too_few_pictures_are_refused(scorer: Scorer, tmp_path: Path) -> None:
