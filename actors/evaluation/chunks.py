@@ -88,10 +88,14 @@ class GenerateChunk:
     temperature: float
     captions: tuple[np.ndarray, ...] | None = None  # N features of prompts, float16 [L, D] each
     output_size: int | None = None  # pixels; None keeps the decoded size
+    guidance_scale: float | None = None  # None: that of the recipe
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> GeneratedPictures:
-        sampling = models.recipe.sampling.model_copy(update={"temperature": self.temperature})
+        changes = {"temperature": self.temperature}
+        if self.guidance_scale is not None:
+            changes["guidance_scale"] = self.guidance_scale
+        sampling = models.recipe.sampling.model_copy(update=changes)
         label_N, condition = self._condition(models)
         condition = {name: column.to(models.device) for name, column in condition.items()}
         tokens_NT = sample_tokens(policy, condition, sampling, self.seed, self.sample_indices)

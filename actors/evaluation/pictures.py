@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from common.atomic import replacing
 
-TITLE_HEIGHT, NAME_HEIGHT, GAP, MIN_TILE = 18, 14, 12, 48
+TITLE_HEIGHT, NAME_HEIGHT, GAP, MIN_TILE = 18, 14, 12, 96
 
 Panel = tuple[str, np.ndarray]  # title, and a picture uint8 [H, W, 3]
 

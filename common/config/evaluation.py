@@ -34,13 +34,19 @@ class EvaluationSection(Section):
     the features' mean `mu` and covariance `sigma`, or both."""
     compare_temperature: float | None = Field(default=None, ge=0)
     """Also score the base model at this sampling temperature, for comparison."""
+    compare_guidance: float | None = Field(default=None, ge=0)
+    """Also score the base model at this scale of classifier-free guidance, for comparison."""
     compare_prior: bool = False
     """Also train with the cross-entropy prior alone for the same number of steps, for comparison."""
+    compare_prior_time: bool = False
+    """Also score the prior alone after as much time as the training took; needs `compare_prior`."""
     seed: int = Field(default=1000, ge=0)
     """Seed of the evaluation's own draws; noise is measured over `seed` and `seed + 1`."""
 
     def problem(self, conditioning: str) -> str | None:
         """Why these keys cannot score a policy of this conditioning; None if they can."""
+        if self.compare_prior_time and not self.compare_prior:
+            return "evaluation.compare_prior_time needs evaluation.compare_prior: set both, or neither"
         if self.features == "inception":
             if self.inception_weights:
                 return None

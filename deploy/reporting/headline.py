@@ -6,10 +6,9 @@ from typing import Any
 
 from deploy.reporting.numbers import MISSING, duration, finite, fixed, is_number, short
 from deploy.runs.records import UNFINISHED, RunRecords
-from deploy.runs.summary_text import ScoreRow, score_rows, yardstick_titles
+from deploy.runs.summary_text import PRIOR_ALONE, ScoreRow, score_rows, yardsticks_of
 
 CARDS = 4
-PRIOR_ALONE = "prior_alone"
 RECENT_STEPS = 10  # whose pace tells the time left
 
 
@@ -80,13 +79,9 @@ def score_table(records: RunRecords) -> ScoreTable | None:
         scores["after"] = newest
         after, note = f"step {newest['step']}", "noise: the spread of two sampling seeds for the base"
         note += f"; step {newest['step']}: one seed, during training"
-    temperature = records.recipe.get("evaluation", {}).get("compare_temperature")
-    titles = yardstick_titles(temperature, scores)
-    explained = {
-        "before_at_compare_temperature": f"{titles.get('before_at_compare_temperature')}: the base sampled cooler",
-        PRIOR_ALONE: "CE alone: as many steps of cross-entropy without the reward",
-    }
-    note = "; ".join([note, *(explained[key] for key in titles)])
+    yardsticks = yardsticks_of(records.recipe.get("evaluation", {}), scores)
+    titles = {key: each.title for key, each in yardsticks.items()}
+    note = "; ".join([note, *(f"{each.title}: {each.what}" for each in yardsticks.values())])
     against = ["against cross-entropy alone"] if PRIOR_ALONE in titles else []
     columns = ["before", after, "gain", *against, "noise", *titles.values()]
     rows = [_score(row, titles) for row in score_rows(scores, titles)]

@@ -25,7 +25,7 @@ from learner.checkpoint import newest_checkpoint
 from learner.checkpoint_names import step_of
 from learner.remote_checkpoints import RemoteCheckpoints
 
-EVENTS, SUMMARY = "events.jsonl", "summary.json"
+METRICS, EVENTS, SUMMARY = "metrics.jsonl", "events.jsonl", "summary.json"
 
 
 class RunFolder:
@@ -42,7 +42,7 @@ class RunFolder:
         """A line in events.jsonl with the time (UTC), and what the fact means for the other files."""
         _append(self.path / EVENTS, {"time": datetime.now(UTC).isoformat(), "event": fact.event, **fact.told()})
         if isinstance(fact, StepLearned):
-            _append(self.path / "metrics.jsonl", fact.metrics())
+            _append(self.path / METRICS, fact.metrics())
         elif isinstance(fact, Scored):
             _append(self.path / "evaluations.jsonl", {"step": fact.step, **fact.scores})
         elif isinstance(fact, Resumed):
@@ -56,6 +56,11 @@ class RunFolder:
         events = self.path / EVENTS
         return events.is_file() and '"event": "started"' in events.read_text(errors="replace")
 
+    def training_seconds(self) -> float:
+        """What the steps took until now, from one publication of weights to the next."""
+        lines = (self.path / METRICS).read_text().splitlines()
+        return sum(json.loads(line)["step_seconds"] for line in lines)
+
     def write_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
 
@@ -63,7 +68,7 @@ class RunFolder:
         """Forget how the run ended, and the metrics and scores of steps after `step`: it does them again."""
         (self.path / SUMMARY).unlink(missing_ok=True)
         forget_groups(self.groups, step)
-        for path in (self.path / "metrics.jsonl", self.path / "evaluations.jsonl"):
+        for path in (self.path / METRICS, self.path / "evaluations.jsonl"):
             if path.exists():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 with replacing(path) as temporary:

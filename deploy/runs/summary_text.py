@@ -8,6 +8,7 @@ from typing import Any
 from common.config.recipe import Recipe
 from deploy.reporting.numbers import duration
 
+PRIOR_ALONE = "prior_alone"
 SCORES = {
     "held_out_reward": ("held-out reward", "higher"),
     "held_out_psnr": ("held-out PSNR, dB", "higher"),
@@ -67,10 +68,28 @@ class ScoreRow:
         return self.after - other if self.good == "higher" else other - self.after
 
 
-def yardstick_titles(compare_temperature: float | None, scores: dict[str, Any]) -> dict[str, str]:
-    """The yardsticks that `scores` holds, with the titles of their columns."""
-    titles = {"before_at_compare_temperature": f"T={compare_temperature}", "prior_alone": "CE alone"}
-    return {key: title for key, title in titles.items() if key in scores}
+@dataclass(frozen=True)
+class Yardstick:
+    """What a result is to be held against: the title of its column, and what it is."""
+
+    title: str
+    what: str
+
+
+def yardsticks_of(evaluation: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Yardstick]:
+    """Those that `scores` holds, by key; `evaluation` is the recipe's section."""
+    temperature, scale = evaluation.get("compare_temperature"), evaluation.get("compare_guidance")
+    yardsticks = {
+        "before_at_compare_temperature": Yardstick(f"T={temperature}", "the base sampled cooler"),
+        "before_at_compare_guidance": Yardstick(
+            f"cfg={scale:g}" if scale else "cfg", "the base sampled with guidance"
+        ),
+        PRIOR_ALONE: Yardstick("CE alone", "as many steps of cross-entropy without the reward"),
+        "prior_alone_as_long": Yardstick(
+            "CE as long", f"as much time of it, {scores.get('as_long_steps', 'more')} steps"
+        ),
+    }
+    return {key: yardstick for key, yardstick in yardsticks.items() if key in scores}
 
 
 def score_rows(scores: dict[str, Any], yardsticks: Iterable[str]) -> list[ScoreRow]:
@@ -86,19 +105,12 @@ def score_rows(scores: dict[str, Any], yardsticks: Iterable[str]) -> list[ScoreR
 
 def score_table(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
     """A row a score; `gain` counts in the good direction, `noise` is the base's spread over sampling seeds."""
-    shown = yardstick_titles(recipe.evaluation.compare_temperature, scores)
+    shown = yardsticks_of(recipe.evaluation.model_dump(), scores)
     header = f"{'':<46}{'before':>9}{'after':>9}{'gain':>9}{'noise':>9}"
-    rows = [header + "".join(f"{title:>10}" for title in shown.values())]
+    rows = [header + "".join(f"{each.title:>12}" for each in shown.values())]
     for row in score_rows(scores, shown):
         numbers = f"{row.before:>9.4f}{row.after:>9.4f}{row.gain:>+9.4f}{row.noise:>9.4f}"
         line = f"{f'{row.title} ({row.good} is better)':<46}{numbers}"
-        rows.append(line + "".join(f"{value:>10.4f}" for value in row.yardsticks))
-    rows.append(
-        "before and after: mean of 2 sampling seeds; noise: their spread for the base"
-        + (
-            "; T and CE alone: the yardsticks, base sampled cooler and cross-entropy training alone"
-            if shown
-            else ""
-        )
-    )
-    return rows
+        rows.append(line + "".join(f"{value:>12.4f}" for value in row.yardsticks))
+    rows.append("before and after: mean of 2 sampling seeds; noise: their spread for the base")
+    return rows + [f"{each.title}: {each.what}" for each in shown.values()]

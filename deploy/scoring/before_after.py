@@ -1,7 +1,7 @@
 """The evaluation of a training run: the base model before, the result after, and yardsticks for comparison.
 
-Yardsticks keep a result honest: sampling the base model at a lower temperature costs nothing, and training with
-the cross-entropy prior alone needs no reward actor. The reward's contribution is what exceeds them.
+Yardsticks keep a result honest: sampling the base model at a lower temperature or with guidance needs no training,
+and training with the cross-entropy prior alone no reward actor. The reward's contribution is what exceeds them.
 """
 
 import json
@@ -13,28 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels
 from actors.pool_events import PublishedPolicy
-from actors.rewards.build import build_reward
 from actors.rollout_pool import RolloutPool
-from actors.sources.build import build_source
 from common.atomic import write_json
-from common.config.algorithm import NO_REWARD
-from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.facts import Fact, PictureSaved, ScoringStarted, YardstickScored, YardstickStarted
 from common.machine import prepare_device
-from common.models.loading import load_policy, load_tokenizer
-from deploy.local import post_train
 from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
 from deploy.runs.run_folder import RunFolder
 from deploy.scoring.background_evaluation import COLUMNS, save_picture, tell_evaluation
-from deploy.scoring.scorer import Evaluation, OnChunk, Scorer, in_process, mean_scores, spread
+from deploy.scoring.prior_alone import PriorAlone
+from deploy.scoring.scorer import Evaluation, OnChunk, Scorer, Scores, in_process, mean_scores, spread
 
 NUM_SEEDS = 2
 PRIOR_ALONE = "cross-entropy alone"
+COOLER, GUIDED, AS_LONG = "before_at_compare_temperature", "before_at_compare_guidance", "prior_alone_as_long"
 RunCounted = Callable[..., list[Any]]  # given chunks, and on_chunk to call after each
 
 
@@ -75,13 +72,10 @@ class BeforeAfter:
         self._results |= {"before": mean_scores(evaluations), "noise": spread(evaluations)}
         if evaluations[0].better:
             self._results["better"] = dict(evaluations[0].better)
-        cooler = self._recipe.evaluation.compare_temperature
-        if cooler is not None:
-            (evaluation,) = self._evaluate(
-                f"the base at temperature {cooler:g}", base.version, on_actors, temperature=cooler
-            )
-            self._results["before_at_compare_temperature"] = evaluation.scores
-            self._tell(YardstickScored(f"the base at temperature {cooler:g}", evaluation.scores))
+        for key, (title, sampling) in self._base_yardsticks().items():
+            (evaluation,) = self._evaluate(title, base.version, on_actors, **sampling)
+            self._results[key] = evaluation.scores
+            self._tell(YardstickScored(title, evaluation.scores))
         np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
         write_json(stored, self._results)
 
@@ -92,8 +86,7 @@ class BeforeAfter:
         tell_evaluation(self._tell, self._folder.samples, result.version, evaluations[0])
         self._results |= {"after": mean_scores(evaluations), "noise_after": spread(evaluations)}
         if self._recipe.evaluation.compare_prior:
-            self._results["prior_alone"] = self._prior_alone().scores
-            self._tell(YardstickScored(PRIOR_ALONE, self._results["prior_alone"]))
+            self._score_prior_alone()
         pictures = self._save_pictures(evaluations[0])
         for path in pictures.values():
             self._tell(PictureSaved(result.version, Path(path)))
@@ -114,27 +107,45 @@ class BeforeAfter:
             saved["held_out_picture"] = str(held_out)
         return saved
 
-    def _prior_alone(self) -> Evaluation:
-        """Train the base in this process with only the cross-entropy term, for the same number of steps."""
+    def _base_yardsticks(self) -> dict[str, tuple[str, dict[str, float]]]:
+        """By key of the result: what it is, and how the base is sampled."""
+        section, yardsticks = self._recipe.evaluation, {}
+        if (cooler := section.compare_temperature) is not None:
+            yardsticks[COOLER] = (f"the base at temperature {cooler:g}", {"temperature": cooler})
+        if (scale := section.compare_guidance) is not None:
+            yardsticks[GUIDED] = (f"the base at guidance scale {scale:g}", {"guidance_scale": scale})
+        return yardsticks
+
+    def _score_prior_alone(self) -> None:
+        """After as many steps as the run has, and after as much time where the recipe asks for that."""
         self._tell(YardstickStarted(PRIOR_ALONE))
-        recipe = prior_alone(self._recipe)
-        device = prepare_device(recipe.compute)
-        policy = load_policy(recipe, device)
-        tokenizer = load_tokenizer(recipe, device)
-        reward = build_reward(recipe.reward, tokenizer, perceptual=None)
-        for report in post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device):
-            self._beat(f"yardstick: the prior alone, step {report.step}")
-        steps = recipe.learner.num_steps
+        device = prepare_device(self._recipe.compute)
+        prior = PriorAlone(self._recipe, device, self._beat)
+        prior.train(self._recipe.learner.num_steps)
+        self._results["prior_alone"] = self._scores_of(prior, PRIOR_ALONE, device)
+        if self._recipe.evaluation.compare_prior_time:
+            prior.train_for(self._folder.training_seconds())
+            what = f"{PRIOR_ALONE}, {prior.num_steps} steps"
+            self._results |= {AS_LONG: self._scores_of(prior, what, device), "as_long_steps": prior.num_steps}
 
+    def _scores_of(self, prior: PriorAlone, what: str, device: torch.device) -> Scores:
         def run_chunks(chunks: Sequence[EvaluationChunk], on_chunk: OnChunk) -> list[Any]:
-            return in_process(self._recipe, policy, device, on_chunk)(chunks)
+            return in_process(self._recipe, prior.policy, device, on_chunk)(chunks)
 
-        (evaluation,) = self._evaluate(PRIOR_ALONE, steps, run_chunks)
-        return evaluation
+        (evaluation,) = self._evaluate(what, prior.num_steps, run_chunks)
+        self._tell(YardstickScored(what, evaluation.scores))
+        return evaluation.scores
 
     def _evaluate(
-        self, what: str, step: int, run_chunks: RunCounted, temperature: float | None = None, num_seeds: int = 1
+        self,
+        what: str,
+        step: int,
+        run_chunks: RunCounted,
+        temperature: float | None = None,
+        guidance_scale: float | None = None,
+        num_seeds: int = 1,
     ) -> list[Evaluation]:
+        """Sampled as the recipe has it where nothing else is said."""
         self._tell(ScoringStarted(step, what))
         if temperature is None:
             temperature = self._recipe.sampling.temperature
@@ -145,7 +156,9 @@ class BeforeAfter:
                 line.show(chunks_text(what, num_done, num_chunks, line.seconds))
 
             counted = partial(run_chunks, on_chunk=on_chunk)
-            return self._scorer.evaluate(counted, temperature=temperature, num_seeds=num_seeds)
+            return self._scorer.evaluate(
+                counted, temperature=temperature, guidance_scale=guidance_scale, num_seeds=num_seeds
+            )
 
     def _run_on(
         self, pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk
@@ -155,17 +168,6 @@ class BeforeAfter:
             results[index] = result
             on_chunk(len(results), len(chunks))
         return [results[index] for index in range(len(chunks))]
-
-
-def prior_alone(recipe: Recipe) -> Recipe:
-    """The same training without a reward, and so without any credit but the default."""
-    changes = {
-        "learner.ce_weight": 1,
-        "learner.prior": "ce",
-        "advantage": {},
-        "group.size": max(2, recipe.group.size),  # 1 is for credit by gradient alone
-    }
-    return with_changes(recipe, changes | NO_REWARD)
 
 
 def _held_out(evaluation: Evaluation) -> HeldOutPictures:

@@ -63,13 +63,18 @@ class Scorer:
         self._kind = FEATURES[recipe.evaluation.features]
         self._reference: Reference | None = None  # once it was needed
 
-    def evaluate(self, run_chunks: RunChunks, *, temperature: float, num_seeds: int) -> list[Evaluation]:
-        """The scores for each of `num_seeds` sampling seeds, starting at `evaluation.seed`."""
+    def evaluate(
+        self, run_chunks: RunChunks, *, temperature: float, num_seeds: int, guidance_scale: float | None = None
+    ) -> list[Evaluation]:
+        """The scores for each of `num_seeds` sampling seeds, starting at `evaluation.seed`.
+
+        A `guidance_scale` of None is the recipe's.
+        """
         section = self._recipe.evaluation
         seeds = range(section.seed, section.seed + num_seeds)
         reference = self._reference_chunks()
         held_out = [chunk for seed in seeds for chunk in self._held_out_chunks(seed)]
-        generate = [chunk for seed in seeds for chunk in self._features_chunks(seed, temperature)]
+        generate = [chunk for seed in seeds for chunk in self._features_chunks(seed, temperature, guidance_scale)]
         results = run_chunks([*reference, *held_out, *generate])
         self._learn_reference(results[: len(reference)])
         results = results[len(reference) :]
@@ -118,10 +123,13 @@ class Scorer:
             path = located(self._recipe.evaluation.reference, "evaluation.reference")
             self._reference = read_reference(path, self._kind.dim, lambda: build_features(self._recipe, CPU))
 
-    def _features_chunks(self, seed: int, temperature: float) -> list[FeaturesChunk]:
+    def _features_chunks(self, seed: int, temperature: float, guidance_scale: float | None) -> list[FeaturesChunk]:
         chunks = _chunks(self._recipe.evaluation.num_samples, self._recipe.sampling.batch_size)
         return [
-            FeaturesChunk(GenerateChunk(indices, seed, temperature), _num_of(indices, NUM_SHOWN))
+            FeaturesChunk(
+                GenerateChunk(indices, seed, temperature, guidance_scale=guidance_scale),
+                _num_of(indices, NUM_SHOWN),
+            )
             for indices in chunks
         ]
 

@@ -47,13 +47,19 @@ def test_scores_stand_in_a_table_and_gains_count_in_the_good_direction(recipe: R
 def test_yardsticks_get_a_column_each_and_a_word_of_explanation(recipe: Recipe) -> None:
     summary = evaluated()
     without = summary_text(recipe, summary, Path("runs/x"), 312.4)
-    assert "yardsticks" not in without
+    assert "CE alone" not in without
     summary["evaluation"] |= {"before_at_compare_temperature": scores(0.6), "prior_alone": scores(0.7)}
-    cooler = with_changes(recipe, {"evaluation.compare_temperature": 0.8})
-    lines = summary_text(cooler, summary, Path("runs/x"), 312.4).splitlines()
-    assert lines[2].split() == ["before", "after", "gain", "noise", "T=0.8", "CE", "alone"]
-    assert lines[3].split()[-2:] == ["0.6000", "0.7000"]
-    assert "yardsticks" in "\n".join(lines)
+    summary["evaluation"] |= {"prior_alone_as_long": scores(0.8), "as_long_steps": 150}
+    compared = with_changes(recipe, {"evaluation.compare_temperature": 0.8, "evaluation.compare_guidance": 2})
+    lines = summary_text(compared, summary, Path("runs/x"), 312.4).splitlines()
+    assert lines[2].split() == ["before", "after", "gain", "noise", "T=0.8", "CE", "alone", "CE", "as", "long"]
+    assert lines[3].split()[-3:] == ["0.6000", "0.7000", "0.8000"]
+    assert "T=0.8: the base sampled cooler" in lines
+    assert "CE as long: as much time of it, 150 steps" in lines
+    summary["evaluation"] |= {"before_at_compare_guidance": scores(0.65)}
+    lines = summary_text(compared, summary, Path("runs/x"), 312.4).splitlines()
+    assert lines[3].split()[-4:] == ["0.6000", "0.6500", "0.7000", "0.8000"]
+    assert "cfg=2.0: the base sampled with guidance" in lines
 
 
 def test_scores_that_were_not_taken_are_left_out(recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
 """Runs that are scored before, during and after, on a stand-in for Ray: their scores survive losses."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from actors.evaluation.chunks import EvaluationChunk, FeaturesChunk, HeldOutChun
 from actors.rollout_actor import RolloutActor, WeightsLostError
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.facts import ActorLost, ChunkLost, Resumed, Scored, ScoringStarted, StepLearned
+from common.facts import ActorLost, ChunkLost, Resumed, Scored, ScoringStarted, StepLearned, YardstickScored
 from deploy.service.driver import Parts, train
 from tests.conftest import TINY_RECIPE
 from tests.fakes import DiesError, FakeRay, FakeSession, Told
@@ -149,3 +150,32 @@ def test_a_result_that_is_lost_is_made_again(recipe: Recipe, undisturbed: Scores
         (version, "result lost with a node") for version in (0, 2, 3)
     ]
     assert scores(told) == undisturbed
+
+
+def test_yardsticks_are_scored_beside_the_base_and_the_result(recipe: Recipe) -> None:
+    compared = {
+        "compare_temperature": 0.5,
+        "compare_guidance": 2,
+        "compare_prior": True,
+        "compare_prior_time": True,
+    }
+    told = Told()
+    run = served(with_changes(recipe, {f"evaluation.{key}": value for key, value in compared.items()}), told)
+    found = json.loads((run / "summary.json").read_text())["evaluation"]
+    drawn = [
+        "before",
+        "before_at_compare_temperature",
+        "before_at_compare_guidance",
+        "after",
+        "prior_alone",
+        "prior_alone_as_long",
+    ]
+    assert len({found[key]["inception_score"] for key in drawn[:4]}) == 4
+    assert found["before"]["held_out_reward"] == pytest.approx(found[drawn[2]]["held_out_reward"], abs=0.01)
+    assert found["as_long_steps"] >= 3
+    assert [fact.what for fact in told.of(YardstickScored)] == [
+        "the base at temperature 0.5",
+        "the base at guidance scale 2",
+        "cross-entropy alone",
+        f"cross-entropy alone, {found['as_long_steps']} steps",
+    ]
