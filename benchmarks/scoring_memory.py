@@ -125,7 +125,8 @@ class FeatureScorer(Scorer):
 
     def learn_reference(self, run_chunks: Any) -> None:
         """Before anything is measured: reading the demo's digits takes more than any score."""
-        self._learn_reference(run_chunks(self._reference_chunks()))
+        chunks = self._reference_chunks()
+        self._learn_reference(chunks, run_chunks(chunks))
 
     def _free_running_scores(self, *arguments: Any) -> Any:
         self.looked_at_bytes = self.peak.rise()
@@ -139,8 +140,8 @@ class PixelScorer(FeatureScorer):
         super().__init__(recipe)
         self._features = features
 
-    def _features_chunks(self, seed: int, temperature: float) -> Any:
-        return [chunk.generate for chunk in super()._features_chunks(seed, temperature)]
+    def _features_chunks(self, *arguments: Any) -> Any:
+        return [chunk.generate for chunk in super()._features_chunks(*arguments)]
 
     def _score(self, held_out: Any, generated: Any) -> Evaluation:
         pictures, label_N = [part.pixels_NHWC for part in generated], [part.label_N for part in generated]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.evaluation.conditions import class_labels, held_out_condition, stacked, training_condition
+from actors.evaluation.conditions import class_labels, held_out_condition, stacked
 from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
@@ -27,6 +27,7 @@ from actors.rewards.term import RewardTerm, Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.rollouts.rollout import RolloutSettings
 from actors.sources.build import build_source
+from actors.sources.split import Split
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.machine import autocast
@@ -108,11 +109,12 @@ class GenerateChunk:
         """Labels int64 [N], and the condition columns for the policy."""
         recipe = models.recipe
         if recipe.policy.conditioning == "class":
-            if recipe.sampling.classes == "training":
-                condition = training_condition(models.train, self.seed, self.sample_indices)
-                return condition["label"].numpy(), condition
             label_N = class_labels(
-                recipe.sampling.classes, recipe.policy.num_classes, self.seed, self.sample_indices
+                recipe.sampling.classes,
+                recipe.policy.num_classes,
+                self.seed,
+                self.sample_indices,
+                lambda: models.train,
             )
             rows = class_format(recipe.policy)
             return label_N, stacked([rows.of_class(label) for label in label_N])
@@ -149,12 +151,14 @@ class FeaturesChunk:
 
 @dataclass(frozen=True)
 class ReferenceChunk:
-    """The features of some training images, float32 [M, D]; without those that cannot be read."""
+    """The features of some images of a split, float32 [M, D]; without those that cannot be read."""
 
     image_indices: tuple[int, ...]
+    split: Split = "train"
 
     def run(self, policy: Policy, models: EvaluationModels) -> np.ndarray:
-        batch = batch_of(start_reading(models.train, self.image_indices))
+        source = models.train if self.split == "train" else models.held_out
+        batch = batch_of(start_reading(source, self.image_indices))
         if not isinstance(batch, ImageBatch):
             return np.zeros((0, models.features.dim), np.float32)
         return extract_features(models.features, [batch.pixels_BHWC])[0].numpy()

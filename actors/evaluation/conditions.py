@@ -3,7 +3,7 @@
 Letter: N pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,17 +15,23 @@ from common.seeding import generator
 
 
 def class_labels(
-    classes: Literal["balanced", "uniform"], num_classes: int, seed: int, sample_indices: Sequence[int]
+    classes: Literal["balanced", "uniform", "training"],
+    num_classes: int,
+    seed: int,
+    sample_indices: Sequence[int],
+    train: Callable[[], ImageSource],
 ) -> np.ndarray:
-    """int64 [N]. balanced: sample i has class i modulo `num_classes`. uniform: drawn from (seed, i) alone."""
+    """int64 [N]. balanced: sample i has class i modulo `num_classes`. The others are drawn from (seed, i) alone.
+
+    uniform: of all classes. training: of the images of `train`, which is opened for this alone.
+    """
     if classes == "balanced":
         return np.array(sample_indices) % num_classes
-    return np.array([_drawn(num_classes, seed, index) for index in sample_indices])
-
-
-def training_condition(source: ImageSource, seed: int, sample_indices: Sequence[int]) -> Condition:
-    """Condition columns of images that are drawn from (seed, sample index) alone."""
-    return stacked([_readable_condition(source, _drawn(len(source), seed, index)) for index in sample_indices])
+    if classes == "uniform":
+        return np.array([_drawn(num_classes, seed, index) for index in sample_indices])
+    source = train()
+    drawn = [_readable_condition(source, _drawn(len(source), seed, index)) for index in sample_indices]
+    return np.array([condition["label"] for condition in drawn])
 
 
 def _drawn(below: int, seed: int, index: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actors.evaluation.features import Features, extract_features
 from actors.evaluation.picture_files import PICTURES, find_pictures, has_array, open_npz, read_array
-from actors.evaluation.scores import NEIGHBORS, Reference, Statistics, statistics
+from actors.evaluation.scores import NEIGHBORS, Reference, Statistics, nearest_distance, statistics
 from common.errors import DataError
 
 LEAST = NEIGHBORS + 1  # images that a reference needs
@@ -24,11 +24,12 @@ def reference_indices(num_images: int, most: int) -> list[int]:
     return [position * num_images // count for position in range(count)]
 
 
-def reference_of(features_MD: Tensor) -> Reference:
-    """That of the training images with these features. Raises DataError."""
+def reference_of(features_MD: Tensor, held_out_ND: Tensor) -> Reference:
+    """That of the training images with these features, beside N held-out ones. Raises DataError."""
     if len(features_MD) < LEAST:
         raise DataError(f"the training split has {len(features_MD)} readable images: the scores need {LEAST}")
-    return Reference(statistics(features_MD), features_MD)
+    distance = nearest_distance(held_out_ND, features_MD) if len(held_out_ND) else None
+    return Reference(statistics(features_MD), features_MD, distance)
 
 
 def read_reference(path: Path, dim: int, build: Callable[[], Features]) -> Reference:

@@ -46,6 +46,7 @@ class Reference:
 
     statistics: Statistics
     features_MD: Tensor | None  # None if only the statistics are known
+    held_out_distance: float | None = None  # of held-out images, as `nearest_distance`; None if it is not known
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,25 @@ class GenerationScores:
     accuracy: float | None  # share classified as the requested label, higher is better; None without labels
     precision: float | None  # share, higher is better: quality; None without reference features
     recall: float | None  # share, higher is better: diversity; None without reference features
+    nearest_training: float | None = None  # 1: as far from training images as held-out ones are; 0: copies
 
 
 def score_generated(
     features_ND: Tensor, logits_NK: Tensor, labels_N: Tensor | None, reference: Reference
 ) -> GenerationScores:
     """All scores of N generated images; `labels_N` holds the requested labels, if they have classes."""
-    precision = recall = None
+    precision = recall = nearest_training = None
     if reference.features_MD is not None:
         precision, recall = precision_recall(features_ND, reference.features_MD)
+        if reference.held_out_distance:
+            nearest_training = nearest_distance(features_ND, reference.features_MD) / reference.held_out_distance
     return GenerationScores(
         frechet_distance=frechet_distance(statistics(features_ND), reference.statistics),
         inception_score=inception_score(logits_NK),
         accuracy=None if labels_N is None else accuracy(logits_NK, labels_N),
         precision=precision,
         recall=recall,
+        nearest_training=nearest_training,
     )
 
 
@@ -119,6 +124,14 @@ def precision_recall(features_ND: Tensor, reference_MD: Tensor) -> tuple[float, 
         verbose=False,
     )
     return metrics[KEY_METRIC_PRECISION], metrics[KEY_METRIC_RECALL]
+
+
+def nearest_distance(features_ND: Tensor, reference_MD: Tensor) -> float:
+    """Median over the images of the distance to the nearest reference image: 0 where they are copies."""
+    reference_MD = _on_cpu(reference_MD)
+    rows = max(1, DISTANCES_AT_ONCE // len(reference_MD))
+    nearest = [torch.cdist(part, reference_MD).amin(dim=1) for part in _on_cpu(features_ND).split(rows)]
+    return torch.cat(nearest).median().item()
 
 
 def psnr(mse_N: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from common.config.recipe import Recipe
 from deploy.reporting.numbers import duration
 
 PRIOR_ALONE = "prior_alone"
+COPIES_BELOW = 0.5  # of the distance that held-out pictures have to training pictures
 SCORES = {
     "held_out_reward": ("held-out reward", "higher"),
     "held_out_psnr": ("held-out PSNR, dB", "higher"),
@@ -19,6 +20,7 @@ SCORES = {
     "accuracy": ("class accuracy", "higher"),
     "precision": ("precision", "higher"),
     "recall": ("recall", "higher"),
+    "nearest_training": ("nearest training picture", "higher"),
 }
 
 
@@ -76,11 +78,15 @@ class Yardstick:
     what: str
 
 
+def _shown(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"
+
+
 def yardsticks_of(evaluation: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Yardstick]:
     """Those that `scores` holds, by key; `evaluation` is the recipe's section."""
     temperature, scale = evaluation.get("compare_temperature"), evaluation.get("compare_guidance")
     yardsticks = {
-        "before_at_compare_temperature": Yardstick(f"T={temperature}", "the base sampled cooler"),
+        "before_at_compare_temperature": Yardstick(f"T={_shown(temperature)}", "the base sampled cooler"),
         "before_at_compare_guidance": Yardstick(
             f"cfg={scale:g}" if scale else "cfg", "the base sampled with guidance"
         ),
@@ -113,4 +119,13 @@ def score_table(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         line = f"{f'{row.title} ({row.good} is better)':<46}{numbers}"
         rows.append(line + "".join(f"{value:>12.4f}" for value in row.yardsticks))
     rows.append("before and after: mean of 2 sampling seeds; noise: their spread for the base")
-    return rows + [f"{each.title}: {each.what}" for each in shown.values()]
+    rows += [f"{each.title}: {each.what}" for each in shown.values()]
+    if (distance := scores.get("after", {}).get("nearest_training")) is not None:
+        rows.append(nearest_text(distance))
+    return rows
+
+
+def nearest_text(distance: float) -> str:
+    """What the distance to the nearest training picture says."""
+    said = "nearest training picture: how far it is, in features; 1 is as far as from held-out pictures"
+    return said + (", and this generator COPIES" if distance < COPIES_BELOW else ", 0 is a copy")

@@ -6,6 +6,7 @@ restarted, a call draws only the missing pictures.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 
 from actors.evaluation.conditions import class_labels
 from actors.rollout_actor import ActorJob
+from actors.sources.build import build_source
 from common.config.keys import flat
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -103,7 +105,8 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
     label_N = None
     if not prompts:
         classes, num_classes = recipe.sampling.classes, recipe.policy.num_classes
-        label_N = class_labels(classes, num_classes, options.seed, range(num_pictures))
+        train = partial(build_source, recipe, "train")
+        label_N = class_labels(classes, num_classes, options.seed, range(num_pictures), train)
     return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}")
 
 

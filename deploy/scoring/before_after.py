@@ -5,7 +5,7 @@ and training with the cross-entropy prior alone no reward actor. The reward's co
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -73,7 +73,7 @@ class BeforeAfter:
         if evaluations[0].better:
             self._results["better"] = dict(evaluations[0].better)
         for key, (title, sampling) in self._base_yardsticks().items():
-            (evaluation,) = self._evaluate(title, base.version, on_actors, **sampling)
+            (evaluation,) = self._evaluate(title, base.version, on_actors, sampling=sampling)
             self._results[key] = evaluation.scores
             self._tell(YardstickScored(title, evaluation.scores))
         np.savez(stored_pictures, allow_pickle=False, **self._base_pictures)
@@ -141,14 +141,12 @@ class BeforeAfter:
         what: str,
         step: int,
         run_chunks: RunCounted,
-        temperature: float | None = None,
-        guidance_scale: float | None = None,
         num_seeds: int = 1,
+        sampling: Mapping[str, float] = {},
     ) -> list[Evaluation]:
-        """Sampled as the recipe has it where nothing else is said."""
+        """`sampling`: temperature or guidance_scale, where they are not the recipe's."""
         self._tell(ScoringStarted(step, what))
-        if temperature is None:
-            temperature = self._recipe.sampling.temperature
+        own = {"temperature": self._recipe.sampling.temperature} | dict(sampling)
         with closing(ProgressLine(progress_stream(self._recipe.log))) as line:
 
             def on_chunk(num_done: int, num_chunks: int) -> None:
@@ -156,9 +154,7 @@ class BeforeAfter:
                 line.show(chunks_text(what, num_done, num_chunks, line.seconds))
 
             counted = partial(run_chunks, on_chunk=on_chunk)
-            return self._scorer.evaluate(
-                counted, temperature=temperature, guidance_scale=guidance_scale, num_seeds=num_seeds
-            )
+            return self._scorer.evaluate(counted, num_seeds=num_seeds, **own)
 
     def _run_on(
         self, pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk

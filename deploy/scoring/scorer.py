@@ -29,6 +29,7 @@ from actors.evaluation.pictures import HeldOutPictures, joined
 from actors.evaluation.reference import read_reference, reference_indices, reference_of
 from actors.evaluation.scores import Reference, psnr, score_generated
 from actors.sources.build import build_source
+from actors.sources.split import Split
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.hub import located
@@ -76,7 +77,7 @@ class Scorer:
         held_out = [chunk for seed in seeds for chunk in self._held_out_chunks(seed)]
         generate = [chunk for seed in seeds for chunk in self._features_chunks(seed, temperature, guidance_scale)]
         results = run_chunks([*reference, *held_out, *generate])
-        self._learn_reference(results[: len(reference)])
+        self._learn_reference(reference, results[: len(reference)])
         results = results[len(reference) :]
         parts = np.split(np.arange(len(held_out)), num_seeds), np.split(np.arange(len(generate)), num_seeds)
         return [
@@ -93,7 +94,7 @@ class Scorer:
             raise DataError(f"{files.path} holds {files.num_pictures} pictures: the scores need {LEAST_PICTURES}")
         reference = self._reference_chunks()
         results = run_chunks([*reference, *self._held_out_chunks(self._recipe.evaluation.seed)])
-        self._learn_reference(results[: len(reference)])
+        self._learn_reference(reference, results[: len(reference)])
         held_out = _scored(results[len(reference) :])
         features_ND, logits_NK = extract_features(build_features(self._recipe, device), files.batches())
         scores = self._held_out_scores(held_out)
@@ -108,17 +109,28 @@ class Scorer:
         )
 
     def _reference_chunks(self) -> list[ReferenceChunk]:
-        """The training images to compare with; none where they are known, or a file has the reference."""
+        """The training images to compare with, and held-out ones beside them.
+
+        None where they are known, or a file has the reference.
+        """
         section = self._recipe.evaluation
         if self._reference is not None or section.reference:
             return []
-        indices = reference_indices(len(build_source(self._recipe, "train")), section.num_reference)
         size = self._kind.batch_size
-        return [ReferenceChunk(tuple(indices[start : start + size])) for start in range(0, len(indices), size)]
+        of_splits: list[tuple[Split, int]] = [("train", section.num_reference), ("held_out", section.num_held_out)]
+        return [
+            ReferenceChunk(indices, split)
+            for split, most in of_splits
+            for indices in _cut(reference_indices(len(build_source(self._recipe, split)), most), size)
+        ]
 
-    def _learn_reference(self, parts: Sequence[np.ndarray]) -> None:
-        if parts:
-            self._reference = reference_of(torch.from_numpy(np.concatenate(parts)))
+    def _learn_reference(self, chunks: Sequence[ReferenceChunk], parts: Sequence[np.ndarray]) -> None:
+        if chunks:
+            of_splits: dict[str, list[np.ndarray]] = {"train": [], "held_out": []}
+            for chunk, part in zip(chunks, parts, strict=True):
+                of_splits[chunk.split].append(part)
+            train_MD, held_out_ND = (torch.from_numpy(np.concatenate(own)) for own in of_splits.values())
+            self._reference = reference_of(train_MD, held_out_ND)
         elif self._reference is None:
             path = located(self._recipe.evaluation.reference, "evaluation.reference")
             self._reference = read_reference(path, self._kind.dim, lambda: build_features(self._recipe, CPU))
@@ -247,4 +259,8 @@ def _num_of(indices: tuple[int, ...], most: int) -> int:
 
 
 def _chunks(total: int, size: int) -> list[tuple[int, ...]]:
-    return [tuple(range(start, min(start + size, total))) for start in range(0, total, size)]
+    return _cut(range(total), size)
+
+
+def _cut(indices: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(indices[start : start + size]) for start in range(0, len(indices), size)]

@@ -49,7 +49,7 @@ def test_generated_pictures_take_classes_in_turn(policy: PolicyModule, models: E
 def test_uniform_classes_are_drawn_from_the_chunks_seed(policy: PolicyModule, models: EvaluationModels) -> None:
     uniform = replace(models, recipe=with_changes(models.recipe, {"sampling.classes": "uniform"}))
     pictures = GenerateChunk((0, 1, 2, 3), seed=3, temperature=1.0).run(policy, uniform)
-    assert pictures.label_N.tolist() == class_labels("uniform", 10, 3, range(4)).tolist()
+    assert pictures.label_N.tolist() == class_labels("uniform", 10, 3, range(4), lambda: None).tolist()
     assert pictures.label_N.tolist() != [0, 1, 2, 3]
 
 

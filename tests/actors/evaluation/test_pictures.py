@@ -43,8 +43,8 @@ def test_a_full_row_gets_no_empty_one_below() -> None:
 def test_small_pictures_are_enlarged_by_a_whole_factor_and_large_ones_are_not() -> None:
     checks = np.indices((20, 20)).sum(0)[None, :, :, None].repeat(3, axis=3).astype(np.uint8)
     enlarged = grid(checks, columns=1)
-    assert enlarged.shape == (40, 40, 3)  # 20 fits twice into 48
-    np.testing.assert_array_equal(enlarged[::2, 1::2], checks[0])
+    assert enlarged.shape == (80, 80, 3)  # 20 fits four times into 96
+    np.testing.assert_array_equal(enlarged[::4, 1::4], checks[0])
     large = flat(7, side=64)
     np.testing.assert_array_equal(grid(large, columns=1), large[0])
 
@@ -65,7 +65,7 @@ def test_panels_stand_side_by_side_below_their_titles(tmp_path: Path) -> None:
 
 def test_a_panel_is_as_wide_as_its_title_at_least(tmp_path: Path) -> None:
     path = tmp_path / "grid.png"
-    save_panels(path, [("a title much wider than this", flat(10)[0]), ("b", flat(200)[0])])
+    save_panels(path, [("a title that is a good deal wider than this", flat(10)[0]), ("b", flat(200)[0])])
     canvas = np.asarray(Image.open(path))
     second = canvas.shape[1] - MIN_TILE
     assert second > 2 * MIN_TILE

@@ -38,7 +38,7 @@ def reference_of_split(recipe: Recipe, size: int = 40) -> Reference:
     indices = reference_indices(len(models.train), recipe.evaluation.num_reference)
     chunks = [ReferenceChunk(tuple(indices[start : start + size])) for start in range(0, len(indices), size)]
     parts = [chunk.run(None, models) for chunk in chunks]  # type: ignore[arg-type]
-    return reference_of(torch.from_numpy(np.concatenate(parts)))
+    return reference_of(torch.from_numpy(np.concatenate(parts)), torch.zeros(0, 2))
 
 
 PICTURES_NHWC = np.random.default_rng(0).integers(256, size=(7, 4, 4, 3), dtype=np.uint8)

@@ -13,6 +13,7 @@ from actors.evaluation.scores import (
     accuracy,
     frechet_distance,
     inception_score,
+    nearest_distance,
     precision_recall,
     psnr,
     score_generated,
@@ -119,6 +120,24 @@ def test_scores_that_lack_their_ground_are_left_out() -> None:
     scores = score_generated(SQUARE, sure_of([0, 1, 0, 1], 2), None, Reference(statistics(SQUARE + 3), None))
     assert scores.frechet_distance == pytest.approx(18)
     assert (scores.accuracy, scores.precision, scores.recall) == (None, None, None)
+    assert scores.nearest_training is None
+
+
+def test_the_nearest_training_picture_of_a_copy_is_at_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    train_MD, held_out_ND = torch.rand(60, 3, generator=generator), torch.rand(40, 3, generator=generator)
+    by_hand = (held_out_ND[:, None] - train_MD).norm(dim=-1).amin(dim=1).median()
+    assert nearest_distance(held_out_ND, train_MD) == pytest.approx(by_hand.item())
+    monkeypatch.setattr("actors.evaluation.scores.DISTANCES_AT_ONCE", 200)  # three rows at a time
+    assert nearest_distance(held_out_ND, train_MD) == pytest.approx(by_hand.item())
+    reference = Reference(statistics(train_MD), train_MD, nearest_distance(held_out_ND, train_MD))
+
+    def scored(features_ND: Tensor) -> float | None:
+        return score_generated(features_ND, sure_of([0, 1] * 20, 2), None, reference).nearest_training
+
+    assert scored(held_out_ND) == pytest.approx(1)
+    assert scored(train_MD[:40]) == 0
+    assert 0 < (scored(train_MD[:40] + 0.01) or 0) < 0.3
 
 
 def test_psnr_is_that_of_a_peak_to_peak_range_of_two() -> None:

@@ -107,7 +107,7 @@ def test_a_batch_of_broken_pictures_alone_is_replaced_by_the_next(tiny_recipe: R
     assert recipe.pretrain is not None
     pretraining = Pretraining(recipe, stages_of(recipe), torch.device("cpu"), False, lambda _: None)
     with pytest.raises(DataError, match=r"none of the images can be read; the first: a/"):
-        pretraining._batch(0, 1)
+        pretraining._batch(recipe.pretrain.tokenizer, 0)
     Image.new("RGB", (32, 32), "white").save(tmp_path / "a" / "2.png")
     for step in range(4):
-        assert (pretraining._batch(step, 1)[0] == 1).all()
+        assert (pretraining._batch(recipe.pretrain.tokenizer, step)[0] == 1).all()

@@ -59,7 +59,7 @@ def test_yardsticks_get_a_column_each_and_a_word_of_explanation(recipe: Recipe) 
     summary["evaluation"] |= {"before_at_compare_guidance": scores(0.65)}
     lines = summary_text(compared, summary, Path("runs/x"), 312.4).splitlines()
     assert lines[3].split()[-4:] == ["0.6000", "0.6500", "0.7000", "0.8000"]
-    assert "cfg=2.0: the base sampled with guidance" in lines
+    assert "cfg=2: the base sampled with guidance" in lines
 
 
 def test_scores_that_were_not_taken_are_left_out(recipe: Recipe) -> None:

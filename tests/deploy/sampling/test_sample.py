@@ -113,7 +113,7 @@ def test_uniform_classes_and_an_output_size_reach_the_archive(fives: Recipe, tmp
     sample(recipe, SampleOptions(tmp_path / "out", num=6, seed=4), InProcess())
     archive = np.load(tmp_path / "out" / "samples.npz")
     assert archive["arr_0"].shape == (6, 24, 24, 3)
-    assert archive["labels"].tolist() == class_labels("uniform", 10, 4, range(6)).tolist()
+    assert archive["labels"].tolist() == class_labels("uniform", 10, 4, range(6), lambda: None).tolist()
 
 
 def test_other_settings_and_missing_weights_leave_a_folder_as_it_is(fives: Recipe, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_geneval_folders_hold_the_prompts_own_line_its_pictures_and_a_grid(
     # chunks cross prompts: samples 3, 4, 5 are the last of one and two of the other
     captions = [[len(caption) for caption in chunk.captions or ()] for chunk in runner.chunks]
     assert captions == [[4, 4, 4], [4, 3, 3], [3, 3]]
-    assert Image.open(out / "00000" / "grid.png").size == (64, 64)  # 2 x 2
+    assert Image.open(out / "00000" / "grid.png").size == (192, 192)  # 2 x 2
     assert len(set(pngs(out).values())) == 10
 
 

@@ -51,12 +51,19 @@ def test_scores_are_printed_and_written_and_a_grid_beside_them(
     recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = scores(tmp_path / "out" / "scores.json", recipe_file, "--json")
-    assert set(found) == TEACHER_FORCED | {"fd", "inception_score", "accuracy", "precision", "recall"}
+    assert set(found) == TEACHER_FORCED | {
+        "fd",
+        "inception_score",
+        "accuracy",
+        "precision",
+        "recall",
+        "nearest_training",
+    }
     out, err = capsys.readouterr()
     assert json.loads(out) == found
     grid = tmp_path / "out" / "scores.png"
     progress, *wrote = err.splitlines()[-3:]
-    assert progress.startswith("scoring the generator: 4/4  ")  # reference, held-out twice, drawn
+    assert progress.startswith("scoring the generator: 5/5  ")  # references of both splits, held-out twice, drawn
     assert wrote == [f"wrote {tmp_path / 'out' / 'scores.json'}", f"wrote {grid}"]
     with Image.open(grid) as picture:
         assert picture.size[1] > 3 * 32  # a row a held-out image
@@ -83,7 +90,7 @@ def test_the_table_says_of_every_score_which_is_better_and_a_grid_can_be_written
     assert [len(row[44:].split()) for row in rows] == [2, 3, 2, 2, 3, 3, 3]  # ceilings of what pictures have
     title, *rows = free_running.splitlines()
     assert title.split() == ["24", "free-running", "pictures", "score", "better"]
-    assert [row[44:].split()[-1] for row in rows] == ["lower", "higher", "higher", "higher", "higher"]
+    assert [row[44:].split()[-1] for row in rows] == ["lower"] + ["higher"] * 5
     assert legend.splitlines()[-1] == f"wrote {grid}"
     assert [path.name for path in grid.parent.iterdir()] == ["grid.png"]
 

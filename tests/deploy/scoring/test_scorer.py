@@ -22,6 +22,7 @@ from actors.evaluation.chunks import (
 from actors.evaluation.features import build_features, extract_features
 from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import HeldOutPictures
+from actors.evaluation.reference import reference_of
 from actors.evaluation.scores import Reference, Statistics, score_generated, statistics
 from actors.image_batch import read_readable, to_tensor
 from actors.sources.build import build_source
@@ -42,8 +43,7 @@ TEACHER_FORCED = (
     "held_out_mse",
     "reconstruction_mse",
 )
-
-
+FREE_RUNNING = ("fd", "inception_score", "accuracy", "precision", "recall", "nearest_training")
 MSE_ALONE = {"mse": 1.0}
 
 
@@ -132,6 +132,7 @@ def test_work_is_cut_by_the_recipes_batch_sizes_for_each_seed(scorer: Scorer) ->
     worker = Worker()
     scorer.evaluate(worker, temperature=0.7, num_seeds=2)
     assert worker.chunks[0] == ReferenceChunk(tuple(range(9)))  # the training split
+    assert worker.chunks[1] == ReferenceChunk((0, 1, 2), "held_out")
     assert worker.of(HeldOutChunk) == [
         HeldOutChunk(indices, seed, len(indices)) for seed in (3, 4) for indices in ((0, 1), (2, 3), (4,))
     ]
@@ -140,7 +141,7 @@ def test_work_is_cut_by_the_recipes_batch_sizes_for_each_seed(scorer: Scorer) ->
         (size, seed, 0.7) for seed in (3, 4) for size in (10, 10, 5)
     ]
     assert [index for chunk in generated[:3] for index in chunk.sample_indices] == list(range(25))
-    assert len(worker.chunks) == 1 + 6 + 6
+    assert len(worker.chunks) == 2 + 6 + 6
 
 
 def test_each_seed_is_scored_on_its_own_chunks(scorer: Scorer) -> None:
@@ -150,7 +151,7 @@ def test_each_seed_is_scored_on_its_own_chunks(scorer: Scorer) -> None:
     assert one.pictures_NHWC[:, 0, 0, 0].tolist() == list(range(25))
     assert (one.pictures_NHWC != other.pictures_NHWC).any()
     assert one.scores["fd"] != other.scores["fd"]
-    assert list(one.scores) == [*TEACHER_FORCED, "fd", "inception_score", "accuracy", "precision", "recall"]
+    assert list(one.scores) == [*TEACHER_FORCED, *FREE_RUNNING]
 
 
 def test_teacher_forced_scores_are_means_over_images_and_samples(scorer: Scorer) -> None:
@@ -206,9 +207,11 @@ def test_scores_through_features_are_those_through_pixels(scored_recipe: Recipe)
     train = build_source(scored_recipe, "train")
     features = build_features(scored_recipe, CPU)
     features_MD, _ = extract_features(features, [read_readable(train, range(len(train))).pixels_BHWC])
-    reference = Reference(statistics(features_MD), features_MD)
+    held_out = build_source(scored_recipe, "held_out")
+    held_out_ND, _ = extract_features(features, [read_readable(held_out, range(len(held_out))).pixels_BHWC])
+    reference = reference_of(features_MD, held_out_ND)
     expected = score_generated(*extract_features(features, [pixels_NHWC]), torch.arange(25) % 10, reference)
-    found = [result.scores[name] for name in ("fd", "inception_score", "accuracy", "precision", "recall")]
+    found = [result.scores[name] for name in FREE_RUNNING]
     assert found == pytest.approx(astuple(expected), rel=1e-6, abs=1e-6)
     assert result.scores["fd"] > 0.1
     np.testing.assert_array_equal(result.pictures_NHWC, pixels_NHWC)
@@ -217,7 +220,7 @@ def test_scores_through_features_are_those_through_pixels(scored_recipe: Recipe)
 def test_the_reference_is_asked_for_once(scorer: Scorer) -> None:
     worker = Worker()
     first, second = (scorer.evaluate(worker, temperature=1.0, num_seeds=1)[0] for _ in range(2))
-    assert len(worker.of(ReferenceChunk)) == 1
+    assert len(worker.of(ReferenceChunk)) == 2  # splits
     assert first.scores == second.scores
 
 
@@ -227,7 +230,9 @@ def test_the_training_images_of_a_reference_are_asked_for_in_the_batches_of_the_
     monkeypatch.setattr("actors.evaluation.features.ClassifierFeatures.batch_size", 4)
     worker = Worker()
     Scorer(scored_recipe).evaluate(worker, temperature=1.0, num_seeds=1)
-    assert worker.of(ReferenceChunk) == [ReferenceChunk(indices) for indices in ((0, 1, 2, 3), (4, 5, 6, 7), (8,))]
+    assert worker.of(ReferenceChunk) == [
+        ReferenceChunk(indices) for indices in ((0, 1, 2, 3), (4, 5, 6, 7), (8,))
+    ] + [ReferenceChunk((0, 1, 2), "held_out")]
 
 
 REAL_NHWC = np.random.default_rng(1).integers(256, size=(30, 32, 32, 3), dtype=np.uint8)
