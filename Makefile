@@ -4,23 +4,26 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo monitor pretrain test chaos lint audit clean
+.PHONY: help demo monitor pretrain pretrain-digits test chaos lint audit clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '$(RUN) -m deploy   lists the commands, once one of these has installed what they need'
 
-demo: $(VENV)/installed  ## post-train a small LlamaGen on handwritten digits
-	$(RUN) -m deploy train deploy/recipes/demo.yaml
+demo: $(VENV)/installed  ## post-train a small LlamaGen on emoji
+	$(RUN) -m deploy train deploy/recipes/emoji.yaml
 
 monitor: $(VENV)/installed  ## show a running job in Prometheus
 	$(RUN) -m deploy monitor
 
-# The models of the demo, then the studies' generator over the same tokenizer.
 pretrain: $(VENV)/installed  ## train the demo's models from scratch
-	$(RUN) -m deploy pretrain deploy/recipes/demo.yaml --overwrite compute.num_threads=2
-	rm -f deploy/recipes/demo/policy_small.safetensors
+	$(RUN) -m deploy pretrain deploy/recipes/emoji.yaml --overwrite
+
+# The models of the digits, then the smaller generator over the same tokenizer.
+pretrain-digits: $(VENV)/installed  ## train those of mnist.yaml and studies.yaml
+	$(RUN) -m deploy pretrain deploy/recipes/mnist.yaml --overwrite compute.num_threads=2
+	rm -f deploy/recipes/mnist/policy_small.safetensors
 	$(RUN) -m deploy pretrain deploy/recipes/studies.yaml
 
 # What starts a Ray cluster comes by itself: its processes want the cores.

@@ -49,7 +49,7 @@ from common.token_distribution import TokenDistribution
 from learner.train_step import Trainer
 
 CPU = torch.device("cpu")
-DIGITS = "deploy/recipes/demo.yaml"
+DIGITS = "deploy/recipes/mnist.yaml"
 ESTIMATORS = (
     ("sample", 4), ("sample", 8), ("token", 4), ("token", 8),
     ("gradient", 1), ("gradient", 2), ("gradient", 4), ("gradient", 8),

@@ -1,7 +1,7 @@
 """How far from its own place a changed token changes pixels: how precisely a reward map can assign credit.
 
 One token of a grid is replaced by another code, both grids are decoded, and the squared change of the pixels is
-summed by the distance in tokens, max(|rows|, |columns|), from that token. Two decoders: the demo's on real digits,
+summed by the distance in tokens, max(|rows|, |columns|), from that token. Two decoders: that of the digits,
 and LlamaGen's VQ-16, including attention, with random weights on random codes. Without its published weights it
 shows the effect of the architecture before training directs its attention.
 
@@ -62,8 +62,8 @@ def measure(tokenizer: TokenizerModule, grids: list[Tensor], num_changes: int) -
 
 
 def digits(num_pictures: int) -> tuple[TokenizerModule, list[Tensor]]:
-    """The demo's tokenizer and the codes of held-out digits."""
-    recipe = load_recipe("deploy/recipes/demo.yaml", [])
+    """The tokenizer and the codes of held-out digits."""
+    recipe = load_recipe("deploy/recipes/mnist.yaml", [])
     tokenizer = load_tokenizer(recipe, CPU)
     pixels_BCHW, _ = read_readable(build_source(recipe, "held_out"), range(num_pictures)).tensors(CPU)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(1)
     results = {}
     decoders = {
-        "demo": (*digits(num_pictures=32), 16),
+        "digits": (*digits(num_pictures=32), 16),
         f"vq16, {options.image_size} px, random": (*untrained_vq16(options.image_size, 2), options.changes),
     }
     for name, (tokenizer, grids, num_changes) in decoders.items():

@@ -5,8 +5,8 @@ the scorer of today: the child computes features and sends those and the few pic
 how it was: the child sends pictures, the driver holds them all, then computes their features. Each form and number
 of pictures has a driver of its own, which reports by how much its memory rose at the most.
 
-Two cases: the demo, and pictures of noise at a size of one's own with features that are means over blocks of them,
-so that the part of the pixels shows. Letters: N pictures, H, W, C pixels and channels, D features, K classes.
+Two cases: the digits, and pictures of noise at a size of one's own with features that are means over blocks of
+them, so that the part of the pixels shows. Letters: N pictures, H, W, C pixels and channels, D features, K classes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from common.models.loading import load_perceptual_metric, load_policy, load_toke
 from deploy.scoring.scorer import NUM_SHOWN, Evaluation, Scorer
 
 CPU = torch.device("cpu")
-DEMO = "deploy/recipes/demo.yaml"
+DEMO = "deploy/recipes/mnist.yaml"
 SCORED = ("fd", "inception_score", "accuracy", "precision", "recall")
 HELD_OUT = 8  # images, as few as can be: they are the same in both forms
 
@@ -124,7 +124,7 @@ class FeatureScorer(Scorer):
     looked_at_bytes = 0
 
     def learn_reference(self, run_chunks: Any) -> None:
-        """Before anything is measured: reading the demo's digits takes more than any score."""
+        """Before anything is measured: reading the digits takes more than any score."""
         chunks = self._reference_chunks()
         self._learn_reference(chunks, run_chunks(chunks))
 
@@ -248,7 +248,7 @@ def main() -> None:
     results = []
     heads = "".join(f"{head:>10}" for head in ("pixels MB", "features", "ratio"))
     print(f"{'':<23}{'all looked at':>30}{'and scored':>30}\n{'case':<14}{'pictures':>9}{heads}{heads}")
-    for case, made_size in {"demo": 0, f"noise, {options.image_size} px": options.image_size}.items():
+    for case, made_size in {"digits": 0, f"noise, {options.image_size} px": options.image_size}.items():
         for num_pictures in options.pictures:
             result = compare(num_pictures, made_size)
             results.append({"case": case, **result})

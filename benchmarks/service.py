@@ -127,7 +127,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__.split("\n")[0])
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="more recipe keys, for both")
-    parser.add_argument("--recipe", default="deploy/recipes/demo.yaml", help="default deploy/recipes/demo.yaml")
+    parser.add_argument("--recipe", default="deploy/recipes/mnist.yaml", help="default deploy/recipes/mnist.yaml")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each, taking turns (default 2)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a run (default 20)")
     parser.add_argument("--warm-up", type=int, default=4, help="first steps of a run left out (default 4)")

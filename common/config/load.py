@@ -19,8 +19,8 @@ from common.errors import RecipeError
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The checked recipe at `path` (YAML, or a run's recipe.json) with `key=value` overrides applied.
 
-    `path` may also be the name of a shipped one, such as demo. Raises RecipeError with the key, the value seen and
-    what is needed.
+    `path` may also be the name of a shipped one, such as emoji. Raises RecipeError with the key, the value seen
+    and what is needed.
     """
     file = find_file(path, RECIPES, "recipe")
     tree = _read(file)

@@ -15,7 +15,7 @@ log = logging.getLogger("vapi.recipe")
 
 
 def find_file(name: str | Path, shipped: Path, what: str) -> Path:
-    """The file at `name`; for a name without a folder, as in demo or demo.yaml, also one of the folder `shipped`.
+    """The file at `name`; for a name without a folder, mnist or mnist.yaml, also one of the folder `shipped`.
 
     A file in the current folder comes before a shipped one of the same name, and a line of the log says so.
     `what` it is, "recipe" or "study", is for messages. Raises RecipeError where there is none.

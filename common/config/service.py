@@ -144,7 +144,7 @@ class PretrainStage(Section):
 
 
 class PretrainSection(Section):
-    """From-scratch training of the demo-sized models on the recipe's source."""
+    """From-scratch training of small models on the recipe's source."""
 
     tokenizer: PretrainStage
     """VQ tokenizer."""

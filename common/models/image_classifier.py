@@ -1,7 +1,7 @@
 """The small classifier that scores generated images in place of a large pretrained one.
 
-Its penultimate features replace Inception's; distances over them are comparable only within one demo. Trained by
-`learner/pretraining/losses.py`.
+Its penultimate features replace Inception's; distances over them are comparable only within one data set.
+Trained by `learner/pretraining/losses.py`.
 """
 
 from torch import Tensor, nn

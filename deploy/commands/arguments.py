@@ -8,7 +8,9 @@ if TYPE_CHECKING:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped one, such as demo")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped one, such as emoji"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recipe keys to set, as in learner.lr=1e-5"
     )

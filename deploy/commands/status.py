@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     if every is not None and not every > 0:
         raise UserError(f"--watch is {every:g}: give the seconds between two looks, above 0")
     if every is not None and name is None:
-        raise UserError("--watch is given without a run: name one, such as runs/demo")
+        raise UserError("--watch is given without a run: name one, such as runs/emoji")
     if name is None:
         return _list(arguments.json)
     from deploy.cluster.ray_environment import set_ray_environment

@@ -35,7 +35,7 @@ def monitor(run: str | None, port: int, data: str) -> int:
     `run` is a run folder; None takes the one in `runs/` where something happened last, and follows the next.
     """
     if run is not None and not (resolve(run) / "events.jsonl").is_file():
-        raise RecipeError(f"{run} is no run folder: name the folder of a run, such as runs/demo")
+        raise RecipeError(f"{run} is no run folder: name the folder of a run, such as runs/emoji")
     folder = resolve(data)
     write_files(folder)
     command = prometheus_command(folder, port)

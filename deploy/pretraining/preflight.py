@@ -44,7 +44,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     section = recipe.pretrain
     if section is None:
         raise RecipeError(
-            "this recipe has no `pretrain` section: see deploy/recipes/demo.yaml for one, or write a recipe with "
+            "this recipe has no `pretrain` section: see deploy/recipes/mnist.yaml for one, or write a recipe with "
             "`python -m deploy init`"
         )
     every = section.checkpoint_every

@@ -1,4 +1,4 @@
-"""The losses of `pretrain`: for the classifier that scores the demo's images, a VQ tokenizer and a generator.
+"""The losses of `pretrain`: for the classifier that scores pictures, a VQ tokenizer and a generator.
 
 Letters: B images, C channels (3), H, W pixels, K classes, D codebook width, h, w the token grid, T image tokens, V
 codebook entries, N latents.

@@ -1,4 +1,4 @@
-"""Rewards from pictures decoded in bfloat16, with the demo's trained models on held-out digits."""
+"""Rewards from pictures decoded in bfloat16, with the digits' trained models on held-out digits."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from common.config.load import load_recipe
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.reward_terms import RewardTerms
 
-DEMO = Path(__file__).parents[2] / "deploy" / "recipes" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "deploy" / "recipes" / "mnist.yaml"
 CPU = torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: the digits of the demo, and folders of pictures."""
+"""Where images come from: the digits, and folders of pictures."""
 
 from pathlib import Path
 from typing import Any

@@ -50,7 +50,7 @@ def test_a_path_is_looked_for_in_the_checkout_and_nothing_is_asked_of_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert located("deploy/recipes/demo.yaml", "policy.checkpoint") == CHECKOUT / "deploy/recipes/demo.yaml"
+    assert located("deploy/recipes/mnist.yaml", "policy.checkpoint") == CHECKOUT / "deploy/recipes/mnist.yaml"
     assert located("/data/policy.pt", "policy.checkpoint") == Path("/data/policy.pt")
 
 

@@ -31,8 +31,8 @@ def test_relative_paths_are_taken_from_the_checkout_and_not_from_the_working_fol
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve("deploy/recipes/demo.yaml") == CHECKOUT / "deploy" / "recipes" / "demo.yaml"
-    assert resolve("deploy/recipes/demo.yaml").is_file()
+    assert resolve("deploy/recipes/mnist.yaml") == CHECKOUT / "deploy" / "recipes" / "mnist.yaml"
+    assert resolve("deploy/recipes/mnist.yaml").is_file()
 
 
 def test_absolute_paths_and_the_home_folder_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

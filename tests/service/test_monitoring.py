@@ -145,7 +145,7 @@ EVALUATION = {
     "num_samples": 20,
     "num_held_out": 8,
     "num_reference": 20,
-    "classifier": str(CHECKOUT / "deploy/recipes/demo/classifier.safetensors"),
+    "classifier": str(CHECKOUT / "deploy/recipes/mnist/classifier.safetensors"),
 }
 
 

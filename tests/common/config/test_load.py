@@ -74,7 +74,7 @@ def test_every_shipped_recipe_is_sound(shipped: Path) -> None:
 
 
 def test_recipes_are_shipped() -> None:
-    assert CHECKOUT / "deploy" / "recipes" / "demo.yaml" in SHIPPED
+    assert CHECKOUT / "deploy" / "recipes" / "mnist.yaml" in SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,10 @@ def test_a_size_of_ones_own_that_lacks_a_key_is_told_the_key(path: Path) -> None
         ("context.noise=1.5", "context.noise is 1.5: input should be less than or equal to 1"),
         ("compute.device=tpu", "compute.device is 'tpu': input should be 'auto', 'cpu' or 'cuda'"),
         ("policy.size=XXXL", "policy.size is 'XXXL': input should be 'B', 'L', 'XL', 'XXL' or '3B'"),
-        ("source.kind=tar", "source.kind is 'tar': input should be one of 'mnist', 'image_folder', 'parquet'"),
+        (
+            "source.kind=tar",
+            "source.kind is 'tar': input should be one of 'mnist', 'emoji', 'image_folder', 'parquet'",
+        ),
         ("actors.label_selector={1: a}", "actors.label_selector.1 is 1: YAML reads it as the number 1; quote it"),
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("seed=-1", "seed is -1: input should be greater than or equal to 0"),
@@ -272,7 +275,7 @@ def test_an_override_below_a_value_is_refused(path: Path) -> None:
 
 def test_a_recipe_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     gone = tmp_path / "gone.yaml"
-    assert refusal(gone).startswith(f"no recipe at {gone}: name a file, or one of demo, ")
+    assert refusal(gone).startswith(f"no recipe at {gone}: name a file, or one of emoji, ")
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getpid []", b"[1]: 2"])
@@ -354,7 +357,7 @@ def test_true_stays_a_value_of_switches(path: Path) -> None:
     assert load_recipe(path, ["compute.compile=yes"]).compute.compile is True
 
 
-@pytest.mark.parametrize("content", ["", "- 1", "demo"])
+@pytest.mark.parametrize("content", ["", "- 1", "mnist"])
 def test_a_file_without_sections_is_refused(content: str, path: Path) -> None:
     path.write_text(content)
     assert refusal(path) == f"{path} holds no recipe: a mapping of sections is needed"
@@ -379,7 +382,7 @@ def test_a_recipe_is_frozen(tiny_recipe: Recipe) -> None:
 def test_loading_recipes_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys; import common.config.page; from common.config.load import load_recipe; "
-        "load_recipe('deploy/recipes/demo.yaml'); common.config.page.page(); "
+        "load_recipe('deploy/recipes/mnist.yaml'); common.config.page.page(); "
         "print(sorted({'torch', 'ray', 'numpy', 'pyarrow'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from common.config.load import load_recipe
 from common.config.named_file import RECIPES, STUDIES, find_file, shipped_names
 from common.errors import RecipeError
 
-DEMO = RECIPES / "demo.yaml"
+DEMO = RECIPES / "mnist.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> p
     return caplog
 
 
-@pytest.mark.parametrize("name", ["demo", "demo.yaml", "demo.yml"])
+@pytest.mark.parametrize("name", ["mnist", "mnist.yaml", "mnist.yml"])
 def test_a_name_without_a_folder_is_that_of_a_shipped_file(name: str, said: pytest.LogCaptureFixture) -> None:
     assert find_file(name, RECIPES, "recipe") == DEMO
     assert load_recipe(name) == load_recipe(DEMO)
@@ -39,43 +39,43 @@ def test_every_shipped_file_has_a_name() -> None:
         assert names
 
 
-@pytest.mark.parametrize("own", ["demo", "demo.yaml", "demo.yml"])
+@pytest.mark.parametrize("own", ["mnist", "mnist.yaml", "mnist.yml"])
 def test_a_file_of_the_current_folder_comes_first_and_is_told(own: str, said: pytest.LogCaptureFixture) -> None:
     Path(own).write_text("seed: 1")
-    assert find_file("demo", RECIPES, "recipe") == Path(own)
+    assert find_file("mnist", RECIPES, "recipe") == Path(own)
     (record,) = said.records
     assert record.getMessage() == (
-        f"recipe demo is ./{own} of the current folder, not the shipped deploy/recipes/demo.yaml"
+        f"recipe mnist is ./{own} of the current folder, not the shipped deploy/recipes/mnist.yaml"
     )
 
 
 def test_nothing_is_told_where_only_one_can_be_meant(said: pytest.LogCaptureFixture) -> None:
     Path("mine.yaml").write_text("seed: 1")
-    Path("demo.yaml").write_text("seed: 1")
-    Path("demo").mkdir()
+    Path("mnist.yaml").write_text("seed: 1")
+    Path("mnist").mkdir()
     assert find_file("mine", RECIPES, "recipe") == Path("mine.yaml")
-    assert find_file("./demo.yaml", RECIPES, "recipe") == Path("demo.yaml")
-    assert find_file(Path("demo.yaml").absolute(), RECIPES, "recipe") == Path("demo.yaml").absolute()
+    assert find_file("./mnist.yaml", RECIPES, "recipe") == Path("mnist.yaml")
+    assert find_file(Path("mnist.yaml").absolute(), RECIPES, "recipe") == Path("mnist.yaml").absolute()
     os.chdir(RECIPES)
-    assert find_file("demo.yaml", RECIPES, "recipe").samefile(DEMO)
+    assert find_file("mnist.yaml", RECIPES, "recipe").samefile(DEMO)
     assert not said.records
 
 
 def test_a_folder_of_the_name_is_passed_by() -> None:
-    Path("demo").mkdir()
-    assert find_file("demo", RECIPES, "recipe") == DEMO
+    Path("mnist").mkdir()
+    assert find_file("mnist", RECIPES, "recipe") == DEMO
 
 
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("dmeo", "no recipe at dmeo: did you mean demo? name a file, or one of demo, "),
-        ("Demo.yaml", "no recipe at Demo.yaml: did you mean demo? name a file, "),
+        ("mnsit", "no recipe at mnsit: did you mean mnist? name a file, or one of emoji, "),
+        ("Mnist.yaml", "no recipe at Mnist.yaml: did you mean mnist? name a file, "),
         (
             "recipes/llamagen_xl_c2.yaml",
             "no recipe at recipes/llamagen_xl_c2.yaml: did you mean llamagen_xl_c2i? ",
         ),
-        ("zzzzzz", "no recipe at zzzzzz: name a file, or one of demo, "),
+        ("zzzzzz", "no recipe at zzzzzz: name a file, or one of emoji, "),
         ("", "no recipe at : it is a folder; name a file in it"),
     ],
 )

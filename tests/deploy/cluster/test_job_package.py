@@ -12,10 +12,10 @@ RAY_LIMIT_BYTES = 104857600
 LARGEST_BYTES = 10 << 20
 NEEDED = {
     "deploy/__main__.py",
-    "deploy/recipes/demo.yaml",
-    "deploy/recipes/demo/classifier.safetensors",
-    "deploy/recipes/demo/policy.safetensors",
-    "deploy/recipes/demo/tokenizer.safetensors",
+    "deploy/recipes/mnist.yaml",
+    "deploy/recipes/mnist/classifier.safetensors",
+    "deploy/recipes/mnist/policy.safetensors",
+    "deploy/recipes/mnist/tokenizer.safetensors",
     "deploy/recipes/tiny/captioned/shard-00000.parquet",
     "deploy/recipes/tiny/llamagen_vq_tiny.pt",
     "deploy/recipes/tiny/pictures/circle/00.png",
@@ -56,7 +56,7 @@ def test_the_package_holds_the_code_and_the_demo_and_nothing_for_developers(pack
 def test_weights_and_images_beside_the_code_are_not_sent(tmp_path: Path) -> None:
     from ray._private.runtime_env.packaging import create_package
 
-    for name in ("checkpoints/policy.pt", "data/train/0.png", "runs/demo/events.jsonl", "common/checkpoints.py"):
+    for name in ("checkpoints/policy.pt", "data/train/0.png", "runs/mnist/events.jsonl", "common/checkpoints.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / ".rayignore").write_text((CHECKOUT / ".rayignore").read_text())

@@ -33,7 +33,7 @@ def test_a_buffer_too_small_is_one_line(recipe_file: str, capsys: pytest.Capture
 
 def test_a_recipe_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = errors(capsys, "check", "gone.yaml")
-    assert line.startswith("no recipe at gone.yaml: name a file, or one of demo, ")
+    assert line.startswith("no recipe at gone.yaml: name a file, or one of emoji, ")
 
 
 def test_a_missing_checkpoint_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def ended(code: int, *argv: str) -> None:
     ("argv", "sentence"),
     [
         (["frobnicate"], "there is no command frobnicate: `python -m deploy` lists them all"),
-        (["trian", "demo"], "there is no command trian: did you mean train? `python -m deploy` lists them all"),
+        (["trian", "mnist"], "there is no command trian: did you mean train? `python -m deploy` lists them all"),
         (["Train"], "there is no command Train: did you mean train? `python -m deploy` lists them all"),
         (["check", "r.yaml", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["evaluate", "r.yaml", "--chekpoint=x"], "arguments: --chekpoint=x (did you mean --checkpoint?)"),
@@ -193,9 +193,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_shipped_recipe_is_found_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "demo"]) == 0
+    assert main(["plan", "mnist"]) == 0
     by_name = capsys.readouterr().out
-    assert main(["plan", str(CHECKOUT / "deploy/recipes/demo.yaml")]) == 0
+    assert main(["plan", str(CHECKOUT / "deploy/recipes/mnist.yaml")]) == 0
     assert capsys.readouterr().out == by_name
 
 

@@ -93,7 +93,7 @@ def test_prometheus_is_taken_where_it_is_installed_else_a_container_else_the_use
 
 def test_a_name_of_no_run_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["monitor", "runs/none-of-this-name"]) == 2
-    line = "error: runs/none-of-this-name is no run folder: name the folder of a run, such as runs/demo\n"
+    line = "error: runs/none-of-this-name is no run folder: name the folder of a run, such as runs/emoji\n"
     assert capsys.readouterr().err == line
 
 

@@ -275,7 +275,7 @@ def test_scores_during_training_are_recorded_and_change_nothing(small_run, undis
         "evaluation.every": 2,
         "evaluation.num_samples": 20,
         "evaluation.num_held_out": 4,
-        "evaluation.classifier": "deploy/recipes/demo/classifier.safetensors",
+        "evaluation.classifier": "deploy/recipes/mnist/classifier.safetensors",
         "evaluation.num_reference": 40,
         "sampling.batch_size": 10,
     }

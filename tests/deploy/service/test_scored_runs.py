@@ -28,7 +28,7 @@ def scored_recipe(weights: Path, folder: Path) -> Recipe:
         "num_samples": 20,
         "num_held_out": 4,
         "num_reference": 300,
-        "classifier": "deploy/recipes/demo/classifier.safetensors",
+        "classifier": "deploy/recipes/mnist/classifier.safetensors",
     }
     changes = {
         "run": {"name": "run", "dir": str(folder)},

@@ -20,7 +20,7 @@ from tests.deploy.service import scripted
 from tests.fakes import DiesError, FakeRay, FakeSession, Late, Told
 from tests.service.reading import events, summary
 
-SCORED = {"evaluation.enabled": True, "evaluation.classifier": "deploy/recipes/demo/classifier.safetensors"}
+SCORED = {"evaluation.enabled": True, "evaluation.classifier": "deploy/recipes/mnist/classifier.safetensors"}
 
 
 class Act:
