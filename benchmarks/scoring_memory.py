@@ -6,7 +6,9 @@ how it was: the child sends pictures, the driver holds them all, then computes t
 of pictures has a driver of its own, which reports by how much its memory rose at the most.
 
 Two cases: the digits, and pictures of noise at a size of one's own with features that are means over blocks of
-them, so that the part of the pixels shows. Letters: N pictures, H, W, C pixels and channels, D features, K classes.
+them, so that the part of the pixels shows.
+
+Letters: N pictures, H, W, C pixels and channels, D features, K classes.
 """
 
 import argparse

@@ -144,7 +144,7 @@ class AdvantageSection(Section):
     sampled code, since the gradient says less of what is far away."""
     radius: int = Field(default=1, ge=0)
     """For credit token: the reward at a token is the mean over the (2 · radius + 1)² tokens around it, or those of
-    them inside the picture. A decoder spreads a token's change over its neighbours: with the digits', 18 % stays in
+    them inside the picture. A decoder spreads a token's change over its neighbours: on the digits 18 % stays in
     the token's own place and 71 % within a radius of 1; with a wider radius, the neighbours' share grows faster
     than the token's own (`benchmarks/locality.py`; figures in docs/log.md)."""
     mix: float = Field(default=0.0, ge=0, le=1)
