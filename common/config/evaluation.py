@@ -18,10 +18,11 @@ class EvaluationSection(Section):
     """Number of free-running pictures to score, the same number per class."""
     num_held_out: int = Field(default=256, gt=0)
     """Held-out images for the teacher-forced scores."""
-    features: Literal["classifier", "inception"] = "classifier"
+    features: Literal["classifier", "inception", "efficientnet"] = "classifier"
     """The features that score free-running pictures. classifier: a small network trained on the same classes; its
     scores are comparable only with each other, and its distance is `fd`. inception: the network of published FIDs;
-    its distance is `fid`."""
+    its distance is `fid`. efficientnet: EfficientNet-Lite0, whose weights come with a package (extra
+    `efficientnet`); its distance is `fd_efficientnet`."""
     classifier: str = ""
     """Weights of the image classifier made by `pretrain`; for `features: classifier`."""
     inception_weights: str = ""
@@ -53,6 +54,8 @@ class EvaluationSection(Section):
             return (
                 "evaluation.features is inception, but evaluation.inception_weights names no weights file: set it"
             )
+        if self.features == "efficientnet":
+            return None
         if conditioning == "text":
             return (
                 "evaluation.features is classifier, but policy.conditioning is text and captions have no classes: "

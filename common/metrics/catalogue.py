@@ -27,7 +27,7 @@ DROP_REASONS = ("stale", "lost")
 STATES = ("starting", "training", "scoring", "succeeded", "stopped", "failed")
 SCORES = (
     "held_out_reward", "held_out_psnr", "held_out_cross_entropy",
-    "fd", "fid", "inception_score", "accuracy", "precision", "recall", "nearest_training",
+    "fd", "fid", "fd_efficientnet", "inception_score", "accuracy", "precision", "recall", "nearest_training",
 )  # fmt: skip
 EVENTS = (
     "started", "resumed", "succeeded", "stopped", "failed", "stop_asked_for", "scaled", "scale_refused",

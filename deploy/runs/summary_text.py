@@ -16,6 +16,7 @@ SCORES = {
     "held_out_cross_entropy": ("held-out cross-entropy", "lower"),
     "fd": ("FD over classifier features", "lower"),
     "fid": ("FID", "lower"),
+    "fd_efficientnet": ("FD over EfficientNet", "lower"),
     "inception_score": ("inception score", "higher"),
     "accuracy": ("class accuracy", "higher"),
     "precision": ("precision", "higher"),

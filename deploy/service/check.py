@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.evaluation.features import ClassifierFeatures, InceptionFeatures, load_inception
+from actors.evaluation.features import (
+    ClassifierFeatures,
+    EfficientNetFeatures,
+    InceptionFeatures,
+    load_efficientnet,
+    load_inception,
+)
 from actors.evaluation.reference import require_reference
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import require_maps
@@ -104,6 +110,8 @@ def _features(recipe: Recipe) -> str:
         return "not used (evaluation.enabled is false)"
     if section.features == "inception":
         dim, detail = InceptionFeatures.dim, _size(load_inception(section.inception_weights))
+    elif section.features == "efficientnet":
+        dim, detail = EfficientNetFeatures.dim, _size(load_efficientnet())
     else:
         classifier = ImageClassifier(recipe.policy.num_classes)
         makes_it = recipe.pretrain is not None and recipe.pretrain.classifier is not None

