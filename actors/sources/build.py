@@ -8,7 +8,7 @@ from actors.sources.split import Split
 from common.config.data import EmojiSource, ImageFolderSource, MnistSource, ParquetSource
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
-from common.models.families import class_format, condition_format
+from common.models.families import caption_format, class_format, condition_format
 from common.protocols import ImageSource
 
 NUM_TRIES = 16
@@ -20,7 +20,9 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
         case MnistSource() as spec:
             return Mnist(spec, class_format(recipe.policy), recipe.image_size, split)
         case EmojiSource() as spec:
-            emoji = Emoji(spec, class_format(recipe.policy), recipe.image_size, split)
+            if recipe.policy.conditioning == "text":
+                return Emoji(spec, recipe.image_size, split, captions=caption_format(recipe.policy))
+            emoji = Emoji(spec, recipe.image_size, split, classes=class_format(recipe.policy))
             _require_classes(emoji.num_classes, f"classes (source.classes={spec.classes})", recipe)
             return emoji
         case ImageFolderSource() as spec:

@@ -17,10 +17,18 @@ from actors.sources.split import Split, split_indices
 from common.config.data import EmojiSource
 from common.errors import BrokenImageError, DataError
 from common.paths import resolve
-from common.protocols import ClassFormat, SourceImage
+from common.protocols import CaptionFormat, ClassFormat, SourceImage
 
 ATLAS, INDEX = "atlas.webp", "index.json"
 COLUMNS = ("name", "category", "subcategory", "concept", "variant")
+
+TONES = {
+    "1f3fb": "light skin",
+    "1f3fc": "medium light skin",
+    "1f3fd": "medium skin",
+    "1f3fe": "medium dark skin",
+    "1f3ff": "dark skin",
+}
 
 # What points somewhere or is written reads wrong in a mirror; so does half of what people do with their hands.
 ONE_WAY = {"Symbols", "Flags", "Objects", "Component"}
@@ -31,12 +39,25 @@ class Picture(NamedTuple):
     category: str
     subcategory: str
     concept: str
-    variant: str
+    variant: str  # code points of skin tones
+
+    @property
+    def caption(self) -> str:
+        return " ".join([self.name, *(TONES[tone] for tone in self.variant.split("-") if tone)])
 
 
 class Emoji:
-    def __init__(self, spec: EmojiSource, conditions: ClassFormat, image_size: int, split: Split):
-        self._conditions = conditions
+    """Conditioned on classes, or on names as captions: whichever format is given."""
+
+    def __init__(
+        self,
+        spec: EmojiSource,
+        image_size: int,
+        split: Split,
+        *,
+        classes: ClassFormat | None = None,
+        captions: CaptionFormat | None = None,
+    ):
         size, pictures, self._atlas = _read(resolve(spec.path))
         if image_size != size:
             raise DataError(
@@ -46,9 +67,15 @@ class Emoji:
         self.pictures = pictures
         kinds = [getattr(picture, spec.classes) for picture in pictures]
         self.class_names = tuple(dict.fromkeys(kinds))
-        ids = {name: number for number, name in enumerate(self.class_names)}
-        self._labels = [ids[kind] for kind in kinds]
         self.num_classes = len(self.class_names)
+        if classes is not None:
+            ids = {name: number for number, name in enumerate(self.class_names)}
+            self._conditions = [classes.of_class(ids[kind]) for kind in kinds]
+        else:
+            assert captions is not None, "one of the two formats"
+            captions.require_encoder(spec.text_encoder)
+            features = captions.encode([picture.caption for picture in pictures], spec.text_encoder)
+            self._conditions = [captions.of_caption(each) for each in features]
         chosen = _of_split(pictures, spec, split)
         mirrored = spec.mirrored and split == "train"
         twins = [place for place in chosen if mirrored and pictures[place].category not in ONE_WAY]
@@ -65,7 +92,7 @@ class Emoji:
         return SourceImage(
             image_id=" ".join(word for word in words if word),
             pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels,
-            condition=self._conditions.of_class(self._labels[place]),
+            condition=self._conditions[place],
         )
 
 

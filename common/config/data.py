@@ -39,6 +39,9 @@ class EmojiSource(Section):
     """The folder of its two files, atlas.webp and index.json."""
     classes: Literal["category", "subcategory"] = "subcategory"
     """What the class ids stand for."""
+    text_encoder: str = "words:64"
+    """What makes features of the names, for a text-conditional policy: words:D, where each word is D numbers of
+    its own, or a T5 model as for `prepare`."""
     mirrored: bool = False
     """Train on mirror images too, of what means the same in a mirror: no symbols, flags, objects."""
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)

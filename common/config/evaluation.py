@@ -22,7 +22,7 @@ class EvaluationSection(Section):
     """The features that score free-running pictures. classifier: a small network trained on the same classes; its
     scores are comparable only with each other, and its distance is `fd`. inception: the network of published FIDs;
     its distance is `fid`. efficientnet: EfficientNet-Lite0, whose weights come with a package (extra
-    `efficientnet`); its distance is `fd_efficientnet`."""
+    `demo`); its distance is `fd_efficientnet`."""
     classifier: str = ""
     """Weights of the image classifier made by `pretrain`; for `features: classifier`."""
     inception_weights: str = ""

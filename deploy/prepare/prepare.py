@@ -21,6 +21,7 @@ from common.image_shards import (
     read_facts,
     shard_schema,
 )
+from common.models.text_encoders import encoder_width
 from common.text import shown_name
 from deploy.prepare.listing import Listing, list_input
 from deploy.prepare.options import WHITE, PrepareOptions
@@ -72,9 +73,7 @@ def _captions(options: PrepareOptions) -> Captions | None:
     """Known before the first shard: whether the encoder can be had, and how wide its features are."""
     if options.text_encoder is None:
         return None
-    from common.models.t5.text_encoder import feature_width
-
-    return Captions(options.text_encoder, feature_width(options.text_encoder), options.caption_length)
+    return Captions(options.text_encoder, encoder_width(options.text_encoder), options.caption_length)
 
 
 def _settings(options: PrepareOptions, listing: Listing) -> dict[str, Any]:

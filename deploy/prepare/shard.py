@@ -15,6 +15,7 @@ from common.atomic import replacing
 from common.errors import BrokenImageError
 from common.image_shards import ROWS_PER_GROUP, Conditioning, ShardFacts, add_facts, shard_schema
 from common.models.t5.captions import clean_caption
+from common.models.text_encoders import loaded_encoder
 from deploy.prepare.items import Item, Piece, Skipped
 
 PNG_COMPRESSION = 6
@@ -112,9 +113,7 @@ def _chunks(rows: Iterator[dict], size: int) -> Iterator[list[dict]]:
 
 
 def _add_features(rows: list[dict], text: TextSettings) -> None:
-    from common.models.t5.text_encoder import loaded_text_encoder  # torch and transformers, only where asked for
-
-    encoder = loaded_text_encoder(text.encoder, text.length)
+    encoder = loaded_encoder(text.encoder, text.length)  # once, because a worker makes many shards
     for start in range(0, len(rows), text.batch_size):
         batch = rows[start : start + text.batch_size]
         for row, features_LD in zip(batch, encoder.features([row["caption"] for row in batch]), strict=True):

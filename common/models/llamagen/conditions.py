@@ -12,6 +12,7 @@ import numpy as np
 from common.errors import DataError
 from common.image_shards import FEATURE_TYPE, Manifest
 from common.models.llamagen.spec import LlamaGenPolicySpec
+from common.models.text_encoders import caption_encoder, encoder_width
 from common.protocols import ConditionRow
 
 Columns = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -89,9 +90,7 @@ class CaptionConditions:
 
     def require_encoder(self, text_encoder: str) -> None:
         """DataError if the encoder's features do not fit the policy; loads no weights."""
-        from common.models.t5.text_encoder import feature_width
-
-        width = feature_width(text_encoder)
+        width = encoder_width(text_encoder)
         if width != self._spec.caption_dim:
             raise DataError(
                 f"--text-encoder {text_encoder} gives features {width} wide and policy.caption_dim is "
@@ -102,9 +101,7 @@ class CaptionConditions:
         """What `of_caption` takes, for each caption: float16 [L, D]. The encoder is freed afterwards."""
         import torch
 
-        from common.models.t5.text_encoder import TextEncoder
-
-        encoder = TextEncoder(text_encoder, self._spec.caption_length)
+        encoder = caption_encoder(text_encoder, self._spec.caption_length)
         features: list[np.ndarray] = []
         for start in range(0, len(captions), BATCH):
             features += encoder.features(list(captions[start : start + BATCH]))

@@ -8,6 +8,8 @@ from pydantic import AliasChoices, Field, PositiveInt
 
 from common.config.base import Section
 
+CAPTIONED_SOURCES = ("parquet", "emoji")
+
 # A key's name, then older names that are still accepted.
 ObtainFrom = Annotated[str, Field(validation_alias=AliasChoices("obtain_from", "source"))]
 
@@ -66,7 +68,7 @@ class LlamaGenPolicySpec(Section):
 
     def problems(self, source_kind: str) -> Iterator[str]:
         """Why this policy cannot be, or cannot be trained on a source of that kind."""
-        if self.conditioning == "text" and source_kind != "parquet":
+        if self.conditioning == "text" and source_kind not in CAPTIONED_SOURCES:
             yield (
                 f"policy.conditioning is text, but source.kind {source_kind} has no captions: set "
                 "source.kind=parquet, with shards that `prepare --text-encoder` made"

