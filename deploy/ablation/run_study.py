@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from common.errors import UserError
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.run_cell import run_cell
-from deploy.ablation.study import Study
+from deploy.ablation.study import BASE, Study
 
 log = logging.getLogger("vapi.ablation")
 
@@ -35,7 +35,7 @@ def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str],
             cell = futures[future]
             failure = _failure(cell.name, future)
             failures += [failure] if failure else []
-            finished += failure is None and cell.recipe is not None
+            finished += failure is None and cell.variant != BASE
             say(f"{finished}/{num_cells}  {time.monotonic() - started:5.0f} s  {failure or cell.name}")
     finally:
         pool.shutdown(cancel_futures=True)

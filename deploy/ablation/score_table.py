@@ -97,7 +97,7 @@ def build_score_table(study: Study, folder: StudyFolder) -> ScoreTable:
     base = {index: result.scores for index, result in enumerate(scored) if result}
     found = [(cell, folder.result(cell)) for cell in study.cells]
     columns = study.section.scores
-    better = better_of(result.steps[-1] for _, result in found if result)
+    better = better_of(result.steps[-1] for _, result in found if result and result.steps)
     rows = [
         _row(
             name,
@@ -139,7 +139,7 @@ def _row(
     for key in columns:
         statistic = _statistic(result.scores.get(key) for _, result in results)
         scores[key] = Score(statistic, _verdict(key, title(key, better)[1], results, base))
-    last = [result.steps[-1] for _, result in results]
+    last = [result.steps[-1] for _, result in results if result.steps]  # the base has none
     last_step = {key: _statistic(line.get(key) for line in last) for key in LAST_STEP}
     last_step["seconds"] = _statistic(result.seconds for _, result in results)
     return Row(name, len(results), scores, last_step, [result.steps for _, result in results])

@@ -20,6 +20,7 @@ from common.paths import resolve
 
 BASE = "base"
 DELAY = "delay"
+SAMPLED = "sampled"
 LEAST_BASE_SEEDS = 3  # to measure the effect of the sampling seed
 
 Changes = dict[str, Any]
@@ -40,7 +41,8 @@ class StudySection(Section):
     """Recipe keys to set for all variants and for all scoring."""
     variants: dict[Name, Changes] = Field(min_length=1)
     """Recipe keys that each variant sets, in the table's order; `delay` makes a variant learn from groups that are
-    that many policy versions old, with the local runner.
+    that many policy versions old, with the local runner; `sampled`, keys of the section `sampling`, makes it
+    the base, untrained, sampled so.
     """
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     """Recipe seeds to train each variant with."""
@@ -62,7 +64,10 @@ class StudySection(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its scores: a variant with a seed. Or the base model, which is scored untrained."""
+    """One training and its scores: a variant with a seed. Or the base model, which is scored untrained.
+
+    The base may be a variant too, sampled in another way.
+    """
 
     variant: str
     index: int  # of the seed in the study
@@ -123,6 +128,10 @@ def load_study(path: str, overrides: Iterable[str] = ()) -> Study:
 def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Recipe]) -> Iterable[Cell]:
     for index, seed in enumerate(section.seeds):
         for variant, changes in section.variants.items():
+            if SAMPLED in changes:
+                keys = {f"sampling.{key}": value for key, value in changes[SAMPLED].items()}
+                yield Cell(variant, index, None, _checked(variant, scored_by[index], keys))
+                continue
             own = {key: value for key, value in changes.items() if key != DELAY} | {"seed": seed}
             try:
                 recipe = load_recipe(_recipe_of(section), [*shared, *_as_overrides(own)])
@@ -131,6 +140,15 @@ def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Rec
             if recipe.profile == "published" and section.runner == "local":
                 raise RecipeError(f"variant {variant}: profile is published, which runner: train alone can do")
             yield Cell(variant, index, recipe, scored_by[index], changes.get(DELAY, 0), section.runner)
+
+
+def _checked(variant: str, recipe: Recipe, keys: Changes) -> Recipe:
+    try:
+        return with_changes(recipe, keys)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"variant {variant}: {key}: {needed(first)}") from None
 
 
 def _recipe_of(section: StudySection) -> Path | str:
@@ -164,6 +182,8 @@ def _variant_problem(name: str, changes: Changes, runner: str) -> str | None:
     ]
     if shared:
         return f"{shared[0]} must be the same for all variants: set it under changes, or seeds for the seed"
+    if SAMPLED in changes and (len(changes) > 1 or not isinstance(changes[SAMPLED], dict)):
+        return f"{SAMPLED} is for the base, untrained: give it keys of the section sampling, and no other key"
     delay = changes.get(DELAY, 0)
     if type(delay) is not int or delay < 0:
         return f"delay is {delay!r}: use a whole number of policy versions, 0 or more"

@@ -3,7 +3,7 @@
 import json
 
 from deploy.ablation.score_table import ScoreTable
-from deploy.ablation.study import Study
+from deploy.ablation.study import SAMPLED, Study
 
 MARKS = {"gain": " ▲", "loss": " ▼", "": ""}
 NOISE = "noise floor"
@@ -57,4 +57,7 @@ def last_step_reading() -> str:
 def changes(study: Study, variant: str) -> str:
     """A variant's settings, as overrides."""
     own = study.section.variants[variant]
+    if SAMPLED in own:
+        keys = [f"sampling.{key}={json.dumps(value)}" for key, value in own[SAMPLED].items()]
+        return " ".join(["the base, untrained:", *keys])
     return " ".join(f"{key}={json.dumps(value)}" for key, value in own.items()) or "as the recipe"

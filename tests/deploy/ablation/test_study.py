@@ -99,6 +99,10 @@ def test_the_group_study_decodes_as_many_pictures_in_every_variant() -> None:
         ({"variants": {"a": {"delay": -1}}}, "delay is -1"),
         ({"variants": {"a": {"delay": 1}}, "runner": "train"}, "delay is for runner: local"),
         ({"variants": {"a": {"profile": "published"}}}, "runner: train alone"),
+        ({"variants": {"a": {"sampled": {"temperature": 1}, "learner.lr": 1}}}, "a: sampled is for the base"),
+        ({"variants": {"a": {"sampled": 0.8}}}, "a: sampled is for the base"),
+        ({"variants": {"a": {"sampled": {"warmth": 1}}}}, "variant a: sampling.warmth"),
+        ({"variants": {"a": {"sampled": {"temperature": -1}}}}, "variant a: sampling.temperature"),
         ({"changes": {"evaluation.classifier": ""}}, "evaluation.classifier names no weights file"),
     ],
 )
