@@ -15,6 +15,8 @@ StudyFile = Callable[..., str]
 @pytest.mark.parametrize(
     ("name", "num_variants"),
     [
+        ("emoji_reward", 7),
+        ("emoji_credit", 7),
         ("components", 5),
         ("reward", 4),
         ("noise", 5),
@@ -32,7 +34,7 @@ def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_
 
 
 def test_no_shipped_study_is_left_out_above() -> None:
-    assert len(list(STUDIES.glob("*.yaml"))) == 7
+    assert len(list(STUDIES.glob("*.yaml"))) == 9
 
 
 def test_all_variants_run_with_the_first_seed_before_any_runs_with_the_second(study_file: StudyFile) -> None:
@@ -133,5 +135,5 @@ def test_what_yaml_reads_otherwise_than_it_looks_is_refused(study_file: StudyFil
 
 
 def test_an_unknown_study_is_answered_with_the_shipped_ones() -> None:
-    with pytest.raises(RecipeError, match="components, credit, group, noise, prior, reward, staleness"):
+    with pytest.raises(RecipeError, match="components, credit, emoji_credit, emoji_reward, group, noise, prior, reward, staleness"):
         load_study("nothing")
