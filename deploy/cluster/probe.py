@@ -3,6 +3,8 @@
 Ray itself tries for minutes, and tells a wrong token and a dead address alike.
 """
 
+import os
+
 import grpc
 import ray
 from ray._private import services
@@ -13,6 +15,12 @@ from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from common.errors import ClusterError, first_line
 
 PROBE_SECONDS = 3.0
+
+
+def require_cluster() -> None:
+    """ClusterError within seconds where RAY_ADDRESS names a cluster that does not answer or refuses us."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        require_answer(address, "RAY_ADDRESS")
 
 
 def require_answer(address: str, said_by: str = "") -> None:

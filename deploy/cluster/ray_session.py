@@ -12,16 +12,15 @@ import ray
 from actors.pool_size import require_possible
 from common.config.recipe import Recipe
 from common.errors import ClusterError, first_line
-from deploy.cluster.probe import require_answer
+from deploy.cluster.probe import require_cluster
 
 
 class RaySession:
     """The cluster of a training run, from start to end."""
 
     def require_cluster(self) -> None:
-        """ClusterError within seconds where RAY_ADDRESS names a cluster that does not answer or refuses us."""
-        if os.environ.get("RAY_ADDRESS"):
-            require_answer(os.environ["RAY_ADDRESS"], "RAY_ADDRESS")
+        """ClusterError within seconds where there is none to join."""
+        require_cluster()
 
     def open(self, recipe: Recipe) -> str:
         """Connect with what the recipe needs; returns a message for the user. Raises ClusterError."""
@@ -51,7 +50,7 @@ def connect(num_cpus: int, object_store_bytes: int) -> str:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
     if address:
-        require_answer(address, "RAY_ADDRESS")
+        require_cluster()
         try:
             ray.init(address=address, **options)
         except (ConnectionError, ray.exceptions.RayError) as error:

@@ -18,6 +18,9 @@ def run(arguments: argparse.Namespace) -> int:
     stop = StopSignals()
     with stop.installed():
         recipe = recipe_for_ray(arguments)
+        from deploy.cluster.probe import require_cluster
+
+        require_cluster()  # before PyTorch is imported, which takes seconds
         from deploy.cluster.local_machine import require_local
         from deploy.reporting.report import report_line
         from deploy.runs.summary_text import summary_text
