@@ -9,9 +9,15 @@ import yaml
 from common.paths import CHECKOUT
 
 RAY_LIMIT_BYTES = 104857600
-LARGEST_BYTES = 10 << 20
+LARGEST_BYTES = 32 << 20
 NEEDED = {
     "deploy/__main__.py",
+    "deploy/recipes/emoji.yaml",
+    "deploy/recipes/emoji/atlas.webp",
+    "deploy/recipes/emoji/classifier.safetensors",
+    "deploy/recipes/emoji/index.json",
+    "deploy/recipes/emoji/policy.safetensors",
+    "deploy/recipes/emoji/tokenizer.safetensors",
     "deploy/recipes/mnist.yaml",
     "deploy/recipes/mnist/classifier.safetensors",
     "deploy/recipes/mnist/policy.safetensors",
