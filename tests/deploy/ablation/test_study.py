@@ -21,7 +21,7 @@ StudyFile = Callable[..., str]
         ("reward", 4),
         ("noise", 5),
         ("prior", 6),
-        ("credit", 10),
+        ("credit", 11),
         ("group", 4),
         ("staleness", 5),
     ],
