@@ -11,7 +11,12 @@ HELP = "estimate a run's arithmetic, memory and time; needs no GPU"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add = parser.add_argument
-    add("--gpu", default="a100", metavar="NAME", help="a100 (default), h100, h200, l4, l40s, a10g, …")
+    add(
+        "--gpu",
+        default="a100",
+        metavar="NAME",
+        help="a100 (default), h100, l4, rtx4090, … or tflops=312,gb=80,gbps=2039",
+    )
     add("--learner-ranks", type=int, metavar="M", help="learner ranks (default: the recipe's learner.num_ranks)")
     add(
         "--utilisation",

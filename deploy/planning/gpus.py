@@ -1,5 +1,6 @@
 """The abilities of GPUs according to data sheets, and the share of them that this work is assumed to reach."""
 
+import math
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -26,8 +27,12 @@ def _gpu(name: str, bfloat16: float, tf32: float, float32: float, gigabytes: int
     )
 
 
+OWN_KEYS = ("tflops", "gb", "gbps")
+EXAMPLE = "tflops=312,gb=80,gbps=2039"
+
 # From NVIDIA's data sheets: L4 (2023), A10 and A10G (2021), A40 (2020), L40S (2023), A100 SXM (2021), H100 SXM
-# (2023), H200 SXM (2024). If a sheet gives tensor cores only with sparsity, half of that.
+# (2023), H200 SXM (2024), RTX 4090 (2022, with accumulation in float32), B200 (2024, of a DGX). If a sheet gives
+# tensor cores only with sparsity, half of that.
 GPUS = {
     "l4": _gpu("NVIDIA L4, 24 GB", 121, 60, 30.3, 24, 300),
     "a10": _gpu("NVIDIA A10, 24 GB", 125, 62.5, 31.2, 24, 600),
@@ -38,14 +43,35 @@ GPUS = {
     "a100": _gpu("NVIDIA A100 SXM, 80 GB", 312, 156, 19.5, 80, 2039),
     "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350),
     "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800),
+    "rtx4090": _gpu("NVIDIA GeForce RTX 4090, 24 GB", 165.2, 82.6, 82.6, 24, 1008),
+    "b200": _gpu("NVIDIA B200 SXM, 180 GB", 2250, 1125, 75, 180, 8000),
 }
 
 
-def gpu_named(name: str) -> Gpu:
-    """Raises UserError for a GPU that is not in the table."""
-    if name.lower() not in GPUS:
-        raise UserError(f"--gpu is {name}: the known ones are {', '.join(GPUS)}")
-    return GPUS[name.lower()]
+def gpu_named(text: str) -> Gpu:
+    """One of the table, or one of your own as in `tflops=312,gb=80,gbps=2039`. Raises UserError."""
+    if "=" in text:
+        return _own_gpu(text)
+    if text.lower() not in GPUS:
+        raise UserError(
+            f"--gpu is {text}: the known ones are {', '.join(GPUS)}; another one is described by its numbers, "
+            f"as in {EXAMPLE}"
+        )
+    return GPUS[text.lower()]
+
+
+def _own_gpu(text: str) -> Gpu:
+    """bfloat16 tensor cores in TFLOP/s, memory in GB, its rate in GB/s; TF32 counts half, float32 a quarter."""
+    try:
+        numbers = {key: float(number) for key, number in (part.split("=") for part in text.split(","))}
+        if set(numbers) != set(OWN_KEYS) or not all(0 < number < math.inf for number in numbers.values()):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--gpu is {text}: give {', '.join(OWN_KEYS)}, each above 0, as in {EXAMPLE}") from None
+    tflops, gigabytes, rate = (numbers[key] for key in OWN_KEYS)
+    name = f"own GPU, {gigabytes:g} GB"
+    tera = tflops * TERA
+    return Gpu(name, tera, tera / 2, tera / 4, int(gigabytes * GIGA), rate * GIGA)
 
 
 # Assumptions, not measurements. Eager kernels leave a GPU's multipliers idle while norms, activations and

@@ -6,7 +6,7 @@ import pytest
 
 from common.paths import CHECKOUT
 from deploy.__main__ import main
-from deploy.planning.gpus import GPUS, Utilisation, utilisation_of
+from deploy.planning.gpus import EXAMPLE, GPUS, Utilisation, utilisation_of
 
 RECIPES = CHECKOUT / "deploy" / "recipes"
 
@@ -85,7 +85,24 @@ def test_what_does_not_fit_is_said_with_its_key(recipe_file: str, capsys: pytest
 
 def test_a_gpu_that_is_not_known_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, recipe_file, "--gpu", "z9000")
-    assert said == f"error: --gpu is z9000: the known ones are {', '.join(GPUS)}\n"
+    assert said == (
+        f"error: --gpu is z9000: the known ones are {', '.join(GPUS)}; another one is described by its numbers, "
+        "as in tflops=312,gb=80,gbps=2039\n"
+    )
+
+
+def test_a_gpu_of_ones_own_is_its_numbers(capsys: pytest.CaptureFixture[str], recipe_file: str) -> None:
+    own = printed(capsys, recipe_file, "--gpu", "gb=40, gbps=1555,tflops=100".replace(" ", ""))
+    assert "own GPU, 40 GB" in own
+    for text in (
+        "tflops=1",
+        "tflops=1,gb=2,gbps=0",
+        "tflops=1,gb=2,gbps=x",
+        "tflops=1,gb=2,gbps=inf",
+        "a=1,b=2,c=3",
+    ):
+        said = refused(capsys, recipe_file, "--gpu", text)
+        assert said == f"error: --gpu is {text}: give tflops, gb, gbps, each above 0, as in {EXAMPLE}\n"
 
 
 def test_too_many_learner_ranks_are_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
