@@ -131,8 +131,9 @@ class PretrainStage(Section):
     """Images per step."""
     lr: float = Field(gt=0)
     """Peak learning rate, reached after a linear warm-up of 2 % of the steps."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up: a cosine down to a tenth, or the peak rate to the end, as in LlamaGen's training."""
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """After the warm-up: a cosine down to a tenth; or the peak rate to the end, as in LlamaGen's training; or
+    warmup-stable-decay (arXiv 2404.06395): the peak rate, and in the last fifth a cosine down to a tenth."""
     shift: int = Field(default=0, ge=0)
     """Each image is moved by up to this many pixels along each axis, its edges repeated."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

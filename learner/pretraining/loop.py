@@ -58,14 +58,18 @@ def train_stage(
     model.eval()
 
 
-def schedule(step: int, num_steps: int, kind: Literal["cosine", "constant"]) -> float:
-    """Share of the peak rate: linear over the first 2 % of the steps, then a cosine down to a tenth, or 1."""
+def schedule(step: int, num_steps: int, kind: Literal["cosine", "constant", "wsd"]) -> float:
+    """Share of the peak rate: linear over the first 2 % of the steps, then a cosine down to a tenth, or 1.
+
+    wsd: 1, and the cosine over the last fifth.
+    """
     warmup = max(1, num_steps // 50)
     if step < warmup:
         return (step + 1) / warmup
     if kind == "constant":
         return 1.0
-    progress = (step - warmup) / max(1, num_steps - warmup)
+    begin = num_steps - num_steps // 5 if kind == "wsd" else warmup
+    progress = max(0, step - begin) / max(1, num_steps - begin)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
 
 

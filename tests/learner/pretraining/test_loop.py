@@ -124,12 +124,20 @@ def test_a_constant_rate_stays_at_the_peak_after_the_same_warm_up() -> None:
     assert set(rates[20:]) == {1.0}
 
 
+def test_warmup_stable_decay_is_constant_and_then_a_cosine_over_the_last_fifth() -> None:
+    rates = [schedule(step, 1000, "wsd") for step in range(1000)]
+    assert rates[:801] == [schedule(step, 1000, "constant") for step in range(801)]
+    assert rates[801:] == sorted(rates[801:], reverse=True)
+    assert rates[900] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
 def test_a_stage_follows_the_schedule_it_names(tmp_path: Path) -> None:
-    weights = []
-    for kind in ("cosine", "constant"):
-        stage = STAGE.model_copy(update={"schedule": kind})
-        weights.append(train(tmp_path / f"{kind}.pt", stage=stage)[0])
-    assert not same_weights(*weights)
+    cosine, *others = (
+        train(tmp_path / f"{kind}.pt", stage=STAGE.model_copy(update={"schedule": kind}))[0]
+        for kind in ("cosine", "constant", "wsd")
+    )
+    assert not any(same_weights(cosine, other) for other in others)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 49, 50])
