@@ -13,6 +13,8 @@ from common.errors import BrokenImageError, DataError
 from common.protocols import Condition, ConditionRow, ImageSource
 from common.seeding import generator
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 fill the interval evenly
+
 
 def class_labels(
     classes: Literal["balanced", "uniform", "training"],
@@ -21,22 +23,23 @@ def class_labels(
     sample_indices: Sequence[int],
     train: Callable[[], ImageSource],
 ) -> np.ndarray:
-    """int64 [N]. balanced: sample i has class i modulo `num_classes`. The others are drawn from (seed, i) alone.
+    """int64 [N]. balanced: sample i has class i modulo `num_classes`. uniform: drawn from (seed, i) alone.
 
-    uniform: of all classes. training: of the images of `train`, which is opened for this alone.
+    training: that of an image of `train`, which is opened for this alone. However many samples there are, their
+    images are spread evenly over the source, and over its classes where it lists one after the other: sample i
+    takes the place i · GOLDEN modulo 1. A class drawn at random would add its noise to every score.
     """
     if classes == "balanced":
         return np.array(sample_indices) % num_classes
     if classes == "uniform":
-        return np.array([_drawn(num_classes, seed, index) for index in sample_indices])
+        draws = [
+            torch.randint(num_classes, (), generator=generator(seed, "free running class", index))
+            for index in sample_indices
+        ]
+        return torch.stack(draws).numpy()
     source = train()
-    drawn = [_readable_condition(source, _drawn(len(source), seed, index)) for index in sample_indices]
-    return np.array([condition["label"] for condition in drawn])
-
-
-def _drawn(below: int, seed: int, index: int) -> int:
-    draws = generator(seed, "free running class", index)
-    return int(torch.randint(below, (), generator=draws))
+    places = [int(index * GOLDEN % 1 * len(source)) for index in sample_indices]
+    return np.array([_readable_condition(source, place)["label"] for place in places])
 
 
 def stacked(rows: Sequence[ConditionRow]) -> Condition:

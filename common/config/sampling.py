@@ -30,7 +30,7 @@ class SamplingSection(Section):
     counts from the second token, is n + 2."""
     classes: Literal["balanced", "uniform", "training"] = "balanced"
     """Class of each picture. balanced: in turn, so in equal shares. uniform: drawn from (seed, sample index).
-    training: that of a training image drawn so, which gives each class the share that it has in the data."""
+    training: those of training images spread evenly, which gives each class the share that it has in the data."""
     output_size: int | None = Field(default=None, gt=0)
     """Side of the pictures that `sample` writes, resized by bicubic interpolation without antialiasing, as in the
     published protocol; null keeps the decoded size. Evaluations use the decoded size."""
