@@ -135,7 +135,8 @@ class PretrainStage(Section):
     """After the warm-up: a cosine down to a tenth; or the peak rate to the end, as in LlamaGen's training; or
     warmup-stable-decay (arXiv 2404.06395): the peak rate, and in the last fifth a cosine down to a tenth."""
     shift: int = Field(default=0, ge=0)
-    """Each image is moved by up to this many pixels along each axis, its edges repeated."""
+    """Each image is moved by up to this many pixels along each axis, its edges repeated; under wsd not while the
+    rate decays, so that the images as they are come last."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout (policy only)."""
     condition_drop: float = Field(default=0.1, ge=0, lt=1)

@@ -32,7 +32,7 @@ from deploy.pretraining.loss_log import LossLog
 from deploy.pretraining.preflight import Stage, require_ready, stages_of, state_file, state_folder, untrained_model
 from deploy.pretraining.shown import PAGE, save_reconstructions, save_samples, write_page
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
-from learner.pretraining.loop import LossFunction, StageProgress, train_stage
+from learner.pretraining.loop import LossFunction, StageProgress, decay_begins, train_stage
 from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, shifted, tokenizer_loss
 
 REVIVE_EVERY = 50
@@ -168,7 +168,8 @@ class Pretraining:
 
     def _batch(self, stage: PretrainStage, step: int) -> tuple[Tensor, Condition]:
         pixels_BCHW, condition = self._read(step, stage.batch_size)
-        if stage.shift:
+        moved = decay_begins(stage.num_steps) if stage.schedule == "wsd" else stage.num_steps
+        if stage.shift and step < moved:
             pixels_BCHW = shifted(pixels_BCHW, stage.shift, self._generator("shift", step))
         return pixels_BCHW, condition
 

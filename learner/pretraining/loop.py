@@ -68,9 +68,14 @@ def schedule(step: int, num_steps: int, kind: Literal["cosine", "constant", "wsd
         return (step + 1) / warmup
     if kind == "constant":
         return 1.0
-    begin = num_steps - num_steps // 5 if kind == "wsd" else warmup
+    begin = decay_begins(num_steps) if kind == "wsd" else warmup
     progress = max(0, step - begin) / max(1, num_steps - begin)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+def decay_begins(num_steps: int) -> int:
+    """The step from which a rate decays under wsd."""
+    return num_steps - num_steps // 5
 
 
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

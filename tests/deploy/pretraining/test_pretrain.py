@@ -96,6 +96,23 @@ def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Pa
     assert second.read_bytes() == first.read_bytes()
 
 
+@pytest.mark.parametrize(("schedule", "moved"), [("constant", range(10)), ("wsd", range(8))])
+def test_images_are_moved_by_up_to_the_shift_but_not_while_a_rate_decays(
+    tiny_recipe: Recipe, schedule: str, moved: range
+) -> None:
+    stage = {"num_steps": 10, "batch_size": 16, "lr": 1e-3, "shift": 2, "schedule": schedule}
+    recipe = with_changes(tiny_recipe, {"pretrain": {"tokenizer": stage, "policy": stage | {"shift": 0}}})
+    assert recipe.pretrain is not None
+    pretraining = Pretraining(recipe, stages_of(recipe), torch.device("cpu"), False, lambda _: None)
+    plain, shifted = recipe.pretrain.policy, recipe.pretrain.tokenizer
+    differ = [
+        step
+        for step in range(10)
+        if not pretraining._batch(plain, step)[0].equal(pretraining._batch(shifted, step)[0])
+    ]
+    assert differ == list(moved)
+
+
 def test_a_batch_of_broken_pictures_alone_is_replaced_by_the_next(tiny_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for number in range(4):
