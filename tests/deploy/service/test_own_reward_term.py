@@ -180,7 +180,7 @@ def test_held_out_images_are_scored_by_it_and_the_prior_alone_learns_without_it(
         weights.append(arguments[4].reward.weights)
         return post_train(*arguments)
 
-    monkeypatch.setattr("deploy.scoring.before_after.post_train", noting)
+    monkeypatch.setattr("deploy.scoring.prior_alone.post_train", noting)
     outcome = served(small_run("served", OWN | evaluated))
     assert weights == [{}]
     scores = outcome.summary["evaluation"]
