@@ -4,12 +4,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo monitor pretrain pretrain-digits test chaos lint audit clean
+.PHONY: help install demo monitor pretrain pretrain-digits test chaos lint audit clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '$(RUN) -m deploy   lists the commands, once one of these has installed what they need'
+
+install: $(VENV)/installed  ## set up .venv and nothing else
 
 demo: $(VENV)/installed  ## post-train a small LlamaGen on emoji
 	$(RUN) -m deploy train deploy/recipes/emoji.yaml

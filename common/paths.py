@@ -17,6 +17,11 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else CHECKOUT / path
 
 
+def places_text(run: str) -> str:
+    """Where `find_run` looks, in words."""
+    return run if "/" in run else f"{run} or runs/{run}"
+
+
 def find_run(run: str, mark: str = "recipe.json") -> Path | None:
     """The run folder that `run` names: a path, or a name in runs/; None if there is none with the file `mark`."""
     for folder in (Path(run).expanduser().absolute(), resolve(run), CHECKOUT / "runs" / run):

@@ -79,6 +79,7 @@ class Emoji:
         chosen = _of_split(pictures, spec, split)
         mirrored = spec.mirrored and split == "train"
         twins = [place for place in chosen if mirrored and pictures[place].category not in ONE_WAY]
+        self.num_mirrored = len(twins)
         self._places = [(place, False) for place in chosen] + [(place, True) for place in twins]
 
     def __len__(self) -> int:

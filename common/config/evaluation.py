@@ -52,7 +52,8 @@ class EvaluationSection(Section):
             if self.inception_weights:
                 return None
             return (
-                "evaluation.features is inception, but evaluation.inception_weights names no weights file: set it"
+                "evaluation.features is inception, but evaluation.inception_weights names no weights file: set "
+                "it, or evaluation.features=efficientnet, whose weights come with the extra `demo`"
             )
         if self.features == "efficientnet":
             return None

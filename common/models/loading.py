@@ -27,7 +27,10 @@ def load_policy(
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
-    load_weights(policy, checkpoint or spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
+    if checkpoint:
+        load_weights(policy, checkpoint, what="policy", setting="--checkpoint")
+    else:
+        load_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
     policy = policy.to(device).eval()
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
     if recipe.compute.compile and may_compile:

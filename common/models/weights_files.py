@@ -57,13 +57,16 @@ class Misfit:
         return "; ".join(f"{kind}: {some(found)}" for kind, found in kinds.items() if found)
 
 
-def load_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "") -> None:
+def load_weights(
+    module: nn.Module, path: str | Path, *, what: str, obtain_from: str = "", setting: str = ""
+) -> None:
     """Fill every parameter and buffer of `module` from a file, cast to the module's dtypes.
 
-    `path` may be an hf:// address; `what` is the recipe section that names it, such as "policy"; `obtain_from` is
-    how to get a missing file. A module on the meta device gets memory on the CPU. Raises CheckpointError.
+    `path` may be an hf:// address; `what` is the recipe section that names it, such as "policy", or `setting` an
+    option; `obtain_from` is how to get a missing file. A module on the meta device gets memory on the CPU. Raises
+    CheckpointError.
     """
-    file = _of_recipe(path, what, obtain_from)
+    file = _of_recipe(path, what, obtain_from, setting)
     stored = read_tensors(file)
     _check_fit(module, shapes_of(stored), file, what)
     weights = completed(stored, module)
@@ -142,8 +145,8 @@ def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
     return {name: stored[name] if name in stored else torch.zeros(shape) for name, shape in needed.items()}
 
 
-def _of_recipe(path: str | Path, what: str, obtain_from: str) -> WeightsFile:
-    setting = what if "." in what else f"{what}.checkpoint"  # evaluation.classifier is itself a key
+def _of_recipe(path: str | Path, what: str, obtain_from: str, setting: str = "") -> WeightsFile:
+    setting = setting or (what if "." in what else f"{what}.checkpoint")  # evaluation.classifier is itself a key
     return _find(path, f"{what} weights", setting, obtain_from)
 
 

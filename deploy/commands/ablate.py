@@ -7,7 +7,9 @@ HELP = "run variants of a recipe over seeds, and table their scores"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a YAML file, or the name of a shipped one, such as noise")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys to set for all variants")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="recipe keys to set for all variants"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for cells and pages (default: runs/studies)")
     parser.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="cells at once, one core each (default: 2)"

@@ -12,7 +12,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped one, such as emoji"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="recipe keys to set, as in learner.lr=1e-5"
+        "overrides", nargs="*", default=[], metavar="key=value", help="recipe keys to set, as in learner.lr=1e-5"
     )
 
 

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deploy.own_recipe.found import look_at
     from deploy.own_recipe.write import recipe_path, require_new, write_recipe
 
-    name = arguments.name
+    name = arguments.name.removesuffix(".yaml")
     require_new(name)
     found = look_at(Path(arguments.pictures).expanduser())
     recipe = write_recipe(name, Path(arguments.pictures).expanduser(), found, arguments.image_size)

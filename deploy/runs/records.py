@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RecipeError
-from common.paths import find_run
+from common.paths import find_run, places_text
 
 ENDINGS = ("succeeded", "stopped", "failed")
 UNFINISHED = "unfinished"
@@ -66,7 +66,7 @@ def read_run(run: str) -> RunRecords:
     """The records of `run`, a run folder or a name in runs/. RecipeError where there is none."""
     folder = find_run(run)
     if folder is None:
-        raise RecipeError(f"there is no run folder {run} or runs/{run}: a folder with a recipe.json is needed")
+        raise RecipeError(f"there is no run folder {places_text(run)}: a folder with a recipe.json is needed")
     logs = [_lines(folder / f"{name}.jsonl") for name in ("metrics", "evaluations", "events")]
     (steps, broken_steps), (evaluations, broken_evaluations), (events, broken_events) = logs
     return RunRecords(

@@ -19,7 +19,7 @@ from common.facts import Ended, Fact, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_policy
 from common.models.weights_files import save_weights
-from common.paths import find_run
+from common.paths import find_run, places_text
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.types import StepReport
@@ -53,7 +53,7 @@ def replay(run: str, overrides: list[str]) -> Replayed:
     """
     source = find_run(run)
     if source is None:
-        raise RecipeError(f"there is no run folder {run} or runs/{run}: a folder with a recipe.json is needed")
+        raise RecipeError(f"there is no run folder {places_text(run)}: a folder with a recipe.json is needed")
     recipe = load_recipe(source / "recipe.json", overrides)
     paths = _steps_to_do(source, recipe)
     own = with_changes(recipe, {"run.name": f"{source.name}-replay", "resume": "never"})

@@ -107,6 +107,9 @@ def _reward(recipe: Recipe) -> str:
 def _features(recipe: Recipe) -> str:
     section = recipe.evaluation
     if not section.enabled:
+        unused = [key for key in ("every", "compare_temperature", "compare_prior") if getattr(section, key)]
+        if unused:
+            raise UserError(f"evaluation.{unused[0]} is set and evaluation.enabled is false: set both, or neither")
         return "not used (evaluation.enabled is false)"
     if section.features == "inception":
         dim, detail = InceptionFeatures.dim, _size(load_inception(section.inception_weights))
@@ -140,6 +143,11 @@ def _checkpoints(recipe: Recipe) -> str:
 
 def _resources(recipe: Recipe) -> str:
     actors, learner = recipe.actors, recipe.learner
+    if recipe.compute.device == "cuda" and not (actors.num_gpus and learner.num_gpus):
+        raise UserError(
+            f"compute.device is cuda, but actors.num_gpus is {actors.num_gpus:g} and learner.num_gpus "
+            f"{learner.num_gpus:g}, and a process without a reserved GPU sees none: set both above 0"
+        )
     num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
     num_gpus = actors.count * actors.num_gpus + learner.num_ranks * learner.num_gpus
     return (

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from common.errors import ClusterError, RecipeError, first_line
-from common.paths import find_run
+from common.paths import find_run, places_text
 from deploy.cluster.probe import require_answer
 from deploy.runs.connection import read_connection
 from deploy.runs.run_lock import LOCK, holder_text, lock_state
@@ -124,7 +124,7 @@ def _run_folder(run: str) -> Path | None:
     folder = find_run(run) or find_run(run, LOCK)  # which a run has that is starting
     if folder is None and not os.environ.get("RAY_ADDRESS"):
         raise RecipeError(
-            f"there is no run folder {run} or runs/{run}: name one (`status` alone lists them), or set "
+            f"there is no run folder {places_text(run)}: name one (`status` alone lists them), or set "
             "RAY_ADDRESS and name the run"
         )
     return folder

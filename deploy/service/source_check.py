@@ -29,7 +29,7 @@ def check_source(recipe: Recipe) -> str:
 def _seen(source: ImageSource) -> Iterator[str]:
     tried = range(0, len(source), max(1, len(source) // TRIED))[:TRIED]
     if isinstance(source, Emoji):
-        yield classes_text(source.class_names)
+        yield f"{source.num_mirrored:,} of them mirrored; {classes_text(source.class_names)}"
     elif isinstance(source, ImageFolder):
         yield classes_text(source.found.names)
         yield _sizes_text([size for index in tried if (size := source.size_of(index))])

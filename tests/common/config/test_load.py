@@ -242,7 +242,8 @@ def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Pat
         ),
         (
             ["evaluation={enabled: true, features: inception, classifier: a.pt}"],
-            "evaluation.features is inception, but evaluation.inception_weights names no weights file: set it",
+            "evaluation.features is inception, but evaluation.inception_weights names no weights file: set it, or "
+            "evaluation.features=efficientnet, whose weights come with the extra `demo`",
         ),
         (
             [

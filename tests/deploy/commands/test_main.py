@@ -115,7 +115,7 @@ def test_pretraining_without_its_section_is_one_line(recipe_file: str, capsys: p
         (["--seed", "-1"], "--seed is -1: seeds are 0 or above"),
         (["--layout", "geneval"], "--layout geneval is given without --prompts: name a file of prompts too"),
         (["--prompts", "p.txt", "--text-encoder", "t5"], "policy.conditioning is class: --prompts needs a text"),
-        (["--checkpoint", "/nowhere"], "There is no policy weights file /nowhere: point policy.checkpoint at a"),
+        (["--checkpoint", "/nowhere"], "There is no policy weights file /nowhere: point --checkpoint at a"),
     ],
 )
 def test_options_of_sample_are_checked(
@@ -125,6 +125,14 @@ def test_options_of_sample_are_checked(
     (line,) = errors(capsys, "sample", recipe_file, "--out", str(out), *options)
     assert line.startswith(sentence)
     assert not out.exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_no_reason_to_train_the_recipes_own(
+    recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = "runs/none/checkpoints/step-000100"
+    line, *_ = errors(capsys, "evaluate", "mnist", "--checkpoint", gone)
+    assert line == f"There is no policy weights file {CHECKOUT / gone}: point --checkpoint at a file that exists."
 
 
 def test_scores_need_a_classifier(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +165,9 @@ def ended(code: int, *argv: str) -> None:
         (["check", "r.yaml", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["evaluate", "r.yaml", "--chekpoint=x"], "arguments: --chekpoint=x (did you mean --checkpoint?)"),
         (["report", "x", "--uot", "y"], "arguments: --uot y (did you mean --out?)"),
+        (["check"], "the following arguments are required: RECIPE"),
+        (["replay"], "the following arguments are required: RUN"),
+        (["ablate"], "the following arguments are required: STUDY"),
     ],
 )
 def test_unknown_commands_and_options_end_with_code_2_the_usage_and_what_was_meant(

@@ -306,7 +306,7 @@ def test_the_command_writes_beside_the_run_or_where_it_is_told(
 def test_a_folder_that_is_no_run_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "/nowhere"]) == 2
     assert capsys.readouterr().err == (
-        "error: there is no run folder /nowhere or runs//nowhere: a folder with a recipe.json is needed\n"
+        "error: there is no run folder /nowhere: a folder with a recipe.json is needed\n"
     )
 
 

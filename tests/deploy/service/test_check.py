@@ -219,3 +219,26 @@ def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: py
     monkeypatch.setattr("common.models.weights_files.read_tensors", no_reading)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", no_reading)
     assert problems(recipe) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "sentence"),
+    [
+        ({"evaluation.every": 2}, "features", "evaluation.every is set and evaluation.enabled is false: set both"),
+        ({"evaluation.compare_prior": True}, "features", "evaluation.compare_prior is set and evaluation.enabled"),
+        (
+            {"compute.device": "cuda"},
+            "resources",
+            "compute.device is cuda, but actors.num_gpus is 0 and learner.num",
+        ),
+        (
+            {"compute.device": "cuda", "actors.num_gpus": 1},
+            "resources",
+            "actors.num_gpus is 1 and learner.num_gpus 0",
+        ),
+    ],
+)
+def test_keys_that_would_do_nothing_or_fail_on_the_cluster_are_said_before(
+    recipe: Recipe, changes: dict[str, Any], subject: str, sentence: str
+) -> None:
+    assert sentence in problems(with_changes(recipe, changes))[subject]
