@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import NoReturn
 
+from common.paths import CHECKOUT
 from deploy.commands import (
     ablate,
     check,
@@ -61,6 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    try:
+        return _answer(arguments)
+    except ModuleNotFoundError as error:
+        if (CHECKOUT / str(error.name).partition(".")[0]).exists():  # of our own: a mistake here
+            raise
+        print(
+            f"error: the package {error.name} is not installed for {sys.executable}: use .venv/bin/python, which "
+            "`make install` sets up",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _answer(arguments: argparse.Namespace) -> int:
     from common.atomic import storage_problem
     from common.errors import UserError
     from common.log import set_up_logging

@@ -20,5 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
     for subject, values in found.items():
         print(subject)
         for name, value in values.items():
-            print(f"  {name:<22}{value}")
+            print(f"  {name:<34}{value}")
     return 0

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import ImageColor
-
 from common.errors import UserError
 
 WHITE = "white"
@@ -47,6 +45,8 @@ class PrepareOptions:
                 option = "--" + name.replace("_", "-")
                 raise UserError(f"{option} is {getattr(self, name)}: it must be at least {minimum}")
         try:
+            from PIL import ImageColor  # not needed to say what the command takes
+
             ImageColor.getrgb(self.ground)
         except ValueError:
             raise UserError(f"--ground is {self.ground}: name a colour, such as white, or #rrggbb") from None

@@ -266,3 +266,14 @@ def test_help_is_quick_and_imports_neither_torch_nor_ray() -> None:
     assert result.stdout.endswith("HEAVY []\n")
     for command in ("train", "local", "check", "sample", "evaluate", "pretrain"):
         assert f"\n    {command} " in result.stdout
+
+
+def test_without_packages_the_list_of_commands_is_shown_and_a_command_says_how_to_get_them() -> None:
+    python = [sys.executable, "-S", "-m", "deploy"]  # -S: without site-packages
+    listed = subprocess.run(python, cwd=CHECKOUT, capture_output=True, text=True)
+    assert (listed.returncode, "pretrain" in listed.stdout) == (0, True)
+    result = subprocess.run([*python, "check", "mnist"], cwd=CHECKOUT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: the package pydantic is not installed for ")
+    assert line.endswith("use .venv/bin/python, which `make install` sets up")
