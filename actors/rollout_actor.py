@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.incoming_weights import IncomingWeights
 from actors.rewards.build import reward_of
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
@@ -22,11 +24,11 @@ from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
 from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
-from common.weights.snapshot import load_snapshot
+from common.weights.snapshot import linear_parameters, make_bfloat16
 
 log = logging.getLogger("vapi.actors")
 
-READING = "reading"  # an actor's concurrency group (with its own thread) for reading ahead
+READING, FETCHING = "reading", "fetching"  # an actor's concurrency groups, a thread each: images, weights
 
 
 class WeightsLostError(Exception):
@@ -69,7 +71,10 @@ class RolloutActor:
         perceptual = None if job.only_draws else load_perceptual_metric(recipe, self._device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device, job.checkpoint, may_compile=not job.only_draws)
-        self._version = -1  # the job's own weights, until a snapshot is pulled
+        if recipe.has_narrow_weights:
+            make_bfloat16(self._policy, linear_parameters(self._policy))
+        self._incoming = IncomingWeights(self._get_weights, self._device)
+        self._version = 0  # of the weights that everybody begins with
         log.info("ready on %s", self._device)
 
     @ray.method(concurrency_group=READING)
@@ -77,6 +82,12 @@ class RolloutActor:
         """Read the images of a waiting ticket while the models work on the previous one."""
         if "_pipeline" in self.__dict__:  # never built here, beside the thread that may be building it
             self._pipeline.read_ahead(sample_indices)
+
+    @ray.method(concurrency_group=FETCHING)
+    def fetch_ahead(self, version: int, snapshot: list[Any]) -> None:
+        """Fetch the weights of `version` while the models work under another."""
+        with suppress(WeightsLostError):  # whose ticket needs them will say so
+            self._incoming.fetch(version, snapshot)
 
     @cached_property
     def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
@@ -121,14 +132,15 @@ class RolloutActor:
         self._take(version, snapshot)
         return chunk.run(self._policy, self._models)
 
-    def _take(self, version: int, snapshot: list[Any]) -> None:
-        """Load the weights of `version`, which may be older: an evaluation can look back."""
-        if version == self._version:
-            return
+    def _get_weights(self, version: int, snapshot: list[Any]) -> WeightSnapshot:
         try:
-            weights: WeightSnapshot = self._ray.get(snapshot[0])
+            return self._ray.get(snapshot[0])
         except ValueLostError as error:
             raise WeightsLostError(f"policy version {version} was lost with a node") from error
-        load_snapshot(self._policy, weights)
-        self._version = weights.version
-        log_context(step=weights.version)
+
+    def _take(self, version: int, snapshot: list[Any]) -> None:
+        """Load the weights of `version`, which may be older: an evaluation can look back."""
+        if version != self._version:
+            self._incoming.load_into(self._policy, version, snapshot)
+            self._version = version
+            log_context(step=version)

@@ -22,6 +22,7 @@ from actors.pool_events import (
 from actors.pool_members import Call, Member
 from actors.pool_size import most_actors, next_wave, require_possible
 from actors.rollout_actor import (
+    FETCHING,
     READING,
     TRAINING,
     ActorDescription,
@@ -128,6 +129,12 @@ class RolloutPool:
             if name is None or len(free[name].calls) >= self._recipe.actors.tickets_in_flight:
                 return
             yield name
+
+    def fetch_ahead(self, published: PublishedPolicy) -> None:
+        """Have every actor fetch these weights, which its next tickets will need, beside its work."""
+        for member in self._members.values():
+            if member.is_free_for_more:
+                member.actor.fetch_ahead.remote(published.version, [published.snapshot])
 
     def submit(self, actor: str, ticket: WorkTicket, published: PublishedPolicy) -> None:
         member = self._members[actor]
@@ -249,7 +256,7 @@ class RolloutPool:
             self._recipe,
             name,
             self._job,
-            concurrency_groups={READING: 1},
+            concurrency_groups={READING: 1, FETCHING: 1},
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,
             label_selector=actors.label_selector,

@@ -213,7 +213,8 @@ class RewardsFlat(Fact):
 @dataclass(frozen=True)
 class Published(Fact):
     version: int
-    seconds: float
+    seconds: float  # from the copy out of the learner until actors can fetch it
+    num_bytes: int
 
 
 @dataclass(frozen=True)

@@ -41,16 +41,38 @@ class GroupReceipt:
 
 
 @dataclass(frozen=True)
+class WeightEntry:
+    """Where a tensor lies in the buffer of a snapshot."""
+
+    name: str
+    dtype: str  # of torch, such as "bfloat16"
+    shape: tuple[int, ...]
+    start: int  # its first byte
+
+
+@dataclass(frozen=True)
 class WeightSnapshot:
-    """Learner → actors: the weights of one policy version."""
+    """Learner → actors: the weights of one policy version, end to end in one buffer."""
 
     version: int  # optimizer steps behind these weights: every step publishes
-    arrays: Mapping[str, np.ndarray]  # by parameter name; bfloat16 travels as its int16 bits
-    bfloat16_names: frozenset[str] = frozenset()
+    entries: tuple[WeightEntry, ...]
+    buffer: np.ndarray  # uint8
 
     @property
     def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
+        return self.buffer.nbytes
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Learner → checkpoint: the weights in full precision, and the optimizer's state.
+
+    numpy has no bfloat16, so it travels as its int16 bits.
+    """
+
+    weights: Mapping[str, np.ndarray]  # by parameter name
+    bfloat16_names: frozenset[str]  # of weights
+    optimizer: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)

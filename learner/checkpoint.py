@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 
 from common.atomic import write_json
 from common.errors import CheckpointError
-from common.models.weights_files import as_os_errors, save_weights
 from common.models.weights_reading import not_finite
-from common.types import WeightSnapshot
-from common.weights.snapshot import snapshot_of
+from common.types import TrainingState, WeightSnapshot
+from common.weights.snapshot import as_array, snapshot_of
 from learner.checkpoint_names import step_of
+from learner.safetensors_file import write_safetensors
 
 log = logging.getLogger("vapi.checkpoint")
 
@@ -59,9 +59,13 @@ class Checkpoint:
     optimizer: Mapping[str, np.ndarray]
 
 
-def write_checkpoint(
-    folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
-) -> Path:
+def training_state(weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, np.ndarray]) -> TrainingState:
+    """Of a CPU's tensors it is their own memory, which the next step changes."""
+    narrow = frozenset(name for name, tensor in weights.items() if tensor.dtype == torch.bfloat16)
+    return TrainingState({name: as_array(tensor) for name, tensor in weights.items()}, narrow, optimizer)
+
+
+def write_checkpoint(folder: Path, training: TrainingState, state: CheckpointState) -> Path:
     """Write `folder`/step-NNNNNN and return its path; an older one of the same step is replaced.
 
     Raises OSError, and then leaves everything as it was.
@@ -71,7 +75,7 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _fill(temporary, snapshot, optimizer, state)
+        _fill(temporary, training, state)
         _take_place(temporary, final)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(final)) from error
@@ -80,16 +84,14 @@ def write_checkpoint(
     return final
 
 
-def _fill(
-    folder: Path, snapshot: WeightSnapshot, optimizer: Mapping[str, np.ndarray], state: CheckpointState
-) -> None:
+def _fill(folder: Path, training: TrainingState, state: CheckpointState) -> None:
     """Write all files, to the disk itself: some file systems say only then that they are full."""
-    save_weights(_tensors(snapshot), folder / POLICY)
-    with as_os_errors(folder / OPTIMIZER):
-        save_file({name: np.ascontiguousarray(array) for name, array in optimizer.items()}, folder / OPTIMIZER)
-    (folder / OPTIMIZER).chmod((folder / POLICY).stat().st_mode)  # safetensors lets only the owner read it
     write_json(folder / STATE, asdict(state))
-    digests = {name: _digest(folder / name) for name in FILES}
+    digests = {
+        POLICY: write_safetensors(folder / POLICY, training.weights, training.bfloat16_names),
+        OPTIMIZER: write_safetensors(folder / OPTIMIZER, training.optimizer),
+        STATE: _digest(folder / STATE),
+    }
     write_json(folder / MANIFEST, digests)
     for name in (*FILES, MANIFEST):
         with (folder / name).open("rb+") as file:
@@ -180,11 +182,3 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _tensors(snapshot: WeightSnapshot) -> dict[str, torch.Tensor]:
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in snapshot.arrays.items()}
-    return {
-        name: tensor.view(torch.bfloat16) if name in snapshot.bfloat16_names else tensor
-        for name, tensor in tensors.items()
-    }

@@ -4,11 +4,13 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
+from queue import SimpleQueue
 
-import numpy as np
+import ray
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -20,9 +22,15 @@ from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
 from common.models.loading import load_policy
 from common.ray_calls_group import RayCalls
 from common.schema import concatenate, from_table
-from common.types import WeightSnapshot
-from common.weights.snapshot import load_snapshot, take_snapshot
-from learner.optimizer import load_optimizer_arrays, optimizer_arrays
+from common.types import TrainingState, WeightSnapshot
+from common.weights.snapshot import (
+    WeightsBuffer,
+    linear_parameters,
+    load_snapshot,
+    weights_sha256,
+)
+from learner.checkpoint import training_state
+from learner.optimizer import Arrays, load_optimizer_arrays, optimizer_arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.train_step import StepSums, Trainer
@@ -30,6 +38,7 @@ from learner.train_step import StepSums, Trainer
 log = logging.getLogger("vapi.learner")
 
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
+PUBLISHING = "publishing"  # a rank's concurrency group: its thread hands out weights while the next step runs
 
 
 def _added_up(total: Tensor) -> Tensor:
@@ -61,10 +70,12 @@ class LearnerActor:
         self._ray = calls or RayCalls()
         set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
+        self._recipe = recipe
         policy = load_policy(recipe, self._device)
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
+        self._copied: SimpleQueue[Exception | None] = SimpleQueue()  # what came of each copy of the weights
         self._rank, self._num_ranks = 0, 1
         self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
@@ -141,14 +152,45 @@ class LearnerActor:
         memory = resident_bytes(), gpu_peak_bytes(self._device)
         return RankReport(sums, norm, dict(clock.seconds), *memory)
 
-    def snapshot(self, version: int) -> WeightSnapshot:
-        """The weights, returned and not put: the driver owns them, and they outlive this rank."""
-        return take_snapshot(self._trainer.policy, version)
+    def copy_weights(self) -> None:
+        """Copy the weights as they are between two steps, for `snapshot` to hand out beside the next."""
+        failure = None
+        try:
+            self._weights.fill(self._trainer.policy.state_dict())
+        except Exception as error:
+            failure = error
+        self._copied.put(failure)
 
-    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+    @ray.method(concurrency_group=PUBLISHING)
+    def snapshot(self, version: int) -> tuple[int, WeightSnapshot]:
+        """Number of bytes, and the weights that `copy_weights` copies, in what actors compute with.
+
+        They are returned and not put: the driver owns them, and they outlive this rank. The next copy may be asked
+        for once this one is there.
+        """
+        failure = self._copied.get(timeout=self._timeout.total_seconds())
+        if failure is not None:
+            raise failure
+        weights = self._weights.snapshot(version)
+        return weights.num_bytes, weights
+
+    @cached_property
+    def _weights(self) -> WeightsBuffer:
+        policy = self._trainer.policy
+        narrow = linear_parameters(policy) if self._recipe.has_narrow_weights else ()
+        return WeightsBuffer(policy.state_dict(), narrow)
+
+    def training_state(self) -> tuple[int, TrainingState]:
+        """Step, and what a checkpoint holds: on a CPU no copy, because Ray copies what is returned."""
+        return self._trainer.step, training_state(self._trainer.policy.state_dict(), self.optimizer_arrays())
+
+    def weights_sha256(self) -> str:
+        return weights_sha256(self._trainer.policy.state_dict())
+
+    def optimizer_arrays(self) -> Arrays:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
 
-    def resume(self, step: int, arrays: Mapping[str, np.ndarray], weights: WeightSnapshot | None = None) -> None:
+    def resume(self, step: int, arrays: Arrays, weights: WeightSnapshot | None = None) -> None:
         """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
         if weights is not None:
             load_snapshot(self._trainer.policy, weights)

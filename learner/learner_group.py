@@ -2,21 +2,28 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DivergedError
 from common.facts import Fact
-from common.ray_calls_group import RayCalls
+from common.ray_calls_group import NoAnswerError, RayCalls
 from common.types import StepReport
 from learner.checkpoint import Checkpoint
 from learner.learner_actor import LearnerActor, RankReport
 from learner.rank_group import A_RANK_IS_LOST, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Something large that the first rank was asked for. It stays where it is until somebody gets it."""
+
+    told: Any  # reference to a small answer that is there when the value is
+    value: Any  # reference
+    deadline: float  # on the port's clock
 
 
 class LearnerGroup:
@@ -100,12 +107,58 @@ class LearnerGroup:
         """References that become ready when a replacement for a lost rank can join."""
         return self._ranks.newcomers
 
+    def publish(self, version: int) -> Asked:
+        """Ask for the weights as they are now, as policy `version`; between two steps.
+
+        The next step may begin at once, and the next publication when this one is there.
+        """
+        self._ranks.first.copy_weights.remote()
+        return self._asked(self._ranks.first.snapshot.options(num_returns=2).remote(version))
+
+    def training_state(self) -> Asked:
+        """Ask for what a checkpoint holds, as it is now; between two steps. The next one may begin at once."""
+        return self._asked(self._ranks.first.training_state.options(num_returns=2).remote())
+
+    def answer(self, asked: Asked) -> Any:
+        """What is told with the value that was asked for, once that is there; None until then.
+
+        Raises one of A_RANK_IS_LOST where it will not come: ask again, once `recover` has been called or the step
+        that runs has ended.
+        """
+        if self._ray.ready([asked.told]):
+            return self._ray.get(asked.told)
+        if self._ray.clock() >= asked.deadline:
+            raise NoAnswerError(f"it has not answered for {self._ranks.answer_seconds:g} s")
+        return None
+
+    def recover(self) -> None:
+        """Form a group of the ranks that live; between two steps."""
+        self._ranks.recover(self._step)
+
     def snapshot(self, version: int) -> Any:
         """Reference to the weights as policy `version`, which are there and outlive every rank."""
-        return self._ranks.ask_first("snapshot", version, step=self._step)
+        asked = self._wait_for(lambda: self.publish(version))
+        return asked.value
 
-    def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        return self._ray.get(self._ranks.ask_first("optimizer_arrays", step=self._step))
+    def weights_sha256(self) -> str:
+        """Digest of the weights in full precision."""
+        asked = self._wait_for(lambda: self._asked([self._ranks.first.weights_sha256.remote()] * 2))
+        return self._ray.get(asked.value)
+
+    def _asked(self, references: Sequence[Any]) -> Asked:
+        told, value = references
+        return Asked(told, value, self._ray.clock() + self._ranks.answer_seconds)
+
+    def _wait_for(self, ask: Callable[[], Asked]) -> Asked:
+        """Until the first rank has answered: should it die, the next is asked."""
+        while True:
+            asked = ask()
+            try:
+                self._ray.get(asked.told, timeout=self._ranks.answer_seconds)
+            except A_RANK_IS_LOST:
+                self.recover()
+            else:
+                return asked
 
     def shutdown(self) -> None:
         self._ranks.shutdown()

@@ -8,6 +8,9 @@ from torch import nn
 from torch.optim import AdamW
 
 from common.config.algorithm import LearnerSection
+from common.weights.snapshot import as_array
+
+Arrays = Mapping[str, np.ndarray]
 
 
 def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
@@ -19,19 +22,23 @@ def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
         [{"params": decayed, "weight_decay": section.weight_decay}, {"params": exempt, "weight_decay": 0.0}],
         lr=section.lr,
         betas=section.betas,
+        fused=_is_on_gpu(policy) or None,
     )
 
 
-def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> dict[str, np.ndarray]:
-    """AdamW's state by parameter: `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq`; empty before the first step."""
+def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> Arrays:
+    """AdamW's state by parameter: `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq`; empty before the first step.
+
+    Of a CPU's tensors it is their own memory, which the next step changes.
+    """
     return {
-        f"{name}.{key}": np.array(value.detach().cpu().numpy())
+        f"{name}.{key}": as_array(value)
         for name, parameter in policy.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Arrays) -> None:
     """Restore the state returned by `optimizer_arrays`."""
     for name, parameter in policy.named_parameters():
         state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
@@ -39,8 +46,13 @@ def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Mapping[s
             if arrays:
                 raise ValueError(f"the optimizer state has nothing for {name}: it belongs to another model")
             continue
-        # AdamW keeps step on the CPU, and the moments on the parameter's device
+        # the moments are on the parameter's device, and step too where the kernel is fused
+        step_device = parameter.device if optimizer.defaults["fused"] else torch.device("cpu")
         optimizer.state[parameter] = {
-            key: torch.from_numpy(np.array(value)).to("cpu" if key == "step" else parameter.device)
+            key: torch.from_numpy(np.array(value)).to(step_device if key == "step" else parameter.device)
             for key, value in state.items()
         }
+
+
+def _is_on_gpu(policy: nn.Module) -> bool:
+    return all(parameter.is_cuda for parameter in policy.parameters())

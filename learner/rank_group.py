@@ -14,7 +14,7 @@ from common.errors import ClusterError, LearnerLostError
 from common.facts import Fact, RankJoined, RankLost, RankPending
 from common.machine import needs_text
 from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls
-from learner.learner_actor import LearnerActor, RankDescription
+from learner.learner_actor import PUBLISHING, LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
 POLL_SECONDS = 0.5
@@ -137,16 +137,10 @@ class RankGroup:
             "between their nodes"
         )
 
-    def ask_first(self, method: str, *arguments: Any, step: int) -> Any:
-        """Reference to what the first rank answers, known to be there: should the rank die, the next is asked."""
-        while True:
-            answer = getattr(self._members[0].actor, method).remote(*arguments)
-            try:
-                self._ray.get(answer, timeout=self.answer_seconds)
-            except A_RANK_IS_LOST:
-                self.recover(step)
-            else:
-                return answer
+    @property
+    def first(self) -> Any:
+        """The rank that is asked where all would answer the same."""
+        return self._members[0].actor
 
     def shutdown(self) -> None:
         leaving = [rank.actor.leave.remote() for rank in self._members]
@@ -163,6 +157,7 @@ class RankGroup:
         actor = self._ray.start(
             self._actor_class,
             self._recipe,
+            concurrency_groups={PUBLISHING: 1},
             num_cpus=learner.num_cpus,
             num_gpus=learner.num_gpus,
             label_selector=learner.label_selector,

@@ -122,7 +122,7 @@ EXAMPLES: list[Fact] = [
     GroupsQuarantined(8, 2),
     RewardsFlat(8, 2, is_whole_step=False),
     RewardsFlat(9, 4, is_whole_step=True),
-    Published(7, 0.75),
+    Published(7, 0.75, 1234),
     CheckpointWritten(5, Path("runs/try/checkpoints/step-000005"), 1.5),
     CheckpointNotCopied(5, "no network"),
     ChunkLost("actor-0", 3, 5, "weights lost with a node"),

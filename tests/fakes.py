@@ -7,6 +7,8 @@ waits.
 """
 
 import inspect
+from concurrent.futures import Executor, Future
+from copy import deepcopy
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -101,7 +103,7 @@ class FakeRay(RayCalls):
 
     def _run(self, actor: FakeActor, name: str, arguments: list[Any], reference: Reference) -> None:
         try:
-            reference.value = self._answer(actor, name, arguments)
+            reference.value = deepcopy(self._answer(actor, name, arguments))  # as the store has it
         except DiesError as death:
             self.bury(actor, str(death) or "the actor died")
             reference.error, reference.done_at = ProcessLostError(actor.died_of), self.now
@@ -206,6 +208,18 @@ class FakeSession(RaySession):
     def close(self) -> None:
         for actor in self._ray.actors:
             self._ray.bury(actor, "the cluster is gone")
+
+
+class AtOnce(Executor):
+    """Instead of a thread: what is submitted is done before `submit` returns."""
+
+    def submit(self, function, /, *arguments, **named):
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class Told:

@@ -30,7 +30,8 @@ class Ledger:
 
     out: dict[int, str] = field(default_factory=dict)  # ticket id → the actor that has it
     buffered: dict[int, int] = field(default_factory=dict)  # ticket id → policy version of its groups
-    taken: set[int] = field(default_factory=set)  # tickets the learner has; published weights release them
+    taken: set[int] = field(default_factory=set)  # tickets the learner has
+    unpublished: int = 0  # learned tickets, which keep their slots until the weights are published
     _again: list[int] = field(default_factory=list)  # heap: admitted before, to be rolled out again
     _next: int = 0  # every ticket below was admitted once
     _learned_below: int = 0  # every ticket below is learned
@@ -51,7 +52,7 @@ class Ledger:
 
     def admit(self, actor: str) -> WorkTicket | None:
         """Charge a slot and give `actor` the oldest pending ticket; None if no slot or ticket is left."""
-        if len(self.out) + len(self.buffered) + len(self.taken) >= self.capacity:
+        if len(self.out) + len(self.buffered) + len(self.taken) + self.unpublished >= self.capacity:
             return None
         if self._again:
             ticket_id = heapq.heappop(self._again)
@@ -102,14 +103,19 @@ class Ledger:
             self.taken.add(ticket_id)
         return chosen
 
-    def release(self, ticket_ids: Iterable[int]) -> None:
-        """Reopen the slots of these tickets: the step that learned from them is published."""
+    def learn(self, ticket_ids: Iterable[int]) -> None:
+        """Note that the step is done that took these tickets; their slots reopen once it is published."""
         for ticket_id in ticket_ids:
             self.taken.remove(ticket_id)
             self._learned_beyond.add(ticket_id)
+            self.unpublished += 1
         while self._learned_below in self._learned_beyond:
             self._learned_beyond.remove(self._learned_below)
             self._learned_below += 1
+
+    def release(self) -> None:
+        """Reopen the slots of all learned tickets: what was learned from them is published."""
+        self.unpublished = 0
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint: the learned tickets. All others are rolled out again after a resume."""

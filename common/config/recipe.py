@@ -125,6 +125,11 @@ class Recipe(Section):
         return context.noise + progress * (context.noise_end - context.noise)
 
     @property
+    def has_narrow_weights(self) -> bool:
+        """Whether actors get bfloat16 where autocast would cast to it anyway, in training as in sampling."""
+        return self.compute.autocast == self.sampling.autocast == "bfloat16"
+
+    @property
     def has_reward_maps(self) -> bool:
         """Whether groups have maps of the reward's terms over the picture."""
         return self.advantage.credit == "token"

@@ -13,7 +13,7 @@ from common.facts import Ended, Fact, RewardsFlat, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.models.weights_files import save_weights
-from common.weights.snapshot import take_snapshot, weights_sha256
+from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
@@ -70,6 +70,6 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
         "steps": recipe.learner.num_steps,
         "groups_learned": groups_learned,
         "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
-        "weights_sha256": weights_sha256(take_snapshot(policy, recipe.learner.num_steps)),
+        "weights_sha256": weights_sha256(policy.state_dict()),
     }
     tell(Ended("succeeded", summary))

@@ -81,10 +81,6 @@ class Prometheus:
         metrics.set("vapi_driver_memory_bytes", resident_bytes())
         self._exporter.beat(f"training, {state.tickets_learned} of {state.num_tickets} tickets learned")
 
-    def weights(self, num_bytes: int) -> None:
-        """The size of a policy version, which no run changes."""
-        self._metrics.set("vapi_weights_bytes", num_bytes)
-
     def _show_state(self, state: str) -> None:
         for each in STATES:
             self._metrics.set("vapi_driver_state", int(each == state), state=each)
@@ -163,6 +159,7 @@ class Prometheus:
                 self._metrics.set("vapi_evaluation_score", fact.scores[score], score=score)
 
     def _published(self, fact: Published) -> None:
+        self._metrics.set("vapi_weights_bytes", fact.num_bytes)
         self._metrics.observe("vapi_weights_publish_seconds", fact.seconds)
 
     def _checkpointed(self, fact: CheckpointWritten) -> None:

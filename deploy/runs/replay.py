@@ -23,7 +23,7 @@ from common.paths import find_run, places_text
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.types import StepReport
-from common.weights.snapshot import load_snapshot, take_snapshot, weights_sha256
+from common.weights.snapshot import load_snapshot, weights_sha256
 from deploy.runs.group_records import FOLDER, read_groups, recorded_steps
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import Recorder
@@ -114,7 +114,7 @@ def _learned(
         "steps": trainer.step,
         "groups_learned": groups_learned,
         "images_skipped": 0,
-        "weights_sha256": weights_sha256(take_snapshot(trainer.policy, trainer.step)),
+        "weights_sha256": weights_sha256(trainer.policy.state_dict()),
         "replay_of": str(source),
     }
     tell(Ended("succeeded", summary))

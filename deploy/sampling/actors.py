@@ -15,7 +15,7 @@ from deploy.sampling.drawing import RunChunks
 
 log = logging.getLogger("vapi.sample")
 
-OWN_WEIGHTS = -1  # the version of an actor that has pulled none: those of its job
+OWN_WEIGHTS = 0  # the version of what an actor begins with
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from common.config.recipe import Recipe
 from common.facts import Fact
 from common.models.families import caption_format
 from common.models.loading import load_policy, load_tokenizer
-from common.weights.snapshot import take_snapshot, weights_sha256
+from common.weights.snapshot import weights_sha256
 from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
@@ -121,4 +121,4 @@ def _digests(recipe: Recipe, options: SampleOptions, prompts: list[Prompt]) -> d
 
 
 def _sha256(model: nn.Module) -> str:
-    return weights_sha256(take_snapshot(model, version=0))
+    return weights_sha256(model.state_dict())

@@ -1,48 +1,102 @@
-"""Where a run's checkpoints go: its folder, and a copy to checkpoint.url; the oldest of both are removed."""
+"""A run's checkpoints: written beside the training, copied to checkpoint.url; the oldest of both are removed.
 
-from collections.abc import Callable, Mapping
+One at a time: asked of the learner between two steps, fetched and written on a thread while the next steps run.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from copy import deepcopy
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-import numpy as np
 
 from common.config.recipe import Recipe
 from common.errors import first_line
 from common.facts import CheckpointNotCopied, CheckpointWritten, Fact
-from common.types import WeightSnapshot
+from common.ray_calls_group import ProcessLostError, RayCalls, ValueLostError
 from deploy.runs.run_folder import RunFolder, remote_checkpoints
 from deploy.service.stepper import Counts
 from learner.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
+from learner.learner_group import Asked, LearnerGroup
 
 
 class CheckpointWriter:
-    def __init__(self, recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        tell: Callable[[Fact], None],
+        ray: RayCalls,
+        learner: LearnerGroup,
+        thread: Executor | None = None,
+    ):
         """Raises RecipeError where checkpoint.url cannot be used."""
         self._keep = recipe.checkpoint.keep
         self._recipe = recipe.model_dump(mode="json")
-        self._folder = folder
-        self._tell = tell
+        self._folder, self._tell, self._ray, self._learner = folder, tell, ray, learner
         self._remote = remote_checkpoints(recipe, folder.path.name)
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._asked: Asked | None = None
+        self._state: CheckpointState | None = None
+        self._writing: Future[list[Fact]] | None = None
 
-    def write(
-        self,
-        snapshot: WeightSnapshot,
-        optimizer: Mapping[str, np.ndarray],
-        counts: Counts,
-        ledger: dict[str, Any],
-    ) -> Path:
-        """Write the checkpoint, complete or not at all; its folder. A copy that fails is told of, and no error."""
+    @property
+    def is_busy(self) -> bool:
+        return self._asked is not None or self._writing is not None
+
+    def begin(self, counts: Counts, ledger: dict[str, Any]) -> None:
+        """Ask for the learner's state as it is now, between two steps; the next one may begin at once."""
+        assert not self.is_busy, "one at a time"
+        self._state = CheckpointState(ledger=deepcopy(ledger), recipe=self._recipe, **asdict(counts))
+        self._asked = self._learner.training_state()
+
+    def waiting_for(self) -> list[Any]:
+        """References that become ready when `advance` has something to do."""
+        return [self._asked.told] if self._asked else []
+
+    def advance(self) -> bool:
+        """Go on with the checkpoint as far as it goes without waiting; False where its state was lost.
+
+        Raises OSError where it cannot be written, and one of A_RANK_IS_LOST like `LearnerGroup.answer`.
+        """
+        asked, state = self._asked, self._state
+        if asked is not None and state is not None:
+            try:
+                is_there = self._learner.answer(asked) is not None
+            except Exception:
+                self._asked = None
+                raise
+            if is_there:
+                self._asked, self._writing = None, self._thread.submit(self._write, asked.value, state)
+        if self._writing is not None and self._writing.done():
+            writing, self._writing = self._writing, None
+            try:
+                facts = writing.result()
+            except (ProcessLostError, ValueLostError):  # with the node that had it
+                return False
+            for fact in facts:
+                self._tell(fact)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Until the one that is being written is there."""
+        if self._writing is not None:
+            wait([self._writing], timeout=seconds)
+
+    def close(self) -> None:
+        """Wait for the one that is being written, and tell of it no more."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _write(self, reference: Any, state: CheckpointState) -> list[Fact]:
+        """Write it, complete or not at all; what is to be told. A copy that fails is told of, and no error."""
         start = perf_counter()
-        state = CheckpointState(ledger=ledger, recipe=self._recipe, **asdict(counts))
-        path = write_checkpoint(self._folder.checkpoints, snapshot, optimizer, state)
+        path = write_checkpoint(self._folder.checkpoints, self._ray.get(reference), state)
         prune_checkpoints(self._folder.checkpoints, self._keep)
+        facts: list[Fact] = []
         if self._remote is not None:
             try:
                 self._remote.upload(path)
                 self._remote.prune(self._keep)
             except Exception as error:  # each storage has errors of its own; the run has its checkpoint
-                self._tell(CheckpointNotCopied(state.step, first_line(error)))
-        self._tell(CheckpointWritten(state.step, path, perf_counter() - start))
-        return path
+                facts.append(CheckpointNotCopied(state.step, first_line(error)))
+        return [*facts, CheckpointWritten(state.step, path, perf_counter() - start)]

@@ -17,7 +17,6 @@ from common.facts import Ended, Fact, Resumed
 from common.metrics.exporter import Exporter
 from common.ray_calls_group import RayCalls
 from common.request_facts import StopAskedFor
-from common.weights.snapshot import weights_sha256
 from deploy.cluster.ray_session import RaySession
 from deploy.cluster.stop_signals import StopAsked, StopSignals
 from deploy.runs.connection import connection_kept
@@ -76,7 +75,7 @@ class Service:
         state = checkpoint.state if checkpoint else None
         self.counts = Counts(state.step, state.groups_learned, state.images_skipped) if state else Counts()
         self._pool: RolloutPool | None = None
-        self._published: Callable[[], PublishedPolicy] | None = None  # the newest, once there is one
+        self._weights_sha256: Callable[[], str] | None = None  # once the learner has weights
 
     @property
     def num_actors(self) -> int:
@@ -106,14 +105,13 @@ class Service:
 
     def summary(self, status: str, scores: dict[str, Any] | None = None) -> dict[str, Any]:
         """How far it came. The weights are known once the learner has given them."""
-        weights = self._parts.ray.get(self._published().snapshot) if self._published else None
         return {
             "status": status,
             "steps": self.counts.step,
             "groups_learned": self.counts.groups_learned,
             "images_skipped": self.counts.images_skipped,
             "actor_restarts": self._pool.num_restarts if self._pool is not None else 0,
-            "weights_sha256": weights_sha256(weights) if weights else None,
+            "weights_sha256": self._weights_sha256() if self._weights_sha256 else None,
             "evaluation": scores,
         }
 
@@ -126,14 +124,13 @@ class Service:
         if goes_on:
             run.tell(Resumed(self.counts.step))
         published = _publish(learner, self.counts.step)
-        self._published = lambda: published
-        run.prometheus.weights(self._parts.ray.get(published.snapshot).num_bytes)
+        self._weights_sha256 = learner.weights_sha256
         before_after, during = self._evaluations(learner, attend, cleanup)
         if before_after is not None:
             before_after.before(pool, published)
         cleanup.callback(run.line.close)
         loop = self._loop(control, learner, pool, published, during)
-        self._published = lambda: loop.stepper.published
+        cleanup.callback(loop.checkpoints.close)
         with attend.left_to(loop), self._parts.stop.passed_to(lambda asked: loop.stop(asked.number, asked.by)):
             loop.run()
         run.line.close()
@@ -164,7 +161,7 @@ class Service:
             stepper=Stepper(run.tell, ray, learner, published, self.counts, keep),
             ledger=self._ledger(),
             control=control,
-            checkpoints=CheckpointWriter(recipe, run.folder, run.tell),
+            checkpoints=CheckpointWriter(recipe, run.folder, run.tell, ray, learner),
             evaluation=during,
         )
 

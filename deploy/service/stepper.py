@@ -8,9 +8,10 @@ from typing import Any
 from actors.pool_events import PublishedPolicy
 from common.buffer.rollout_buffer import BufferedTicket
 from common.facts import Fact, GroupsQuarantined, Published, RewardsFlat, StepLearned, StepSkipped
-from common.ray_calls_group import ProcessLostError, RayCalls, ValueLostError
-from common.types import GroupReceipt, StepReport, WeightSnapshot
-from learner.learner_group import LearnerGroup
+from common.ray_calls_group import RayCalls
+from common.types import GroupReceipt, StepReport
+from learner.learner_group import Asked, LearnerGroup
+from learner.rank_group import A_RANK_IS_LOST
 
 KeepGroups = Callable[[int, list[Any]], None]  # given a step and the Arrow tables that it learns from
 
@@ -53,6 +54,15 @@ class RunningStep:
         return dict(sums)
 
 
+@dataclass(frozen=True)
+class Publication:
+    """A version on its way."""
+
+    version: int
+    asked: Asked
+    asked_at: float
+
+
 class Stepper:
     def __init__(
         self,
@@ -66,8 +76,14 @@ class Stepper:
         self.published, self.counts = published, counts
         self.running: RunningStep | None = None
         self._tell, self._ray, self._learner, self._keep_groups = tell, ray, learner, keep_groups
+        self._coming: Publication | None = None
+        self._must_publish = False  # a version was lost on its way
         self._weights_are_lost = False  # no actor can pull the published version
-        self._idle_since = self._last_publication = ray.clock()
+        self._idle_since = self._last_end = ray.clock()
+
+    def waiting_for(self) -> list[Any]:
+        """References that become ready when `finish` or `collect_publication` has something to do."""
+        return [self._coming.asked.told] if self._coming else self._learner.waiting_for()
 
     def start(self, taken: list[BufferedTicket]) -> None:
         """Begin to learn from these tickets."""
@@ -76,15 +92,15 @@ class Stepper:
         tables = [ticket.table for ticket in taken if ticket.table is not None]
         if self._keep_groups is not None and tables:
             self._keep_groups(self.counts.step + 1, tables)
-        self.running = RunningStep(taken, self.published.version, self._ray.clock() - self._idle_since)
+        self.running = RunningStep(taken, self.counts.step, self._ray.clock() - self._idle_since)
 
     def finish(self, num_actors: int, groups_buffered: int) -> StepLearned | None:
-        """Publish and tell of the running step if it has ended.
+        """Tell of the running step if it has ended, and begin to publish what it learned.
 
-        `num_actors` are ready, and `groups_buffered` wait.
+        One publication is on its way at a time. `num_actors` are ready, and `groups_buffered` wait.
         """
         running = self.running
-        if running is None:
+        if running is None or self._coming is not None:
             return None
         if not self._ray.ready(self._learner.waiting_for()) and not self._learner.is_overdue:
             return None
@@ -92,54 +108,68 @@ class Stepper:
         report = self._learner.finish_step()
         self.counts.step = report.step
         self.counts.groups_learned += report.num_groups
-        self.publish()
         now = self._ray.clock()
+        self._publish()
         learned = StepLearned(
             report=report,
-            policy_version=self.published.version,
+            policy_version=report.step,
             tickets=running.ids,
             staleness=running.staleness,
             num_actors=num_actors,
             groups_buffered=groups_buffered,
-            step_seconds=now - self._last_publication,
+            step_seconds=now - self._last_end,
             wait_seconds=running.wait_seconds,
             actor_stage_seconds=running.actor_stage_seconds(),
         )
-        self._last_publication = self._idle_since = now
+        self._last_end = self._idle_since = now
         self._tell(learned)
         self._tell_troubles(report)
         return learned
 
-    def publish(self) -> None:
+    def collect_publication(self) -> bool:
+        """Whether a newer version, or a lost one again, can now be fetched by actors."""
+        coming = self._coming
+        if coming is None:
+            if (self._must_publish or self._weights_are_lost) and self.running is None:
+                self._publish()
+            return False
+        try:
+            num_bytes = self._learner.answer(coming.asked)
+        except A_RANK_IS_LOST:
+            self._coming, self._must_publish = None, True
+            if self.running is None:  # else the step that runs finds out, and its end publishes
+                self._learner.recover()
+            return False
+        if num_bytes is None:
+            return False
+        self._coming, self._weights_are_lost = None, False
+        self.published = PublishedPolicy(coming.version, coming.asked.value)
+        self._tell(Published(coming.version, self._ray.clock() - coming.asked_at, num_bytes))
+        return True
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether what was learned is not published yet."""
+        return self._coming is not None or self._must_publish
+
+    def _publish(self) -> None:
         """Policy version n is what n optimizer steps made."""
-        start, version = self._ray.clock(), self.counts.step
-        self.published = PublishedPolicy(version, self._learner.snapshot(version))
-        self._weights_are_lost = False
-        self._tell(Published(version, self._ray.clock() - start))
+        version, now = self.counts.step, self._ray.clock()
+        self._must_publish = False
+        self._coming = Publication(version, self._learner.publish(version), now)
 
     def lose_weights(self, version: int) -> bool:
-        """Note that no node has the weights of `version` any more; whether they are those to pull now."""
+        """Note that no node has the weights of `version` any more; whether they are those to pull now.
+
+        They are published again between two steps.
+        """
         is_current = version == self.published.version
         self._weights_are_lost |= is_current
         return is_current
 
     def have_weights(self) -> bool:
-        """Whether actors can pull the published version. Lost weights are published again between two steps."""
-        if self._weights_are_lost and self.running is None:
-            self.publish()
+        """Whether actors can pull the published version."""
         return not self._weights_are_lost
-
-    def weights(self) -> WeightSnapshot:
-        """The published weights themselves, published again where they were lost."""
-        try:
-            return self._ray.get(self.published.snapshot)
-        except (ValueLostError, ProcessLostError):
-            self.publish()
-            return self._ray.get(self.published.snapshot)
-
-    def idle_from_now(self) -> None:
-        """What came between, such as a checkpoint, was no wait for groups."""
-        self._idle_since = self._ray.clock()
 
     def _tell_troubles(self, report: StepReport) -> None:
         if report.is_bad:

@@ -26,6 +26,7 @@ from deploy.service.control_actor import ControlLink
 from deploy.service.intake import Intake
 from deploy.service.stepper import Stepper
 from learner.learner_group import LearnerGroup
+from learner.rank_group import A_RANK_IS_LOST
 
 POLL_SECONDS = 0.5
 
@@ -52,30 +53,24 @@ class TrainingLoop:
         autoscale = self.recipe.actors.autoscale
         self._autoscaler = Autoscaler(autoscale) if autoscale else None
         self._untold_stop: StopAskedFor | None = None
+        self._saved = self._evaluated = self.stepper.counts.step
+        self._must_save_again = False
 
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
-        counts, every = self.stepper.counts, self.recipe.checkpoint.every
-        last_saved = counts.step
         while self._is_unfinished():
             self._tell_of_stop()
-            if self.stop_signal is not None and self.stepper.running is None:
-                break
             self._answer_requests()
+            self._checkpoint()
             self._start_step()
             self._hand_out()
             self._wait()
             self._collect()
-            if self._finish_step():
-                self._start_evaluation()
-                if counts.step % every == 0:
-                    self._checkpoint()
-                    last_saved = counts.step
+            self._finish_step()
+            self._finish_publication()
             if self.evaluation is not None:
                 self.evaluation.record()
             self.watch(self.state())
-        if last_saved != counts.step:
-            self._checkpoint()
 
     def stop(self, signal_number: int, by: str = "") -> None:
         """Finish the running step, then stop; for a signal handler, which tells nothing itself."""
@@ -87,8 +82,24 @@ class TrainingLoop:
         return self.status(self.state())
 
     def _is_unfinished(self) -> bool:
+        if self.stepper.running is not None or self.checkpoints.is_busy or self._must_save:
+            return True
+        if self.stop_signal is not None:
+            return False
         evaluating = self.evaluation is not None and self.evaluation.is_running
-        return evaluating or self.stepper.counts.step < self.recipe.learner.num_steps
+        return evaluating or self.stepper.is_publishing or not self._is_trained
+
+    @property
+    def _is_trained(self) -> bool:
+        return self.stepper.counts.step >= self.recipe.learner.num_steps
+
+    @property
+    def _must_save(self) -> bool:
+        """Whether a checkpoint of the newest step is due; no other step begins before its state is asked for."""
+        step = self.stepper.counts.step
+        is_last = self.stop_signal is not None or self._is_trained
+        is_due = step != self._saved and (is_last or step % self.recipe.checkpoint.every == 0)
+        return is_due or self._must_save_again
 
     def _answer_requests(self) -> None:
         for request in self.control.exchange(self.status_now):
@@ -148,10 +159,16 @@ class TrainingLoop:
             self.pool.submit(actor, ticket, self.stepper.published)
 
     def _wait(self) -> None:
-        references = [*self.pool.waiting_for(), *self.learner.waiting_for()]
+        references = [
+            *self.pool.waiting_for(),
+            *self.stepper.waiting_for(),
+            *self.checkpoints.waiting_for(),
+        ]
         if references:
             self.ray.ready(references, timeout=POLL_SECONDS)
-        elif self.evaluation is not None:  # its thread alone is at work
+        elif self.checkpoints.is_busy:  # a thread alone is at work
+            self.checkpoints.wait(POLL_SECONDS)
+        elif self.evaluation is not None and self.evaluation.is_running:
             self.evaluation.wait(POLL_SECONDS)
 
     def _collect(self) -> None:
@@ -180,19 +197,23 @@ class TrainingLoop:
             evaluation.give_up()
 
     def _start_step(self) -> None:
-        if self.stepper.running is None and self.stop_signal is None:
-            taken = self._intake.take(self.stepper.published.version)
+        if self.stepper.running is None and self.stop_signal is None and not self._must_save:
+            taken = self._intake.take(self.stepper.counts.step)
             if taken is not None:
                 self.stepper.start(taken)
 
-    def _finish_step(self) -> bool:
-        """Whether the running step has ended, and its weights are published."""
+    def _finish_step(self) -> None:
         learned = self.stepper.finish(len(self.pool), self._buffer.num_groups)
-        if learned is None:
-            return False
-        self.ledger.release(learned.tickets)
-        self._autoscale(learned)
-        return True
+        if learned is not None:
+            self.ledger.learn(learned.tickets)
+            self._autoscale(learned)
+
+    def _finish_publication(self) -> None:
+        """Where a version is published: reopen the slots of what it has learned from."""
+        if self.stepper.collect_publication():
+            self.ledger.release()
+            self.pool.fetch_ahead(self.stepper.published)
+            self._start_evaluation()
 
     def _autoscale(self, learned: StepLearned) -> None:
         if self._autoscaler is None:
@@ -205,11 +226,20 @@ class TrainingLoop:
             self._scale(*decision)
 
     def _start_evaluation(self) -> None:
-        step, every = self.stepper.counts.step, self.recipe.evaluation.every
-        if self.evaluation and every and step % every == 0 and step < self.recipe.learner.num_steps:
+        version, every = self.stepper.published.version, self.recipe.evaluation.every
+        if self.evaluation and every and version // every > self._evaluated // every and not self._is_trained:
+            self._evaluated = version
             self.evaluation.start(self.stepper.published)
 
     def _checkpoint(self) -> None:
-        weights, optimizer = self.stepper.weights(), self.learner.optimizer_arrays()
-        self.checkpoints.write(weights, optimizer, self.stepper.counts, self.ledger.state())
-        self.stepper.idle_from_now()
+        """Go on with the one in flight, and begin one that is due; one that was lost is begun again."""
+        try:
+            if not self.checkpoints.advance():
+                self._must_save_again = True
+        except A_RANK_IS_LOST:
+            self._must_save_again = True
+            if self.stepper.running is None:  # else the step that runs finds out
+                self.learner.recover()
+        if self._must_save and not self.checkpoints.is_busy and self.stepper.running is None:
+            self._saved, self._must_save_again = self.stepper.counts.step, False
+            self.checkpoints.begin(self.stepper.counts, self.ledger.state())

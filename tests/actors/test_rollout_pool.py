@@ -35,6 +35,9 @@ class Actor:
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
         pass
 
+    def fetch_ahead(self, version: int, snapshot: list[Any]) -> None:
+        pass
+
     def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> tuple[GroupReceipt, str]:
         return receipt(ticket.ticket_id, version), f"groups of ticket {ticket.ticket_id}"
 
@@ -157,6 +160,16 @@ def test_an_actor_is_given_the_weights_by_reference_and_reads_ahead_for_a_ticket
         ("read_ahead", ((2, 3),)),
         ("roll_out", (ticket(1), 3, ["the weights of version 3"])),
     ]
+
+
+def test_who_is_ready_and_stays_is_told_to_fetch_weights_ahead(ready: Start) -> None:
+    stage = ready(3)
+    stage.ray.instead[0, "roll_out", 0] = Late(NEVER)
+    stage.submit(0)
+    stage.pool.resize(2)  # one that has nothing to do leaves
+    stage.pool.fetch_ahead(PUBLISHED)
+    asked = ("fetch_ahead", (3, ["the weights of version 3"]))
+    assert [actor.asked.count(asked) for actor in stage.ray.actors] == [1, 0, 1]
 
 
 def test_a_finished_ticket_is_delivered_with_its_groups_once(ready: Start) -> None:

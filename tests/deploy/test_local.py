@@ -23,7 +23,7 @@ from common.models.loading import load_policy, load_tokenizer
 from common.protocols import ImageTokenizer
 from common.schema import concatenate, from_table, to_table
 from common.types import StepReport
-from common.weights.snapshot import take_snapshot, weights_sha256
+from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
 from deploy.runs.local_run import run_local
 from deploy.runs.tracking import following
@@ -41,7 +41,7 @@ def local(recipe: Recipe) -> tuple[list[StepReport], str]:
     policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
     tokenizer = load_tokenizer(recipe, CPU)
     reports = list(post_train(policy, tokenizer, reward_of(recipe, tokenizer), source, recipe, CPU))
-    return reports, weights_sha256(take_snapshot(policy, 0))
+    return reports, weights_sha256(policy.state_dict())
 
 
 def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
@@ -64,7 +64,7 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
         sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
         reports.append(sums.report(trainer.step, norm, {}))
         actor_policy.load_state_dict(trainer.policy.state_dict())
-    return reports, weights_sha256(take_snapshot(trainer.policy, 0))
+    return reports, weights_sha256(trainer.policy.state_dict())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

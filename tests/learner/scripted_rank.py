@@ -43,8 +43,17 @@ class ScriptedRank:
             sums, self.grad_norm, {"fetch": 0.25 * (1 + self.number)}, 1000 + self.number, self.number
         )
 
-    def snapshot(self, version: int) -> str:
-        return f"version {version} of {self.number}"
+    def copy_weights(self) -> None:
+        """Nothing."""
+
+    def snapshot(self, version: int) -> tuple[int, str]:
+        return 8, f"version {version} of {self.number}"
+
+    def training_state(self) -> tuple[int, str]:
+        return self.steps, self.state
+
+    def weights_sha256(self) -> str:
+        return f"digest of {self.state}"
 
     def optimizer_arrays(self) -> str:
         return self.state

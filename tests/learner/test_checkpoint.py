@@ -1,7 +1,6 @@
 """Checkpoints are complete or absent, and what is resumed is what was saved."""
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from torch import nn
 
 from common.errors import CheckpointError
 from common.models.weights_files import load_weights
-from common.types import WeightSnapshot
-from common.weights.snapshot import take_snapshot
 from learner.checkpoint import (
     MANIFEST,
     OPTIMIZER,
@@ -24,6 +21,7 @@ from learner.checkpoint import (
     newest_checkpoint,
     prune_checkpoints,
     read_checkpoint,
+    training_state,
     write_checkpoint,
 )
 from tests.common.test_atomic import names, no_file_above
@@ -32,10 +30,6 @@ from tests.common.test_atomic import names, no_file_above
 def model(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).bfloat16())
-
-
-def snapshot(seed: int = 0) -> WeightSnapshot:
-    return take_snapshot(model(seed), version=5)
 
 
 def state(step: int) -> CheckpointState:
@@ -50,7 +44,7 @@ MOMENTS = {
 
 
 def write(folder: Path, step: int, seed: int = 0) -> Path:
-    return write_checkpoint(folder, snapshot(seed), MOMENTS, state(step))
+    return write_checkpoint(folder, training_state(model(seed).state_dict(), MOMENTS), state(step))
 
 
 def truncate(path: Path) -> None:
@@ -137,11 +131,11 @@ def test_a_half_written_checkpoint_is_ignored_and_cleared_away_by_the_next(
 ) -> None:
     older = write(tmp_path, step=3)
 
-    def disk_full(*_: object) -> None:
+    def disk_full(*_: object) -> str:
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("learner.checkpoint.save_file", disk_full)
+        patch.setattr("learner.checkpoint.write_safetensors", disk_full)
         with pytest.raises(OSError, match="disk full"):
             write(tmp_path, step=4)
     assert newest_checkpoint(tmp_path) == older
@@ -152,10 +146,10 @@ def test_a_half_written_checkpoint_is_ignored_and_cleared_away_by_the_next(
 def test_a_checkpoint_that_fails_to_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, step=3)
 
-    def disk_full(*_: object) -> None:
+    def disk_full(*_: object) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr("learner.checkpoint.save_file", disk_full)
+    monkeypatch.setattr("learner.checkpoint.write_safetensors", disk_full)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path, step=3)
     assert read_checkpoint(path).state == state(3)
@@ -197,13 +191,13 @@ def test_whoever_may_read_one_file_may_read_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [POLICY, OPTIMIZER])
 def test_nan_in_a_checkpoint_is_refused_with_file_and_tensor(name: str, tmp_path: Path) -> None:
-    weights, moments = snapshot(), {each: np.array(array) for each, array in MOMENTS.items()}
+    weights, moments = model(0).state_dict(), {each: np.array(array) for each, array in MOMENTS.items()}
     tensor = {POLICY: "0.weight", OPTIMIZER: "0.weight.exp_avg"}[name]
-    sick = dict(weights.arrays) if name == POLICY else moments
-    sick[tensor] = np.full_like(sick[tensor], np.nan)
-    path = write_checkpoint(
-        tmp_path, replace(weights, arrays=sick) if name == POLICY else weights, moments, state(3)
-    )
+    if name == POLICY:
+        weights[tensor].fill_(np.nan)
+    else:
+        moments[tensor].fill(np.nan)
+    path = write_checkpoint(tmp_path, training_state(weights, moments), state(3))
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
     assert str(caught.value) == f"{path / name} holds NaN or infinity in 1 ({tensor}): resume from an older one"

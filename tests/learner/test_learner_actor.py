@@ -5,6 +5,7 @@ Letters: B groups, G samples a group, T image tokens, V codebook entries.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from datetime import timedelta
 
 import numpy as np
@@ -16,7 +17,8 @@ from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.models.loading import load_policy
 from common.schema import GroupBatch, to_table
-from common.weights.snapshot import take_snapshot
+from common.types import WeightSnapshot
+from common.weights.snapshot import take_snapshot, tensors_of
 from learner.learner_actor import LearnerActor, RankDescription, RankReport
 from learner.peers import PeerLostError
 from learner.shares import Piece
@@ -74,8 +76,17 @@ def learn(rank: LearnerActor, ray: FakeRay, seed: int) -> RankReport:
     return rank.train([Piece(ray.put(to_table(groups(seed))), 0, B)], B)
 
 
+def published(rank: LearnerActor, version: int = 0) -> WeightSnapshot:
+    rank.copy_weights()
+    return deepcopy(rank.snapshot(version)[1])  # as Ray does
+
+
 def weights(rank: LearnerActor) -> Arrays:
-    return rank.snapshot(0).arrays
+    return arrays(published(rank))
+
+
+def arrays(snapshot: WeightSnapshot) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in tensors_of(snapshot).items()}
 
 
 def is_equal(one: Arrays, other: Arrays) -> bool:
@@ -96,7 +107,7 @@ def test_a_step_of_a_group_of_one_is_that_of_the_trainer_bit_for_bit(
     first = weights(rank)
     report = learn(rank, ray, 1)
     assert (report.sums, report.grad_norm) == alone.train(groups(1), StageClock())
-    assert is_equal(weights(rank), take_snapshot(alone.policy, 0).arrays)
+    assert is_equal(weights(rank), arrays(take_snapshot(alone.policy, 0)))
     assert not is_equal(weights(rank), first)
     assert rank.step() == 1
     assert set(report.stage_seconds) == {"fetch", "forward_backward", "optimizer"}
@@ -121,12 +132,13 @@ def test_the_loss_is_per_group_of_the_whole_step(rank: LearnerActor, ray: FakeRa
 
 
 def test_a_snapshot_has_its_version_and_stays_as_it_is(rank: LearnerActor, ray: FakeRay) -> None:
-    snapshot = rank.snapshot(3)
-    kept = {name: array.copy() for name, array in snapshot.arrays.items()}
-    learn(rank, ray, 1)
-    assert snapshot.version == 3
-    assert is_equal(snapshot.arrays, kept)
-    assert not is_equal(weights(rank), kept)
+    first = weights(rank)
+    rank.copy_weights()
+    learn(rank, ray, 1)  # the next step, before anybody asks for what was copied
+    num_bytes, snapshot = rank.snapshot(3)
+    assert (snapshot.version, snapshot.num_bytes) == (3, num_bytes)
+    assert is_equal(arrays(snapshot), first)
+    assert not is_equal(weights(rank), first)
 
 
 def test_a_rank_that_takes_up_a_checkpoint_goes_on_as_the_one_that_left_it(
@@ -134,14 +146,14 @@ def test_a_rank_that_takes_up_a_checkpoint_goes_on_as_the_one_that_left_it(
 ) -> None:
     learn(rank, ray, 1)
     other = LearnerActor(recipe, calls=ray)
-    other.resume(rank.step(), rank.optimizer_arrays(), rank.snapshot(1))
+    other.resume(rank.step(), deepcopy(rank.optimizer_arrays()), published(rank, 1))
     assert other.step() == 1
     learn(rank, ray, 2)
     meet(other)
     learn(other, ray, 2)
     assert other.step() == 2
     assert is_equal(weights(other), weights(rank))
-    assert is_equal(other.optimizer_arrays(), rank.optimizer_arrays())
+    assert is_equal(other.optimizer_arrays(), deepcopy(rank.optimizer_arrays()))
 
 
 def test_step_and_optimizer_of_another_rank_leave_the_weights_alone(
@@ -150,8 +162,8 @@ def test_step_and_optimizer_of_another_rank_leave_the_weights_alone(
     other = LearnerActor(recipe, calls=ray)
     first = weights(other)
     learn(rank, ray, 1)
-    other.resume(rank.step(), rank.optimizer_arrays())
-    assert is_equal(other.optimizer_arrays(), rank.optimizer_arrays())
+    other.resume(rank.step(), deepcopy(rank.optimizer_arrays()))
+    assert is_equal(other.optimizer_arrays(), deepcopy(rank.optimizer_arrays()))
     assert is_equal(weights(other), first)
 
 

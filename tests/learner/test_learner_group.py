@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import ClusterError, DataError, DivergedError, LearnerLostError
 from common.facts import RankJoined, RankLost
+from common.ray_calls_group import NoAnswerError
 from common.types import StepReport, WeightSnapshot
 from learner.checkpoint import Checkpoint, CheckpointState
 from learner.learner_actor import RankReport
@@ -234,17 +236,47 @@ def test_bad_steps_in_a_row_end_the_run_and_a_good_one_between_them_does_not(sta
 def test_weights_and_optimizer_are_those_of_the_first_rank_or_of_the_next_where_it_dies(start: Start) -> None:
     stage = start()
     assert stage.ray.get(stage.group.snapshot(0)) == "version 0 of 0"
-    assert stage.group.optimizer_arrays() == "state of 0"
+    assert stage.group.weights_sha256() == "digest of state of 0"
     stage.step()
     stage.ray.bury(stage.ray.actors[0], "killed")
     assert stage.ray.get(stage.group.snapshot(1)) == "version 1 of 1"
-    assert stage.group.optimizer_arrays() == "state of 1"
+    assert stage.group.weights_sha256() == "digest of state of 1"
     assert stage.told.facts == [RankLost(0, "killed", 1, 100)]
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [(DiesError("killed"), 0), (Late(NEVER), 200)])
+def test_should_the_first_rank_be_lost_on_the_way_the_next_is_asked(
+    start: Start, fault: Exception | Late, seconds: float
+) -> None:
+    stage = start(3, collective_timeout_seconds=40)
+    stage.step()
+    stage.ray.instead[0, "snapshot", 0] = fault
+    assert stage.ray.get(stage.group.snapshot(1)) == "version 1 of 1"
+    assert [(fact.rank, fact.step) for fact in stage.told.of(RankLost)] == [(0, 1)]
+    assert stage.ray.now == seconds
+
+
+def test_an_answer_on_its_way_is_none_until_it_is_there_and_an_error_where_it_is_overdue(start: Start) -> None:
+    stage = start(1, collective_timeout_seconds=40)
+    stage.ray.instead[0, "snapshot", 0] = Late(3, (8, "weights"))
+    asked = stage.group.publish(0)
+    assert stage.group.answer(asked) is None
+    stage.ray.ready([asked.told], timeout=10)
+    assert (stage.ray.now, stage.group.answer(asked), stage.ray.get(asked.value)) == (3, 8, "weights")
+    stage.ray.instead[0, "training_state", 0] = Late(NEVER)
+    asked = stage.group.training_state()
+    stage.ray.ready([asked.told], timeout=99)
+    assert stage.group.answer(asked) is None
+    stage.ray.ready([asked.told], timeout=1)
+    with pytest.raises(NoAnswerError, match="it has not answered for 100 s"):
+        stage.group.answer(asked)
 
 
 def checkpoint(step: int) -> Checkpoint:
     state = CheckpointState(step, ledger={}, groups_learned=0, images_skipped=0, recipe={})
-    return Checkpoint(Path("step-000007"), state, WeightSnapshot(step, {}), {"moments": "of a checkpoint"})
+    return Checkpoint(
+        Path("step-000007"), state, WeightSnapshot(step, (), np.zeros(0, np.uint8)), {"moments": "of a checkpoint"}
+    )
 
 
 def test_a_checkpoint_is_taken_up_by_every_rank(start: Start) -> None:
@@ -252,7 +284,7 @@ def test_a_checkpoint_is_taken_up_by_every_rank(start: Start) -> None:
     stage.group.resume(checkpoint(7))
     assert [(rank.steps, rank.state) for rank in stage.ranks] == [(7, {"moments": "of a checkpoint"})] * 2
     (_, arguments) = stage.ray.actors[1].asked[-1]
-    assert stage.ray.get(arguments[2]) == WeightSnapshot(7, {})
+    assert stage.ray.get(arguments[2]).version == 7
     assert stage.step().step == 8
 
 

@@ -359,22 +359,6 @@ def test_before_the_first_step_a_replacement_can_go_on_alone(formed: Start) -> N
     assert stage.told.of(RankJoined) == [RankJoined(0, 0, "node-a", 102)]
 
 
-@pytest.mark.parametrize(("fault", "seconds"), [(DiesError("killed"), 0), (Late(NEVER), 200)])
-def test_should_the_first_rank_be_lost_the_next_is_asked(
-    formed: Start, fault: Exception | Late, seconds: float
-) -> None:
-    stage = formed(3, collective_timeout_seconds=40)
-    answer = stage.group.ask_first("snapshot", 8, step=4)
-    assert stage.ray.get(answer) == "version 8 of 0"
-    stage.have_done(4, 4, 4)
-    stage.ray.instead[0, "snapshot", 1] = fault
-    answer = stage.group.ask_first("snapshot", 9, step=4)
-    assert stage.ray.get(answer) == "version 9 of 1"
-    assert stage.members == [1, 2]
-    assert [(fact.rank, fact.step) for fact in stage.told.of(RankLost)] == [(0, 4)]
-    assert stage.ray.now == seconds
-
-
 def test_a_shutdown_asks_the_ranks_to_leave_and_kills_them_and_those_to_come(formed: Start) -> None:
     stage = outlived(formed)
     stage.ray.killed.clear()

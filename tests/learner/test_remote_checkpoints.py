@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from common.errors import RecipeError
-from common.types import WeightSnapshot
+from common.types import TrainingState
+from common.weights.snapshot import tensors_of
 from learner.checkpoint import MANIFEST, CheckpointState, read_checkpoint, write_checkpoint
 from learner.remote_checkpoints import RemoteCheckpoints
 
 
 def write(folder: Path, step: int) -> Path:
     state = CheckpointState(step, {}, groups_learned=0, images_skipped=0, recipe={})
-    weights = WeightSnapshot(step, {"w": np.full(2, step, np.float32)})
-    return write_checkpoint(folder, weights, {"w.step": np.zeros(1)}, state)
+    weights = {"w": np.full(2, step, np.float32)}
+    return write_checkpoint(folder, TrainingState(weights, frozenset(), {"w.step": np.zeros(1)}), state)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_what_is_uploaded_comes_back_and_passes_its_digests(url: str, tmp_path: 
     assert remote.newest() == "step-000003"
     back = remote.download("step-000003", tmp_path / "there")
     assert back == tmp_path / "there" / "step-000003"
-    assert read_checkpoint(back).weights.arrays["w"].tolist() == [3, 3]
+    assert tensors_of(read_checkpoint(back).weights)["w"].tolist() == [3, 3]
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["step-000003"]
 
 

@@ -20,6 +20,7 @@ from common.facts import RankJoined, RankLost
 from common.ray_calls_group import RayCalls
 from common.schema import GroupBatch, to_table
 from common.types import StepReport
+from common.weights.snapshot import tensors_of
 from learner.learner_actor import LearnerActor
 from learner.learner_group import LearnerGroup
 from tests.conftest import TINY_RECIPE
@@ -66,7 +67,8 @@ class Learner:
         return self.group.finish_step()
 
     def weights(self) -> Weights:
-        return dict(self._ray.get(self.group.snapshot(0)).arrays)
+        snapshot = self._ray.get(self.group.snapshot(0))
+        return {name: tensor.numpy() for name, tensor in tensors_of(snapshot).items()}
 
 
 def groups_of(step: int) -> GroupBatch:

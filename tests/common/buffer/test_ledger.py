@@ -41,8 +41,9 @@ class Run(RuleBasedStateMachine):
     )
     def start(self, num_steps: int, per_step: int, size: int, staleness: int) -> None:
         self.ledger = Ledger(num_steps, per_step, size, staleness)
-        self.version = 0
-        self.steps: list[list[int]] = []  # the tickets of each published step
+        self.version = 0  # of the learner
+        self.published = 0
+        self.steps: list[list[int]] = []  # the tickets of each step that is done
         self.running: list[int] = []
         self.held: list[tuple[str, int, int]] = []  # actor incarnation, ticket, version it is rolled out with
         self.lost: list[tuple[str, int]] = []  # what lost incarnations may still deliver
@@ -59,11 +60,11 @@ class Run(RuleBasedStateMachine):
             ticket = self.ledger.admit(self.name(actor))
             if ticket is not None:
                 assert ticket.ticket_id not in [held for _, held, _ in self.held]
-                self.held.append((self.name(actor), ticket.ticket_id, self.version))
+                self.held.append((self.name(actor), ticket.ticket_id, self.published))
         order = data.draw(st.permutations(self.held))
         count = data.draw(st.integers(0, len(order)))
         for holder, held, version in order[:count]:
-            made_by = data.draw(st.integers(version, self.version))  # the actor may have pulled newer weights
+            made_by = data.draw(st.integers(version, self.published))  # the actor may have pulled newer weights
             assert self.ledger.deliver(held, holder, made_by)
         self.held = order[count:]
 
@@ -86,10 +87,12 @@ class Run(RuleBasedStateMachine):
         assert not self.ledger.deliver(ticket, actor, self.version)
         assert self.ledger.buffered == before
 
-    @rule(is_quick=st.booleans())
-    def learn(self, is_quick: bool) -> None:
-        """Publish the step that runs, start the next, and publish that one too if it is quick."""
-        self.publish()
+    @rule(is_quick=st.booleans(), is_published=st.booleans())
+    def learn(self, is_quick: bool, is_published: bool) -> None:
+        """End the step that runs, start the next, and end that one too if it is quick; publish, now or later."""
+        self.finish()
+        if is_published:
+            self.publish()
         self.ledger.discard(self.ledger.stale(self.version))
         waiting = dict(self.ledger.buffered)
         taken = self.ledger.take(self.version)
@@ -100,14 +103,18 @@ class Run(RuleBasedStateMachine):
         assert all(0 <= self.version - waiting[ticket] <= self.ledger.max_staleness for ticket in taken)
         self.running = taken
         if is_quick:
-            self.publish()
+            self.finish()
 
-    def publish(self) -> None:
+    def finish(self) -> None:
         if self.running:
             self.version += 1
-            self.ledger.release(self.running)
+            self.ledger.learn(self.running)
             self.steps.append(self.running)
             self.running = []
+
+    def publish(self) -> None:
+        self.published = self.version
+        self.ledger.release()
 
     @precondition(lambda self: not self.running)
     @rule()
@@ -122,6 +129,7 @@ class Run(RuleBasedStateMachine):
         self.ledger = Ledger(old.num_steps, old.tickets_per_step, old.samples_per_ticket, old.max_staleness)
         self.ledger.restore(json.loads(self.saved.state))
         self.version, self.steps, self.running = self.saved.version, list(self.saved.steps), []
+        self.published = self.version
         self.held.clear()
         self.lost.clear()
         for actor in ACTORS:
@@ -130,7 +138,8 @@ class Run(RuleBasedStateMachine):
     @invariant()
     def no_more_slots_than_there_are(self) -> None:
         ledger = self.ledger
-        charged = [*ledger.out, *ledger.buffered, *ledger.taken]
+        unpublished = [ticket for step in self.steps[self.published :] for ticket in step]
+        charged = [*ledger.out, *ledger.buffered, *ledger.taken, *unpublished]
         assert len(set(charged)) == len(charged) <= ledger.capacity
 
     @invariant()
@@ -150,13 +159,15 @@ class Run(RuleBasedStateMachine):
             return
         for actor in ACTORS:
             self.ledger.revoke(self.name(actor))
+        self.finish()
         self.publish()
         while len(self.steps) < self.ledger.num_steps:
             done = len(self.steps)
             self.ledger.discard(self.ledger.stale(self.version))
             while (ticket := self.ledger.admit("last")) is not None:
                 self.ledger.deliver(ticket.ticket_id, "last", self.version)
-            self.learn(is_quick=True)
+            self.learn(is_quick=True, is_published=True)
+            self.publish()
             assert len(self.steps) > done, "the run has come to a stop"
         learned = sorted(ticket for step in self.steps for ticket in step)
         assert learned == list(range(self.ledger.num_tickets))
@@ -188,7 +199,8 @@ def test_a_ticket_that_none_overtakes_is_never_stale(per_step: int, staleness: i
         assert ledger.stale(version) == []
         taken = ledger.take(version)
         assert taken is not None
-        ledger.release(taken)
+        ledger.learn(taken)
+        ledger.release()
     assert oldest == staleness, "actors did not work ahead"
 
 
@@ -216,7 +228,9 @@ def test_slots_reopen_when_the_step_is_published_and_not_before() -> None:
     taken = ledger.take(0)
     assert taken == [0, 1]
     assert admitted(ledger) == []
-    ledger.release(taken)
+    ledger.learn(taken)
+    assert (ledger.num_learned, admitted(ledger)) == (2, [])
+    ledger.release()
     assert admitted(ledger) == [2, 3]
 
 
@@ -246,7 +260,8 @@ def test_groups_that_a_straggler_delivers_too_late_are_stale_and_rolled_again() 
         ticket = ledger.admit("quick")
         assert ticket is not None
         ledger.deliver(ticket.ticket_id, "quick", version)
-        ledger.release(ledger.take(version) or [])
+        ledger.learn(ledger.take(version) or [])
+        ledger.release()
     ledger.deliver(0, "slow", 0)
     assert ledger.stale(1) == []
     assert ledger.stale(2) == [0]
@@ -269,7 +284,7 @@ def test_a_resume_rolls_out_again_what_was_not_learned() -> None:
     for actor in ("red", "blue", "blue"):
         ledger.admit(actor)
     ledger.deliver(1, "blue", 0)
-    ledger.release(ledger.take(0) or [])  # ticket 1, before ticket 0
+    ledger.learn(ledger.take(0) or [])  # ticket 1, before ticket 0
     ledger.deliver(2, "blue", 0)
     assert ledger.state() == {"learned_below": 0, "learned_beyond": [1]}
 

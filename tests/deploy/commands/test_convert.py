@@ -15,9 +15,8 @@ from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec, TransformerSize
 from common.models.weights_files import LAYOUTS
 from common.paths import CHECKOUT
-from common.weights.snapshot import take_snapshot
 from deploy.__main__ import main
-from learner.checkpoint import CheckpointState, write_checkpoint
+from learner.checkpoint import CheckpointState, training_state, write_checkpoint
 
 DATA = CHECKOUT / "tests" / "data" / "llamagen"
 CLASS, FSDP, TEXT = (DATA / f"llamagen_{name}.pt" for name in ("c2i_tiny", "c2i_tiny_fsdp", "t2i_tiny"))
@@ -128,7 +127,7 @@ def test_a_checkpoint_folder_of_a_run_becomes_a_published_file(
 ) -> None:
     policy = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8).to(dtype)
     state = CheckpointState(step=3, ledger={}, groups_learned=12, images_skipped=0, recipe={})
-    checkpoint = write_checkpoint(tmp_path / "checkpoints", take_snapshot(policy, 3), {}, state)
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", training_state(policy.state_dict(), {}), state)
     recipe = written(tiny_recipe, tmp_path)
     assert convert(checkpoint, tmp_path / "trained.pt", "--recipe", recipe, "--what", "policy") == 0
     assert_same_bits(torch.load(tmp_path / "trained.pt", weights_only=True)["model"], policy.state_dict())

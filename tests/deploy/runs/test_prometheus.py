@@ -136,8 +136,7 @@ def test_a_step_whose_gradient_was_not_finite_is_counted(prometheus: Prometheus,
 
 
 def test_weights_and_checkpoints_are_measured(prometheus: Prometheus, metrics: Metrics) -> None:
-    prometheus.weights(1234)
-    prometheus.record(Published(3, 0.75))
+    prometheus.record(Published(3, 0.75, 1234))
     before = time.time()
     prometheus.record(CheckpointWritten(20, Path(), 1.5))
     value = metrics.registry.get_sample_value

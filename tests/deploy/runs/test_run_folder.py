@@ -13,7 +13,7 @@ from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, RecipeError
 from common.facts import ActorLost, Ended, Resumed, Scored, Started
-from common.types import WeightSnapshot
+from common.types import TrainingState
 from deploy.runs import run_lock
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import POLICY, CheckpointState, read_checkpoint, write_checkpoint
@@ -26,7 +26,8 @@ def checkpoint(recipe: Recipe, step: int, name: str = "try") -> Path:
     """A checkpoint in the folder of run `name`."""
     folder = Path(recipe.run.dir) / name / "checkpoints"
     state = CheckpointState(step, {}, groups_learned=0, images_skipped=0, recipe={})
-    return write_checkpoint(folder, WeightSnapshot(step, {"w": np.zeros(2)}), {"w.step": np.zeros(1)}, state)
+    training = TrainingState({"w": np.zeros(2)}, frozenset(), {"w.step": np.zeros(1)})
+    return write_checkpoint(folder, training, state)
 
 
 def opened(recipe: Recipe, resume: str) -> tuple[str, Path | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from actors.pool_events import PublishedPolicy
 from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
@@ -20,7 +21,8 @@ from common.config.recipe import Recipe
 from common.facts import SinkFailed, StepLearned
 from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
-from common.types import GroupReceipt, SkippedImage, WeightSnapshot, WorkTicket
+from common.types import GroupReceipt, SkippedImage, TrainingState, WorkTicket
+from common.weights.snapshot import snapshot_of
 from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder
 from deploy.runs.status import LoopState, Status
@@ -31,7 +33,7 @@ from deploy.service.control_actor import ControlLink, control_name
 from deploy.service.stepper import Counts, Stepper
 from deploy.service.training_loop import TrainingLoop
 from learner.learner_group import LearnerGroup
-from tests.fakes import FakeRay, Told
+from tests.fakes import AtOnce, FakeRay, Told
 from tests.learner.scripted_rank import ScriptedRank
 
 PATIENCE_SECONDS = 10.0  # of the test, for a loop that does not end
@@ -49,6 +51,9 @@ class Actor:
         return ActorDescription("127.0.0.1", 1, "cpu", code_fingerprint())
 
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
+        """Nothing."""
+
+    def fetch_ahead(self, version: int, snapshot: list[Any]) -> None:
         """Nothing."""
 
     def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> Any:
@@ -88,10 +93,15 @@ class Rank(ScriptedRank):
         return super().train(pieces, num_groups)
 
     def snapshot(self, version: int) -> Any:
-        return WeightSnapshot(version, {"w": np.full(1, self.steps, np.float32)})
+        weights = snapshot_of({"w": torch.full((1,), float(self.steps))}, version)
+        return weights.num_bytes, weights
 
-    def optimizer_arrays(self) -> Any:
-        return {"w.step": np.full(1, self.steps, np.float32)}
+    def weights_sha256(self) -> str:
+        return f"digest of step {self.steps}"
+
+    def training_state(self) -> Any:
+        arrays = (np.full(1, self.steps, np.float32) for _ in range(2))
+        return self.steps, TrainingState({"w": next(arrays)}, frozenset(), {"w.step": next(arrays)})
 
 
 class FourChunks:
@@ -200,7 +210,7 @@ def serving(
         ),
         stepper=Stepper(tell, ray, learner, PublishedPolicy(0, learner.snapshot(0)), Counts()),
         control=ControlLink(recipe.run.name, ray),
-        checkpoints=CheckpointWriter(recipe, run_folder, tell),
+        checkpoints=CheckpointWriter(recipe, run_folder, tell, ray, learner, AtOnce()),
         evaluation=evaluation,
     )
     served = Served(loop, ray, told, run_folder, at_turn=at_turn)

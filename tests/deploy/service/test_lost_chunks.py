@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from actors.evaluation.chunk_queue import ChunkQueue
@@ -17,16 +16,15 @@ from common.config.recipe import Recipe
 from common.facts import ChunkLost, Published, StepLearned, TicketDropped
 from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
-from common.types import GroupReceipt, WeightSnapshot, WorkTicket
+from common.types import GroupReceipt, WorkTicket
 from deploy.runs.run_folder import RunFolder
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
 from deploy.service.stepper import Counts, Stepper
 from deploy.service.training_loop import TrainingLoop
-from learner.learner_actor import RankDescription, RankReport
 from learner.learner_group import LearnerGroup
-from learner.train_step import StepSums
-from tests.fakes import FakeRay, Late, Told
+from tests.deploy.service import scripted
+from tests.fakes import AtOnce, FakeRay, Late, Told
 
 STEPS = 4
 
@@ -41,6 +39,9 @@ class Actor:
         return ActorDescription("127.0.0.1", 1, "cpu", code_fingerprint())
 
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
+        """Nothing."""
+
+    def fetch_ahead(self, version: int, snapshot: list[Any]) -> None:
         """Nothing."""
 
     def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> Any:
@@ -58,33 +59,11 @@ class Actor:
             raise WeightsLostError from error
 
 
-class Rank:
-    """Learns nothing; its steps take a second."""
+class Rank(scripted.Rank):
+    """Its steps take a second."""
 
-    def __init__(self, recipe: Recipe, calls: RayCalls):
-        self._step = 0
-
-    def describe(self) -> RankDescription:
-        return RankDescription("127.0.0.1", 2)
-
-    def step(self) -> int:
-        return self._step
-
-    def open_store(self, num_ranks: int) -> tuple[str, int]:
-        return "127.0.0.1", 1
-
-    def join(self, rank: int, num_ranks: int, host: str, port: int) -> None:
-        """Nothing."""
-
-    def train(self, pieces: Any, num_groups: int) -> Late:
-        self._step += 1
-        return Late(1.0, RankReport(StepSums(num_groups), 1.0, {}, resident_bytes=0, gpu_peak_bytes=0))
-
-    def snapshot(self, version: int) -> WeightSnapshot:
-        return WeightSnapshot(version, {"w": np.full(1, self._step, np.float32)})
-
-    def optimizer_arrays(self) -> Any:
-        return {"w.step": np.full(1, self._step, np.float32)}
+    def train(self, pieces: Any, num_groups: int) -> Any:
+        return Late(1.0, super().train(pieces, num_groups))
 
 
 class Scoring:
@@ -181,7 +160,7 @@ def run(tiny_recipe: Recipe, tmp_path: Path) -> Callable[..., tuple[Scoring, Tol
             ledger=Ledger(STEPS, *tickets, recipe.buffer.max_staleness),
             stepper=Stepper(told, ray, learner, PublishedPolicy(0, learner.snapshot(0)), Counts()),
             control=ControlLink(recipe.run.name, ray),
-            checkpoints=CheckpointWriter(recipe, RunFolder(tmp_path / "run"), told),
+            checkpoints=CheckpointWriter(recipe, RunFolder(tmp_path / "run"), told, ray, learner, AtOnce()),
             evaluation=scoring,  # type: ignore[arg-type]
         ).run()
         assert [step.report.step for step in told.of(StepLearned)] == [1, 2, 3, 4]

@@ -20,6 +20,7 @@ from common.facts import (
     ImageSkipped,
     PictureSaved,
     Published,
+    RankLost,
     ResultRefused,
     Scored,
     StepLearned,
@@ -28,12 +29,13 @@ from common.facts import (
     TicketDropped,
 )
 from common.request_facts import Scaled, ScaleRefused, StopAskedFor
-from common.types import SkippedImage, WeightSnapshot
+from common.types import SkippedImage, TrainingState
+from common.weights.snapshot import tensors_of
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
 from learner.train_step import StepSums
 from tests.deploy.service.scripted import Actor, FourChunks, Rank, Served, serving
-from tests.fakes import DiesError, FakeRay, Late
+from tests.fakes import DiesError, FakeRay, Late, Reference
 
 STEPS = 5
 ALL = list(range(2 * STEPS))  # two tickets a step
@@ -71,16 +73,16 @@ def test_a_step_is_told_with_what_it_took(loop) -> None:
     with loop(actor=SlowActor, rank=BusyRank) as served:
         served.run()
     assert served.tickets == ALL
-    assert served.told.of(Published) == [Published(version, 0.5) for version in (1, 2, 3, 4, 5)]
+    assert served.told.of(Published) == [Published(version, 0.5, 4) for version in (1, 2, 3, 4, 5)]
     assert [step.report.step for step in served.steps] == [step.policy_version for step in served.steps]
     third = served.steps[2]
     assert (third.report.step, third.report.num_groups) == (3, 4)
     assert (list(third.tickets), list(third.staleness)) == ([4, 5], [0, 0])
     assert (third.num_actors, third.groups_buffered) == (1, 0)
-    assert (third.step_seconds, third.wait_seconds) == (4.5, 2.0)  # roll two out, learn, publish
+    assert (third.step_seconds, third.wait_seconds) == (4.5, 2.5)  # publish, roll two out, learn
     assert third.actor_stage_seconds == {"decode": 0.5}  # of both tickets
     names = [name for name in served.told.names if name in ("ticket_delivered", "published", "step_learned")]
-    assert names == ["ticket_delivered", "ticket_delivered", "published", "step_learned"] * STEPS
+    assert names == ["ticket_delivered", "ticket_delivered", "step_learned", "published"] * STEPS
 
 
 def test_the_state_of_the_moment_is_watched_at_every_turn(loop) -> None:
@@ -199,22 +201,72 @@ def test_weights_lost_with_a_node_are_published_again_and_their_tickets_rolled_o
     assert all(step.staleness == [0, 0] for step in served.steps)
 
 
-def test_weights_lost_before_a_checkpoint_took_them_are_published_again(loop) -> None:
-    class LosesVersion2(FakeRay):
+@pytest.mark.parametrize(
+    ("staleness", "steps"),
+    [(0, [2, 4, 5]), (1, [3, 4, 5])],  # under staleness 1 the next step is at work by then
+)
+def test_a_state_lost_before_a_checkpoint_took_it_is_asked_for_again(
+    loop, staleness: int, steps: list[int]
+) -> None:
+    class LosesState(FakeRay):
         lost = False
 
         def get(self, reference: Any, timeout: float | None = None) -> Any:
-            value = super().get(reference, timeout)
-            if isinstance(value, WeightSnapshot) and value.version == 2 and not self.lost:
-                self.lost = True  # as soon as the learner was seen to have made them
+            value = reference.value if isinstance(reference, Reference) else None
+            if isinstance(value, TrainingState) and not self.lost:
+                self.lost = True
                 self.lose(reference)
-            return value
+            return super().get(reference, timeout)
 
-    with loop({"checkpoint.every": 2, "checkpoint.keep": 9}, ray=LosesVersion2()) as served:
+    changes = {"checkpoint.every": 2, "checkpoint.keep": 9, "buffer.max_staleness": staleness}
+    with loop(changes, ray=LosesState(), rank=SlowRank) as served:
         served.run()
-    assert [fact.version for fact in served.told.of(Published)] == [1, 2, 2, 3, 4, 5]
-    assert read_checkpoint(served.folder.checkpoints / "step-000002").weights.arrays["w"] == [2]
+    assert [fact.step for fact in served.told.of(CheckpointWritten)] == steps
+    checkpoint = read_checkpoint(served.folder.checkpoints / f"step-{steps[0]:06d}")
+    assert tensors_of(checkpoint.weights)["w"].tolist() == [steps[0]]
+    assert checkpoint.state.ledger == {"learned_below": 2 * steps[0], "learned_beyond": []}
     assert served.tickets == ALL
+
+
+def test_the_next_step_runs_while_weights_are_on_their_way_and_their_slots_reopen_when_they_are_there(
+    loop,
+) -> None:
+    class SlowlyPublished(SlowRank):
+        def snapshot(self, version: int) -> Any:
+            return Late(4.0, super().snapshot(version))
+
+    with loop({"buffer.max_staleness": 1}, ray=TwoThreads(), rank=SlowlyPublished) as served:
+        served.run()
+    assert [step.step_seconds for step in served.steps] == [10.0] * STEPS
+    assert [step.staleness for step in served.steps] == [[0, 0], *[[1, 1]] * (STEPS - 1)]
+    assert [fact.seconds for fact in served.told.of(Published)] == [4.0] * STEPS
+    assert served.tickets == ALL
+
+
+class TwoThreads(FakeRay):
+    """A rank's `snapshot` keeps no other call of its waiting, as on a thread of its own."""
+
+    def _run(self, actor: Any, name: str, arguments: list[Any], reference: Reference) -> None:
+        busy_until = actor.busy_until
+        super()._run(actor, name, arguments, reference)
+        if name == "snapshot":
+            actor.busy_until = busy_until
+
+
+@pytest.mark.parametrize(("staleness", "published"), [(0, [1, 2, 3, 4, 5]), (1, [1, 3, 4, 5])])
+def test_a_version_that_a_dying_rank_takes_with_it_is_published_by_the_next_or_with_the_step_that_runs(
+    loop, staleness: int, published: list[int]
+) -> None:
+    ray = TwoThreads()
+    ray.instead[0, "snapshot", 2] = DiesError("killed")  # of version 2: the first was for the start
+    changes = {"learner.num_ranks": 2, "buffer.max_staleness": staleness, "learner.images_per_step": 4}
+    with loop(changes, ray=ray, rank=SlowRank) as served:
+        served.run()
+    (lost,) = served.told.of(RankLost)
+    assert lost.rank == 0
+    assert [fact.version for fact in served.told.of(Published)] == published
+    assert [step.report.step for step in served.steps] == [1, 2, 3, 4, 5]
+    assert sorted(ticket for step in served.steps for ticket in step.tickets) == ALL
 
 
 def test_where_the_learner_is_at_work_nobody_rolls_out_until_the_weights_of_its_step_are_there(loop) -> None:
@@ -347,18 +399,18 @@ def test_checkpoints_are_written_at_their_cadence_and_at_the_end(loop, every: in
         checkpoint = read_checkpoint(served.folder.checkpoints / f"step-{step:06d}")
         assert (checkpoint.state.step, checkpoint.state.groups_learned) == (step, 4 * step)
         assert checkpoint.state.ledger == {"learned_below": 2 * step, "learned_beyond": []}
-        assert (checkpoint.weights.arrays["w"], checkpoint.optimizer["w.step"]) == ([step], [step])
+        assert tensors_of(checkpoint.weights)["w"] == checkpoint.optimizer["w.step"] == [step]
 
 
 def test_the_time_of_a_checkpoint_is_no_time_that_the_learner_waits(loop) -> None:
     class Heavy(Rank):
-        def optimizer_arrays(self) -> Any:
-            return Late(7.0, super().optimizer_arrays())
+        def training_state(self) -> Any:
+            return Late(7.0, super().training_state())
 
     with loop({"checkpoint.every": 2}, rank=Heavy, actor=SlowActor) as served:
         served.run()
     assert [step.wait_seconds for step in served.steps] == [2.0] * STEPS
-    assert [step.step_seconds for step in served.steps] == [2.0, 2.0, 9.0, 2.0, 9.0]
+    assert [step.step_seconds for step in served.steps] == [2.0, 2.0, 7.0, 2.0, 7.0]  # actors go on
 
 
 def test_scale_and_stop_are_asked_for_through_the_control_actor(loop) -> None:
@@ -382,7 +434,7 @@ def test_scale_and_stop_are_asked_for_through_the_control_actor(loop) -> None:
     steps = len(served.steps)
     assert 1 < steps < 9
     assert served.tickets == list(range(2 * steps))
-    assert served.told.names[-3:] == ["published", "step_learned", "checkpoint"]
+    assert served.told.names[-3:] == ["step_learned", "published", "checkpoint"]
     assert [fact.step for fact in served.told.of(CheckpointWritten)] == [steps]
 
 
@@ -404,8 +456,11 @@ def test_a_loop_that_is_stopped_finishes_its_step_and_hands_out_nothing_more(loo
 
 def test_a_stop_that_is_asked_for_between_two_steps_begins_no_other(loop) -> None:
     class AskedToStop:
+        def __init__(self) -> None:
+            self.requests = [{"stop": True}]
+
         def exchange(self, status: Any) -> list[dict[str, bool]]:
-            return [{"stop": True}] if len(served.steps) == 2 else []
+            return [self.requests.pop()] if len(served.steps) == 2 and self.requests else []
 
     with loop({"buffer.max_staleness": 1}, rank=SlowRank) as served:
         served.loop.control = AskedToStop()
