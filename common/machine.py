@@ -63,6 +63,11 @@ def gpu_peak_bytes(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
+def gpu_uuid(device: torch.device) -> str:
+    """The name that no other GPU has; "" for a CPU."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+
+
 def needs_text(num_cpus: float, num_gpus: float, labels: Mapping[str, str], free: Mapping[str, float]) -> str:
     """Describe the resources needed and the `free` ones of Ray."""
     listed = ", ".join(f"{key} = {value}" for key, value in labels.items())

@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 from ray._private.state import state
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from common.errors import ClusterError, first_line
 
@@ -38,12 +40,16 @@ class RayCalls:
         actor_class: type,
         *arguments: Any,
         concurrency_groups: Mapping[str, int] | None = None,
+        room: Any = None,
         **options: Any,
     ) -> Any:
         """Request an actor without waiting for it. `options` are Ray's: num_cpus, num_gpus, label_selector, name.
 
-        Raises NameTakenError.
+        `room` is what `room_together` gave, and has seen to the labels. Raises NameTakenError.
         """
+        if room is not None:
+            options.pop("label_selector", None)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(room)
         settings: dict[str, Any] = {"concurrency_groups": dict(concurrency_groups)} if concurrency_groups else {}
         remote: Any = ray.remote(**settings)(actor_class) if settings else ray.remote(actor_class)
         try:
@@ -52,6 +58,15 @@ class RayCalls:
             if "name" not in options:
                 raise
             raise NameTakenError(f"an actor named {options['name']} is alive: {first_line(error)}") from None
+
+    def room_together(self, needs: Mapping[str, float], count: int, labels: Mapping[str, str]) -> Any:
+        """Request room for `count` actors that each need so much, on as few nodes as possible; does not wait."""
+        bundles = [{name: amount for name, amount in needs.items() if amount} for _ in range(count)]
+        return placement_group(bundles, strategy="PACK", bundle_label_selector=[dict(labels)] * count)
+
+    def leave_room(self, room: Any) -> None:
+        """Give it back."""
+        remove_placement_group(room)
 
     def ready(self, references: Sequence[Any], timeout: float = 0.0, count: int = 1) -> list[Any]:
         """References whose value or error has arrived, as soon as `count` have or `timeout` seconds have passed.

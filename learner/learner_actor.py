@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.clock import StageClock
 from common.config.recipe import Recipe
+from common.errors import ClusterError
 from common.log import log_context, set_up_logging
-from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
+from common.machine import gpu_peak_bytes, gpu_uuid, prepare_device, resident_bytes
 from common.models.loading import load_policy
 from common.ray_calls_group import RayCalls
 from common.schema import concatenate, from_table
@@ -39,6 +40,16 @@ log = logging.getLogger("vapi.learner")
 
 MEETING_TIMEOUT = timedelta(seconds=30)  # of ranks that are all up
 PUBLISHING = "publishing"  # a rank's concurrency group: its thread hands out weights while the next step runs
+
+
+def require_own_gpus(uuids: Sequence[str]) -> None:
+    """Raise ClusterError where two ranks, here by their GPUs, share one: NCCL would hang. "" is a CPU."""
+    for rank, uuid in enumerate(uuids):
+        if uuid and uuid in uuids[:rank]:
+            raise ClusterError(
+                f"ranks {uuids.index(uuid)} and {rank} share the GPU {uuid}, on which NCCL hangs: reserve a whole "
+                "one for each (learner.num_gpus=1), or lower learner.num_ranks"
+            )
 
 
 def _added_up(total: Tensor) -> Tensor:
@@ -63,6 +74,7 @@ class RankDescription:
 
     node: str
     pid: int
+    device: str = "cpu"
 
 
 class LearnerActor:
@@ -80,7 +92,7 @@ class LearnerActor:
         self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
     def describe(self) -> RankDescription:
-        return RankDescription(self._ray.node_address(), os.getpid())
+        return RankDescription(self._ray.node_address(), os.getpid(), str(self._device))
 
     def step(self) -> int:
         """Optimizer steps done; answered once what the rank was doing has ended or failed."""
@@ -105,8 +117,9 @@ class LearnerActor:
                 self._store = dist.TCPStore(host, port, num_ranks, timeout=MEETING_TIMEOUT)
             assert self._store is not None, "open the store first"
             # meeting in the store first, because forming the group waits as long as its collectives do
-            self._store.set(f"present {rank}", "")
+            self._store.set(f"present {rank}", gpu_uuid(self._device))
             self._store.wait([f"present {other}" for other in range(num_ranks)], MEETING_TIMEOUT)
+            require_own_gpus([self._store.get(f"present {other}").decode() for other in range(num_ranks)])
             self._form(rank, num_ranks, self._store)
 
     def _form(self, rank: int, num_ranks: int, store: dist.TCPStore) -> None:
@@ -119,7 +132,9 @@ class LearnerActor:
             warnings.simplefilter(
                 "ignore", FutureWarning
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
-            self._ddp = DistributedDataParallel(self._trainer.policy, broadcast_buffers=False)
+            self._ddp = DistributedDataParallel(
+                self._trainer.policy, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
         """One optimizer step on this rank's share of `num_groups` groups.

@@ -19,6 +19,7 @@ from learner.peers import PeerLostError
 
 POLL_SECONDS = 0.5
 OVERDUE_SECONDS = 30.0  # of a rank that is not ready: it is reported, and waited for
+DEAD_SECONDS = 2.0  # after which a call to a dead process has failed
 
 A_RANK_IS_LOST = (ProcessLostError, PeerLostError, NoAnswerError)
 """What an answer may fail with when a rank died, whoever was asked."""
@@ -40,6 +41,11 @@ class RankGroup:
         self._ray = ray
         self._actor_class = actor_class
         self._on_wait: Callable[[], None] = lambda: None
+        learner = recipe.learner
+        self._room: Any = None  # on as few nodes as possible: GPUs add up their gradients between them
+        if learner.num_ranks > 1 and learner.num_gpus:
+            needs = {"CPU": learner.num_cpus, "GPU": learner.num_gpus}
+            self._room = ray.room_together(needs, learner.num_ranks, learner.label_selector)
         self._members = [self._start() for _ in range(recipe.learner.num_ranks)]
         self._newcomers: list[_Rank] = []
         self._num_losses = 0
@@ -116,7 +122,12 @@ class RankGroup:
 
         `step` steps were done before the loss; returns how many are now, which is one more where a survivor had
         completed the update. Raises LearnerLostError, and ClusterError after too many losses.
+
+        Ranks on GPUs do not survive the loss of another: under NCCL they wait in a collective that nobody can
+        break off, and that ends them all. They are killed at once, so that the run goes on from its checkpoint.
         """
+        if len(self._members) > 1 and self._are_on_gpus:
+            self._give_up_all(step)
         attempts = 1 + self._recipe.learner.max_restarts
         for _ in range(attempts):
             steps = self._living(step)
@@ -147,6 +158,8 @@ class RankGroup:
         self._ray.ready(leaving, timeout=5, count=len(leaving))
         for rank in (*self._members, *self._newcomers):
             self._ray.kill(rank.actor)
+        if self._room is not None:
+            self._ray.leave_room(self._room)
 
     def _missing(self, references: Sequence[Any], timeout: float) -> list[Any]:
         ready = self._ray.ready(references, timeout=timeout, count=len(references))
@@ -158,6 +171,7 @@ class RankGroup:
             self._actor_class,
             self._recipe,
             concurrency_groups={PUBLISHING: 1},
+            room=self._room,
             num_cpus=learner.num_cpus,
             num_gpus=learner.num_gpus,
             label_selector=learner.label_selector,
@@ -184,6 +198,22 @@ class RankGroup:
             step, optimizer = first.step.remote(), first.optimizer_arrays.remote()
             taken_up = [rank.actor.resume.remote(step, optimizer) for rank in lagging]
             self._ray.get(taken_up, timeout=self.answer_seconds)
+
+    @property
+    def _are_on_gpus(self) -> bool:
+        return any(self._ray.get(rank.description).device.startswith("cuda") for rank in self._members)
+
+    def _give_up_all(self, step: int) -> None:
+        answers = {rank: rank.actor.step.remote() for rank in self._members}
+        self._ray.ready(list(answers.values()), timeout=DEAD_SECONDS, count=len(answers))
+        for rank, answer in answers.items():
+            error = self._error(answer) if self._ray.ready([answer]) else None
+            self._tell_lost(rank, error or NoAnswerError("killed: NCCL does not go on without the others"), step)
+            self._ray.kill(rank.actor)
+        raise LearnerLostError(
+            f"a learner rank was lost after step {step}, and under NCCL the others cannot go on without it: "
+            "resume from the newest checkpoint; events.jsonl has the reasons"
+        )
 
     def _living(self, step: int) -> dict[_Rank, int]:
         """How many steps each living rank has done; the others are given up, and replacements asked for."""

@@ -5,7 +5,7 @@ the split nor the micro-batch size changes the gradient.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -203,26 +203,28 @@ class Trainer:
         is_sound_B = self._tensor(weights_B[micro]) > 0
         is_flat_B = flat_groups(advantages_BG, micro_prices)
 
-        def total(value_N: Tensor) -> float:
-            return float(value_N.detach().sum()) * groups_per_row
+        def total(value_N: Tensor) -> Tensor:
+            return value_N.detach().sum() * groups_per_row
 
         sums = {
             "loss": total(loss_N),
             "policy_loss": total(policy_N),
             "ce_prior": total(ce_N),
             "kl_prior": total(kl_prior_N),
-            "reward_mean": float(rewards_BG.mean(dim=1).sum()),
-            "reward_std": float(reward_spread(rewards_BG).sum()),
+            "reward_mean": rewards_BG.mean(dim=1).sum(),
+            "reward_std": reward_spread(rewards_BG).sum(),
             "clip_fraction": total(clipped_NKT.float().mean(dim=(1, 2)) * weights_N),
             "kl": total(kl_N * weights_N),
             "entropy": total(logprobs.entropy_BT.mean(dim=1) * weights_N),
         }
+        term_sums = {name: term_BG.mean(dim=1).sum() for name, term_BG in terms.terms.items()}
+        num_flat, *numbers = _numbers([(is_flat_B & is_sound_B).sum(), *sums.values(), *term_sums.values()])
         return loss_N.sum() * groups_per_row, StepSums(
             num_groups=num_sound,
             num_quarantined=len(rewards_BG) - num_sound,
-            num_flat=int((is_flat_B & is_sound_B).sum()) if recipe.reward.weights else 0,
-            sums=sums,
-            reward_terms={name: float(term_BG.mean(dim=1).sum()) for name, term_BG in terms.terms.items()},
+            num_flat=int(num_flat) if recipe.reward.weights else 0,
+            sums=dict(zip(sums, numbers, strict=False)),
+            reward_terms=dict(zip(term_sums, numbers[len(sums) :], strict=True)),
             better=terms.better(recipe.reward.own_terms),
         )
 
@@ -253,6 +255,11 @@ class Trainer:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
+
+
+def _numbers(sums: Sequence[Tensor]) -> list[float]:
+    """One transfer for all: a GPU is waited for at each."""
+    return torch.stack([each.float() for each in sums]).tolist()
 
 
 def turn_on_dropout(policy: nn.Module, rate: float) -> None:

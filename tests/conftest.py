@@ -1,11 +1,15 @@
 """What tests of several rooms share."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same results on a machine with GPUs; before torch looks for them
+
 import torch
 
 from common.config.load import with_changes

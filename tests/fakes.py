@@ -72,10 +72,18 @@ class FakeRay(RayCalls):
         self.actors: list[FakeActor] = []
         self.killed: list[FakeActor] = []
         self.kills_work = True
+        self.rooms: list[Any] = []  # asked for; None once it is given back
         self.instead: dict[tuple[int, str, int], Exception | Late] = {}
         """What a call answers: by number of the actor, method, and number of its calls before, each from 0."""
         self._resources = resources or {"CPU": 2.0}
         self._num_waits = 0
+
+    def room_together(self, needs, count, labels):
+        self.rooms.append((dict(needs), count, dict(labels)))
+        return len(self.rooms)
+
+    def leave_room(self, room):
+        self.rooms[room - 1] = None
 
     def start(self, actor_class, *arguments, concurrency_groups=None, **options):
         name = options.get("name")

@@ -204,6 +204,11 @@ def _service_problems(recipe: Recipe):
             f"learner.num_ranks is {learner.num_ranks}, more than learner.images_per_step "
             f"({learner.images_per_step}): every rank needs an image a step"
         )
+    if learner.num_ranks > 1 and 0 < learner.num_gpus < 1:
+        yield (
+            f"learner.num_ranks is {learner.num_ranks} and learner.num_gpus {learner.num_gpus:g}: two ranks on "
+            "one GPU hang in NCCL; set learner.num_gpus=1, or learner.num_ranks=1"
+        )
     need = recipe.buffer_capacity * recipe.group_bytes
     if recipe.buffer.max_bytes < need:
         yield (

@@ -5,13 +5,16 @@ import secrets
 
 
 def set_ray_environment(log_format: str = "text") -> None:
-    """Turn off usage reports; a local Ray listens only on loopback and asks for a token that only this run knows.
+    """Turn off usage reports, and keep GPUs from processes that reserve none.
+
+    A local Ray listens only on loopback and asks for a token that only this run knows.
 
     If log lines are JSON, Ray forwards the workers' lines unchanged, without prefix or deduplication.
 
     The authentication of a given cluster (RAY_ADDRESS) stays as the environment sets it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # who reserves no GPU sees none
     if log_format == "json":
         os.environ.setdefault("RAY_DISABLE_WORKER_LOG_PREFIX", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")

@@ -15,11 +15,12 @@ import torch.distributed as dist
 
 from common.clock import StageClock
 from common.config.recipe import Recipe
+from common.errors import ClusterError
 from common.models.loading import load_policy
 from common.schema import GroupBatch, to_table
 from common.types import WeightSnapshot
 from common.weights.snapshot import take_snapshot, tensors_of
-from learner.learner_actor import LearnerActor, RankDescription, RankReport
+from learner.learner_actor import LearnerActor, RankDescription, RankReport, require_own_gpus
 from learner.peers import PeerLostError
 from learner.shares import Piece
 from learner.train_step import Trainer
@@ -189,3 +190,14 @@ def test_a_rank_that_waits_in_vain_for_another_says_that_it_lost_a_peer(rank: Le
         rank.join(0, 2, *address)
     meet(rank)
     assert dist.get_world_size() == 1
+
+
+def test_two_ranks_on_one_gpu_are_refused_by_their_numbers() -> None:
+    require_own_gpus(["", "", ""])  # CPUs
+    require_own_gpus(["GPU-a", "GPU-b"])
+    with pytest.raises(ClusterError) as caught:
+        require_own_gpus(["GPU-a", "GPU-b", "GPU-a"])
+    assert str(caught.value) == (
+        "ranks 0 and 2 share the GPU GPU-a, on which NCCL hangs: reserve a whole one for each "
+        "(learner.num_gpus=1), or lower learner.num_ranks"
+    )

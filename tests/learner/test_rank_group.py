@@ -74,9 +74,9 @@ def formed(start: Start) -> Start:
 
 
 def test_ranks_are_asked_for_with_what_they_need_and_meet_at_the_first(start: Start) -> None:
-    stage = start(3, num_cpus=0.5, num_gpus=1, label_selector={"vapi-role": "learner"})
+    stage = start(3, num_cpus=0.5, label_selector={"vapi-role": "learner"})
     assert [fake.options for fake in stage.ray.actors] == [
-        {"num_cpus": 0.5, "num_gpus": 1, "label_selector": {"vapi-role": "learner"}}
+        {"room": None, "num_cpus": 0.5, "num_gpus": 0, "label_selector": {"vapi-role": "learner"}}
     ] * 3
     stage.group.wait_ready(60, lambda: None)
     assert stage.places == [(0, 3, "host-0", 5000), (1, 3, "host-0", 5000), (2, 3, "host-0", 5000)]
@@ -357,6 +357,60 @@ def test_before_the_first_step_a_replacement_can_go_on_alone(formed: Start) -> N
     stage.group.welcome(0)
     assert stage.members == [2]
     assert stage.told.of(RankJoined) == [RankJoined(0, 0, "node-a", 102)]
+
+
+def on_gpus(ray: FakeRay, number: int) -> None:
+    ray.instead[number, "describe", 0] = RankDescription("node-a", 100 + number, "cuda:0")
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+def test_under_nccl_the_loss_of_one_rank_ends_all_at_once_and_the_run_goes_on_from_its_checkpoint(
+    start: Start, is_hung: bool
+) -> None:
+    ray = FakeRay({"CPU": 8.0, "GPU": 8.0})
+    for number in range(3):
+        on_gpus(ray, number)
+    stage = start(3, ray, num_gpus=1)
+    stage.group.wait_ready(60, lambda: None)
+    stage.told.facts.clear()
+    if not is_hung:
+        stage.kill(1)
+    for number in (0, 2) if not is_hung else (0, 1, 2):
+        ray.instead[number, "step", 0] = Late(NEVER)  # in a collective
+    with pytest.raises(LearnerLostError, match="after step 4, and under NCCL the others cannot go on without it"):
+        stage.group.recover(4)
+    lost = {fact.rank: fact.reason for fact in stage.told.of(RankLost)}
+    waits = "killed: NCCL does not go on without the others"
+    assert lost == {0: waits, 1: waits if is_hung else "killed", 2: waits}
+    assert numbers(stage, ray.killed) == [0, 1, 2]
+    assert ray.now <= 2  # and not after collective_timeout_seconds
+    assert len(ray.actors) == 3  # nobody is replaced
+
+
+def test_a_single_rank_on_a_gpu_is_lost_like_any_other(start: Start) -> None:
+    ray = FakeRay()
+    on_gpus(ray, 0)
+    stage = start(1, ray)
+    stage.group.wait_ready(60, lambda: None)
+    stage.kill(0)
+    with pytest.raises(LearnerLostError, match="all 1 learner ranks were lost in step 5"):
+        stage.group.recover(4)
+
+
+def test_ranks_on_gpus_are_placed_together_and_their_room_is_given_back(start: Start) -> None:
+    ray = FakeRay({"CPU": 8.0, "GPU": 8.0})
+    group = start(2, ray, num_gpus=1, label_selector={"kind": "big"}).group
+    assert ray.rooms == [({"CPU": 1.0, "GPU": 1.0}, 2, {"kind": "big"})]
+    assert [actor.options["room"] for actor in ray.actors] == [1, 1]
+    group.shutdown()
+    assert ray.rooms == [None]
+
+
+@pytest.mark.parametrize(("count", "num_gpus"), [(2, 0), (1, 1)])
+def test_other_ranks_are_placed_one_by_one(start: Start, count: int, num_gpus: float) -> None:
+    ray = FakeRay()
+    start(count, ray, num_gpus=num_gpus)
+    assert ray.rooms == []
 
 
 def test_a_shutdown_asks_the_ranks_to_leave_and_kills_them_and_those_to_come(formed: Start) -> None:

@@ -1,6 +1,7 @@
 """What the cluster cannot place is named while the service waits for it, and in the error at the end."""
 
 import pytest
+from ray.util.placement_group import placement_group_table
 
 from actors import rollout_pool
 from actors.rollout_pool import RolloutPool
@@ -34,3 +35,19 @@ def test_a_rank_without_a_gpu_and_an_actor_without_a_node_of_its_label_are_repor
     (rank,), (actor,) = told.of(RankPending), told.of(ActorPending)
     assert rank.needs.startswith("1 CPU and 1 GPU, and the cluster has ")
     assert actor.needs.startswith(f"{of_an_actor}, and the cluster has ")
+
+
+def test_actors_that_are_placed_together_share_a_node_and_leave_their_room(shared_ray: None) -> None:
+    class Pet:
+        def name(self) -> str:
+            return "pet"
+
+    calls = RayCalls()
+    room = calls.room_together({"CPU": 1, "GPU": 0}, 2, {})
+    pets = [calls.start(Pet, room=room, num_cpus=1, num_gpus=0, label_selector={}) for _ in range(2)]
+    assert calls.get([pet.name.remote() for pet in pets], timeout=60) == ["pet", "pet"]
+    assert placement_group_table(room)["stats"]["scheduling_state"] == "FINISHED"
+    for pet in pets:
+        calls.kill(pet)
+    calls.leave_room(room)
+    assert placement_group_table(room)["state"] == "REMOVED"

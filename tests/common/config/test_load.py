@@ -225,6 +225,11 @@ def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Pat
             ["learner.images_per_step=100"],
             "learner.images_per_step is 100 and actors.images_per_ticket is 8: the first must be a multiple",
         ),
+        (
+            ["learner.num_ranks=2", "learner.num_gpus=0.5"],
+            "learner.num_ranks is 2 and learner.num_gpus 0.5: two ranks on one GPU hang in NCCL; set "
+            "learner.num_gpus=1, or learner.num_ranks=1",
+        ),
         (["learner.num_ranks=129"], "learner.num_ranks is 129, more than learner.images_per_step (128)"),
         (
             ["image_size=40"],
