@@ -1,7 +1,8 @@
 """What the pool of reward actors receives and the events it reports."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from common.facts import ChunkLost
 from common.types import GroupReceipt
@@ -12,7 +13,17 @@ class PublishedPolicy:
     """A policy version that actors can fetch."""
 
     version: int
-    snapshot: Any  # reference to a WeightSnapshot
+    snapshot: Any  # reference to a WeightSnapshot; None where no actor needs it
+
+
+class Hosts(Protocol):
+    """Who has processes that roll out as well, with a policy of their own: colocated learner ranks."""
+
+    def members(self) -> Mapping[str, tuple[Any, Any]]:
+        """Actors by names that never come again, each with its node, pid and device."""
+
+    def lose_member(self) -> None:
+        """One of them is dead."""
 
 
 @dataclass(frozen=True)

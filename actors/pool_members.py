@@ -25,6 +25,7 @@ class Member:
     asked_at: float
     node: str = ""
     code: str = ""  # fingerprint of what it runs
+    is_guest: bool = False  # a learner rank, which others start and replace
     is_leaving: bool = False  # finishes what it has, gets no more
     is_overdue: bool = False  # not ready for long, and reported
     calls: dict[Any, Call] = field(default_factory=dict)

@@ -4,25 +4,21 @@ import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.evaluation.chunks import EvaluationChunk
 from actors.incoming_weights import IncomingWeights
-from actors.rewards.build import reward_of
-from actors.rollout_pipeline import RolloutPipeline
-from actors.sources.build import build_source
+from actors.ticket_work import TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.log import log_context, set_up_logging
-from common.machine import gpu_peak_bytes, prepare_device, resident_bytes
-from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.machine import prepare_device
+from common.models.loading import load_policy
 from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
-from common.schema import to_table
 from common.types import GroupReceipt, WeightSnapshot, WorkTicket
 from common.weights.snapshot import linear_parameters, make_bfloat16
 
@@ -67,10 +63,8 @@ class RolloutActor:
         set_up_logging(recipe.log.format, role=name)
         self._ray = calls or RayCalls()
         self._device = prepare_device(recipe.compute)
-        tokenizer = load_tokenizer(recipe, self._device)
-        perceptual = None if job.only_draws else load_perceptual_metric(recipe, self._device)
-        self._models = EvaluationModels(recipe, tokenizer, perceptual, self._device)
         self._policy = load_policy(recipe, self._device, job.checkpoint, may_compile=not job.only_draws)
+        self._work = TicketWork(recipe, self._policy, self._device, only_draws=job.only_draws)
         if recipe.has_narrow_weights:
             make_bfloat16(self._policy, linear_parameters(self._policy))
         self._incoming = IncomingWeights(self._get_weights, self._device)
@@ -80,21 +74,13 @@ class RolloutActor:
     @ray.method(concurrency_group=READING)
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
         """Read the images of a waiting ticket while the models work on the previous one."""
-        if "_pipeline" in self.__dict__:  # never built here, beside the thread that may be building it
-            self._pipeline.read_ahead(sample_indices)
+        self._work.read_ahead(sample_indices)
 
     @ray.method(concurrency_group=FETCHING)
     def fetch_ahead(self, version: int, snapshot: list[Any]) -> None:
         """Fetch the weights of `version` while the models work under another."""
         with suppress(WeightsLostError):  # whose ticket needs them will say so
             self._incoming.fetch(version, snapshot)
-
-    @cached_property
-    def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
-        recipe, models = self._models.recipe, self._models
-        source = build_source(recipe, "train")
-        reward = reward_of(recipe.reward, models.tokenizer, models.terms, recipe.advantage.credit)
-        return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def describe(self) -> ActorDescription:
         return ActorDescription(self._ray.node_address(), os.getpid(), str(self._device), code_fingerprint())
@@ -112,25 +98,12 @@ class RolloutActor:
         if version != self._version:
             with clock("transfer"):
                 self._take(version, snapshot)
-        rollout = self._pipeline.roll_out(self._policy, self._version, ticket.sample_indices, clock)
-        table = None if rollout.groups is None else to_table(rollout.groups)
-        receipt = GroupReceipt(
-            ticket_id=ticket.ticket_id,
-            policy_version=self._version,
-            num_groups=0 if rollout.groups is None else len(rollout.groups),
-            num_tokens=0 if rollout.groups is None else rollout.groups.num_tokens_sampled,
-            num_bytes=0 if table is None else table.nbytes,
-            skipped=rollout.skipped,
-            stage_seconds=dict(clock.seconds),
-            resident_bytes=resident_bytes(),
-            gpu_peak_bytes=gpu_peak_bytes(self._device),
-        )
-        return receipt, table
+        return self._work.roll_out(ticket, version, clock)
 
     def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[Any]) -> Any:
         """The chunk's result under policy `version`."""
         self._take(version, snapshot)
-        return chunk.run(self._policy, self._models)
+        return self._work.evaluate(chunk)
 
     def _get_weights(self, version: int, snapshot: list[Any]) -> WeightSnapshot:
         try:

@@ -14,6 +14,7 @@ from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
 from actors.pool_events import (
     ChunkDone,
+    Hosts,
     LostActor,
     LostChunk,
     PoolEvent,
@@ -51,8 +52,14 @@ class RolloutPool:
         ray: RayCalls,
         actor_class: type = RolloutActor,
         job: ActorJob = TRAINING,
+        hosts: Hosts | None = None,
     ):
-        """`tell` hears of actors that come and go; `on_wait` is called now and then in long waits."""
+        """`tell` hears of actors that come and go; `on_wait` is called now and then in long waits.
+
+        The processes of `hosts` are given work as well. Nothing here starts, replaces or ends them.
+        """
+        self._hosts = hosts
+        self._lost_guests: set[str] = set()
         self._recipe = recipe
         self._tell = tell
         self._on_wait = on_wait
@@ -67,6 +74,10 @@ class RolloutPool:
     def __len__(self) -> int:
         """Actors that are ready."""
         return sum(member.is_ready for member in self._members.values())
+
+    @property
+    def _own(self) -> dict[str, Member]:
+        return {name: member for name, member in self._members.items() if not member.is_guest}
 
     @property
     def num_wanted(self) -> int:
@@ -89,8 +100,8 @@ class RolloutPool:
         """
         require_possible(count, self._recipe.actors, self._ray.most_resources())
         self._num_wanted = count
-        staying = [member for member in self._members.values() if not member.is_leaving]
-        leaving = [member for member in self._members.values() if member.is_leaving]
+        staying = [member for member in self._own.values() if not member.is_leaving]
+        leaving = [member for member in self._own.values() if member.is_leaving]
         for member in leaving[: max(0, count - len(staying))]:
             member.is_leaving = False
         self._fill()
@@ -105,9 +116,9 @@ class RolloutPool:
         """
         start = self._ray.clock()
         first_ready = None
-        while len(self) < self._num_wanted:
+        while (num_ready := sum(member.is_ready for member in self._own.values())) < self._num_wanted:
             now = self._ray.clock()
-            if len(self) and first_ready is None:
+            if num_ready and first_ready is None:
                 first_ready = now
             if first_ready is not None and now - first_ready > OVERDUE_SECONDS:
                 return
@@ -121,10 +132,18 @@ class RolloutPool:
                 if isinstance(event, LostActor):
                     self._tell_lost(event)
 
-    def free_actors(self) -> Iterator[str]:
-        """Actors that can take one more ticket, the least busy first; asked anew after each."""
+    def free_actors(self, published: PublishedPolicy) -> Iterator[str]:
+        """Actors that can take one more ticket, the least busy first; asked anew after each.
+
+        Without a snapshot of what is `published`, guests alone: they have it.
+        """
+        self._welcome_guests()
         while True:
-            free = {name: member for name, member in self._members.items() if member.is_free_for_more}
+            free = {
+                name: member
+                for name, member in self._members.items()
+                if member.is_free_for_more and (member.is_guest or published.snapshot is not None)
+            }
             name = min(free, key=lambda name: len(free[name].calls), default=None)
             if name is None or len(free[name].calls) >= self._recipe.actors.tickets_in_flight:
                 return
@@ -132,7 +151,7 @@ class RolloutPool:
 
     def fetch_ahead(self, published: PublishedPolicy) -> None:
         """Have every actor fetch these weights, which its next tickets will need, beside its work."""
-        for member in self._members.values():
+        for member in self._own.values():
             if member.is_free_for_more:
                 member.actor.fetch_ahead.remote(published.version, [published.snapshot])
 
@@ -189,7 +208,7 @@ class RolloutPool:
         """
         queue = ChunkQueue(chunks)
         while not queue.is_done:
-            for actor in self.free_actors():
+            for actor in self.free_actors(published):
                 taken = queue.take(actor)
                 if taken is None:
                     break
@@ -207,7 +226,7 @@ class RolloutPool:
                 published = publish_again()
 
     def shutdown(self) -> None:
-        for member in self._members.values():
+        for member in self._own.values():
             self._ray.kill(member.actor)
         self._members.clear()
 
@@ -265,10 +284,21 @@ class RolloutPool:
 
     def _fill(self) -> None:
         """Ask for the actors that are wanted and not yet there, as many as may load at a time."""
-        staying = [member for member in self._members.values() if not member.is_leaving]
+        staying = [member for member in self._own.values() if not member.is_leaving]
         ready = sum(member.is_ready for member in staying)
         for _ in range(next_wave(self._num_wanted, ready, len(staying) - ready)):
             self._add()
+
+    def _welcome_guests(self) -> None:
+        """Those that the hosts have now; the others are gone, which the hosts tell."""
+        guests = self._hosts.members() if self._hosts else {}
+        for name in [name for name, member in self._members.items() if member.is_guest and not member.calls]:
+            if name not in guests:
+                del self._members[name]
+        for name, (actor, who) in guests.items():
+            if name not in self._members and name not in self._lost_guests:
+                self._members[name] = Member(actor, None, self._ray.clock(), node=who.node, is_guest=True)
+                self._tell(ActorJoined(name, who.node, who.pid, who.device))
 
     def _welcome(self, name: str) -> None:
         member = self._members[name]
@@ -285,6 +315,10 @@ class RolloutPool:
         """Another takes the place of an actor that was to stay."""
         member = self._members.pop(name)
         self._given_up |= {result: (name, call) for result, call in member.calls.items() if call.chunk is None}
+        if self._hosts is not None and member.is_guest:
+            self._lost_guests.add(name)
+            self._hosts.lose_member()
+            return
         self._ray.kill(member.actor)
         if member.is_leaving:
             return

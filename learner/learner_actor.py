@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from queue import SimpleQueue
+from typing import ClassVar
 
 import ray
 import torch.distributed as dist
@@ -78,6 +79,8 @@ class RankDescription:
 
 
 class LearnerActor:
+    CONCURRENCY_GROUPS: ClassVar = {PUBLISHING: 1}
+
     def __init__(self, recipe: Recipe, calls: RayCalls | None = None):
         self._ray = calls or RayCalls()
         set_up_logging(recipe.log.format, role="rank")

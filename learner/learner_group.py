@@ -11,7 +11,7 @@ from common.facts import Fact
 from common.ray_calls_group import NoAnswerError, RayCalls
 from common.types import StepReport
 from learner.checkpoint import Checkpoint
-from learner.learner_actor import LearnerActor, RankReport
+from learner.learner_actor import LearnerActor, RankDescription, RankReport
 from learner.rank_group import A_RANK_IS_LOST, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
@@ -28,7 +28,11 @@ class Asked:
 
 class LearnerGroup:
     def __init__(
-        self, recipe: Recipe, tell: Callable[[Fact], None], ray: RayCalls, actor_class: type = LearnerActor
+        self,
+        recipe: Recipe,
+        tell: Callable[[Fact], None],
+        ray: RayCalls,
+        actor_class: type[LearnerActor] = LearnerActor,
     ):
         """Ask for the ranks; they load in parallel.
 
@@ -159,6 +163,15 @@ class LearnerGroup:
                 self.recover()
             else:
                 return asked
+
+    def members(self) -> dict[str, tuple[Any, RankDescription]]:
+        """The ranks, for a pool that has them roll out as well: by name, with what each says of itself."""
+        return self._ranks.by_name()
+
+    def lose_member(self) -> None:
+        """One of them died while it rolled out. Where a step runs, its end finds out."""
+        if not self._running:
+            self._ranks.recover(self._step)
 
     def shutdown(self) -> None:
         self._ranks.shutdown()

@@ -14,7 +14,7 @@ from common.errors import ClusterError, LearnerLostError
 from common.facts import Fact, RankJoined, RankLost, RankPending
 from common.machine import needs_text
 from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls
-from learner.learner_actor import PUBLISHING, LearnerActor, RankDescription
+from learner.learner_actor import LearnerActor, RankDescription
 from learner.peers import PeerLostError
 
 POLL_SECONDS = 0.5
@@ -27,13 +27,18 @@ A_RANK_IS_LOST = (ProcessLostError, PeerLostError, NoAnswerError)
 
 @dataclass(eq=False)
 class _Rank:
+    name: str  # that no other one of the run had
     actor: Any
     description: Any  # reference; ready when the rank is
 
 
 class RankGroup:
     def __init__(
-        self, recipe: Recipe, tell: Callable[[Fact], None], ray: RayCalls, actor_class: type = LearnerActor
+        self,
+        recipe: Recipe,
+        tell: Callable[[Fact], None],
+        ray: RayCalls,
+        actor_class: type[LearnerActor] = LearnerActor,
     ):
         """Ask for the ranks; they load in parallel. `tell` hears of ranks that come and go."""
         self._recipe = recipe
@@ -41,6 +46,7 @@ class RankGroup:
         self._ray = ray
         self._actor_class = actor_class
         self._on_wait: Callable[[], None] = lambda: None
+        self._num_started = 0
         learner = recipe.learner
         self._room: Any = None  # on as few nodes as possible: GPUs add up their gradients between them
         if learner.num_ranks > 1 and learner.num_gpus:
@@ -59,6 +65,10 @@ class RankGroup:
     def actors(self) -> list[Any]:
         """In the order of the ranks."""
         return [rank.actor for rank in self._members]
+
+    def by_name(self) -> dict[str, tuple[Any, RankDescription]]:
+        """The ranks of the group by names that never come again, each with what it says of itself."""
+        return {rank.name: (rank.actor, self._ray.get(rank.description)) for rank in self._members}
 
     def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
         """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error.
@@ -170,13 +180,14 @@ class RankGroup:
         actor = self._ray.start(
             self._actor_class,
             self._recipe,
-            concurrency_groups={PUBLISHING: 1},
+            concurrency_groups=self._actor_class.CONCURRENCY_GROUPS,
             room=self._room,
             num_cpus=learner.num_cpus,
             num_gpus=learner.num_gpus,
             label_selector=learner.label_selector,
         )
-        return _Rank(actor, actor.describe.remote())
+        self._num_started += 1
+        return _Rank(f"rank-{self._num_started - 1}", actor, actor.describe.remote())
 
     def _report_overdue(self, missing: Sequence[Any]) -> None:
         for index, rank in enumerate(self._members):

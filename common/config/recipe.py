@@ -67,6 +67,10 @@ class Recipe(Section):
     """The decoded-image reward."""
     advantage: AdvantageSection = AdvantageSection()
     """From rewards to advantages."""
+    placement: Literal["split", "colocated"] = "split"
+    """Who rolls out. split: reward actors alone, with weights that travel to them. colocated: each learner rank as
+    well, with the very policy that it trains, so that no weights travel, and `actors.count` may be 0; the better
+    one where all GPUs are alike. It asks for `buffer.max_staleness: 0`, where both give the same results."""
     actors: ActorsSection = ActorsSection()
     """The reward actors."""
     learner: LearnerSection
@@ -193,6 +197,7 @@ def _service_problems(recipe: Recipe):
             f"learner.images_per_step is {learner.images_per_step} and actors.images_per_ticket is {per_ticket}: "
             "the first must be a multiple of the second"
         )
+    yield from _placement_problems(recipe)
     autoscale = recipe.actors.autoscale
     if autoscale is not None and not autoscale.min <= recipe.actors.count <= autoscale.max:
         yield (
@@ -218,3 +223,23 @@ def _service_problems(recipe: Recipe):
         )
     if recipe.evaluation.enabled and (problem := recipe.evaluation.problem(recipe.policy.conditioning)):
         yield f"{problem}, or set evaluation.enabled=false"
+
+
+def _placement_problems(recipe: Recipe):
+    if recipe.placement == "split":
+        if recipe.actors.count < 1:
+            yield (
+                "actors.count is 0, and with placement split nobody else rolls out: set actors.count to at least "
+                "1, or placement=colocated"
+            )
+        return
+    if recipe.buffer.max_staleness:
+        yield (
+            f"placement is colocated and buffer.max_staleness {recipe.buffer.max_staleness}: a rank rolls out "
+            "with the policy that it has, which is never old; set buffer.max_staleness=0, or placement=split"
+        )
+    if recipe.profile == "published":
+        yield (
+            "placement is colocated and profile published, whose dropout would be in the samples as well: set "
+            "placement=split, or profile=corrected"
+        )

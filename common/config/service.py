@@ -47,8 +47,8 @@ class AutoscaleSection(Section):
 class ActorsSection(Section):
     """The reward actors."""
 
-    count: int = Field(default=1, gt=0)
-    """Number of reward actors."""
+    count: int = Field(default=1, ge=0)
+    """Number of reward actors; 0 where `placement: colocated` has the learner's ranks alone roll out."""
     autoscale: AutoscaleSection | None = None
     """Let the driver change `count` between a minimum and a maximum; null leaves it to you."""
     images_per_ticket: int = Field(default=8, gt=0)

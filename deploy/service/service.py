@@ -31,6 +31,7 @@ from deploy.scoring.before_after import BeforeAfter
 from deploy.scoring.scorer import Scorer
 from deploy.service.attendance import Attendance
 from deploy.service.checkpoint_writer import CheckpointWriter
+from deploy.service.colocated_actor import ColocatedActor
 from deploy.service.control_actor import ControlLink
 from deploy.service.stepper import Counts, Stepper
 from deploy.service.training_loop import TrainingLoop
@@ -48,7 +49,8 @@ class Parts:
     ray: RayCalls = field(default_factory=RayCalls)
     session: RaySession = field(default_factory=RaySession)
     rollout_actor: type = RolloutActor
-    learner_actor: type = LearnerActor
+    learner_actor: type[LearnerActor] = LearnerActor
+    colocated_actor: type[LearnerActor] = ColocatedActor
     sinks: tuple[Sink, ...] = ()  # told of every fact, after the run's own
     stop: StopSignals = field(default_factory=StopSignals)
 
@@ -123,7 +125,9 @@ class Service:
             learner.resume(self._checkpoint)
         if goes_on:
             run.tell(Resumed(self.counts.step))
-        published = _publish(learner, self.counts.step)
+        published = PublishedPolicy(self.counts.step, None)
+        if pool.num_wanted:
+            published = _publish(learner, self.counts.step)
         self._weights_sha256 = learner.weights_sha256
         before_after, during = self._evaluations(learner, attend, cleanup)
         if before_after is not None:
@@ -158,7 +162,7 @@ class Service:
             ray=ray,
             pool=pool,
             learner=learner,
-            stepper=Stepper(run.tell, ray, learner, published, self.counts, keep),
+            stepper=Stepper(run.tell, ray, learner, published, self.counts, keep, lambda: pool.num_wanted > 0),
             ledger=self._ledger(),
             control=control,
             checkpoints=CheckpointWriter(recipe, run.folder, run.tell, ray, learner),
@@ -181,9 +185,12 @@ class Service:
     def _start_processes(self, attend: Attendance, cleanup: ExitStack) -> tuple[LearnerGroup, RolloutPool]:
         """Ask for learner ranks and reward actors, which load in parallel, and wait for them."""
         recipe, parts, tell = self._recipe, self._parts, self._run.tell
-        learner = LearnerGroup(recipe, tell, parts.ray, parts.learner_actor)
+        is_colocated = recipe.placement == "colocated"
+        learner_actor = parts.colocated_actor if is_colocated else parts.learner_actor
+        learner = LearnerGroup(recipe, tell, parts.ray, learner_actor)
         cleanup.callback(learner.shutdown)
-        pool = RolloutPool(recipe, tell, attend, parts.ray, parts.rollout_actor)
+        hosts = learner if is_colocated else None
+        pool = RolloutPool(recipe, tell, attend, parts.ray, parts.rollout_actor, hosts=hosts)
         cleanup.callback(pool.shutdown)
         pool.resize(self._num_actors)
         self._pool = pool

@@ -59,7 +59,7 @@ class Publication:
     """A version on its way."""
 
     version: int
-    asked: Asked
+    asked: Asked | None  # None where no weights travel
     asked_at: float
 
 
@@ -72,7 +72,10 @@ class Stepper:
         published: PublishedPolicy,
         counts: Counts,
         keep_groups: KeepGroups | None = None,
+        weights_travel: Callable[[], bool] = lambda: True,
     ):
+        """`weights_travel` says whether any actor has to fetch a version to roll out with it."""
+        self._weights_travel = weights_travel
         self.published, self.counts = published, counts
         self.running: RunningStep | None = None
         self._tell, self._ray, self._learner, self._keep_groups = tell, ray, learner, keep_groups
@@ -83,7 +86,9 @@ class Stepper:
 
     def waiting_for(self) -> list[Any]:
         """References that become ready when `finish` or `collect_publication` has something to do."""
-        return [self._coming.asked.told] if self._coming else self._learner.waiting_for()
+        if self._coming is not None and self._coming.asked is not None:
+            return [self._coming.asked.told]
+        return self._learner.waiting_for()
 
     def start(self, taken: list[BufferedTicket]) -> None:
         """Begin to learn from these tickets."""
@@ -134,7 +139,7 @@ class Stepper:
                 self._publish()
             return False
         try:
-            num_bytes = self._learner.answer(coming.asked)
+            num_bytes = self._learner.answer(coming.asked) if coming.asked else 0
         except A_RANK_IS_LOST:
             self._coming, self._must_publish = None, True
             if self.running is None:  # else the step that runs finds out, and its end publishes
@@ -143,7 +148,7 @@ class Stepper:
         if num_bytes is None:
             return False
         self._coming, self._weights_are_lost = None, False
-        self.published = PublishedPolicy(coming.version, coming.asked.value)
+        self.published = PublishedPolicy(coming.version, coming.asked.value if coming.asked else None)
         self._tell(Published(coming.version, self._ray.clock() - coming.asked_at, num_bytes))
         return True
 
@@ -156,7 +161,8 @@ class Stepper:
         """Policy version n is what n optimizer steps made."""
         version, now = self.counts.step, self._ray.clock()
         self._must_publish = False
-        self._coming = Publication(version, self._learner.publish(version), now)
+        asked = self._learner.publish(version) if self._weights_travel() else None
+        self._coming = Publication(version, asked, now)
 
     def lose_weights(self, version: int) -> bool:
         """Note that no node has the weights of `version` any more; whether they are those to pull now.

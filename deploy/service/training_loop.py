@@ -148,7 +148,7 @@ class TrainingLoop:
             return
         if self.evaluation is not None:
             self.evaluation.renew(self.stepper.published)
-        for actor in self.pool.free_actors():
+        for actor in self.pool.free_actors(self.stepper.published):
             chunk = self.evaluation.take(actor) if self.evaluation else None
             if chunk is not None:
                 self.pool.submit_chunk(actor, *chunk)
@@ -197,6 +197,8 @@ class TrainingLoop:
             evaluation.give_up()
 
     def _start_step(self) -> None:
+        if self.recipe.placement == "colocated" and self.evaluation is not None and self.evaluation.is_running:
+            return  # ranks score the policy that they have
         if self.stepper.running is None and self.stop_signal is None and not self._must_save:
             taken = self._intake.take(self.stepper.counts.step)
             if taken is not None:

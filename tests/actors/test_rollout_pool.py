@@ -65,7 +65,7 @@ class Stage:
 
     def submit(self, *ticket_ids: int) -> list[str]:
         """Each to the actor that is free for it; their names."""
-        free = self.pool.free_actors()
+        free = self.pool.free_actors(PUBLISHED)
         names = []
         for ticket_id in ticket_ids:
             names.append(next(free))
@@ -146,7 +146,7 @@ def test_tickets_go_to_the_least_busy_and_nobody_holds_more_than_tickets_in_flig
     stage = ready(2, tickets_in_flight=2)
     stage.ray.instead |= {(actor, "roll_out", call): Late(NEVER) for actor in (0, 1) for call in (0, 1)}
     assert stage.submit(0, 1, 2, 3) == ["actor-0", "actor-1", "actor-0", "actor-1"]
-    assert next(stage.pool.free_actors(), None) is None
+    assert next(stage.pool.free_actors(PUBLISHED), None) is None
     assert [state["calls"] for state in stage.pool.states().values()] == [2, 2]
     assert len(stage.pool.waiting_for()) == 4
 
@@ -183,7 +183,7 @@ def test_a_finished_ticket_is_delivered_with_its_groups_once(ready: Start) -> No
     assert stage.collect_at(4.9) == []
     assert [event.receipt.ticket_id for event in stage.collect_at(5)] == [1]
     assert stage.pool.collect() == []
-    assert next(stage.pool.free_actors()) == "actor-0"
+    assert next(stage.pool.free_actors(PUBLISHED)) == "actor-0"
 
 
 def test_an_actor_that_dies_is_lost_with_its_tickets_and_replaced_under_a_new_name(ready: Start) -> None:
@@ -306,7 +306,7 @@ def test_an_actor_that_leaves_gets_no_more_and_finishes_what_it_has_first(ready:
     stage.pool.resize(0)
     assert (len(stage.pool), stage.pool.num_wanted) == (1, 0)
     assert stage.pool.states()["actor-0"]["is_leaving"] is True
-    assert next(stage.pool.free_actors(), None) is None
+    assert next(stage.pool.free_actors(PUBLISHED), None) is None
     assert stage.collect_at(4) == []
     assert stage.told.of(ActorLeft) == []
     assert [event.receipt.ticket_id for event in stage.collect_at(5)] == [0]

@@ -1,7 +1,7 @@
 """A learner rank without a model, for a stand-in for Ray: its state is its number of steps and who made it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.config.recipe import Recipe
 from learner.learner_actor import RankDescription, RankReport
@@ -13,6 +13,7 @@ from tests.fakes import FakeRay
 class ScriptedRank:
     """The n-th that is started has the number n, from 0 on, and 100 + n for its process."""
 
+    CONCURRENCY_GROUPS: ClassVar = {"publishing": 1}
     grad_norm = 0.5
 
     def __init__(self, recipe: Recipe, calls: FakeRay):

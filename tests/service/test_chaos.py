@@ -45,7 +45,14 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(small_run, no_ray):
+SPLIT = {"actors.count": 3, "buffer.max_staleness": 2}
+COLOCATED = {"placement": "colocated", "actors.count": 1, "buffer.max_staleness": 0}
+
+
+@pytest.mark.parametrize("placement", [SPLIT, COLOCATED], ids=["split", "colocated"])
+def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(
+    placement, small_run, no_ray
+):
     recipe = small_run(
         "chaos",
         {
@@ -53,12 +60,11 @@ def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_a
             "learner.images_per_step": 32,
             "learner.num_ranks": 2,
             "learner.max_restarts": 1000,
-            "actors.count": 3,
             "actors.num_cpus": 0.5,
             "actors.max_restarts": 1000,
-            "buffer.max_staleness": 2,
             "checkpoint.every": 1,
-        },
+        }
+        | placement,
     )
     folder = Path(recipe.run.dir) / "chaos"
     killer = Killer(folder, every_seconds=5)
@@ -73,4 +79,4 @@ def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_a
     assert learned_tickets(folder) == list(range(30 * recipe.tickets_per_step))
     steps = lines(folder / "metrics.jsonl")
     assert [line["step"] for line in steps] == list(range(1, 31))
-    assert max(line["staleness_max"] for line in steps) <= 2
+    assert max(line["staleness_max"] for line in steps) <= placement["buffer.max_staleness"]

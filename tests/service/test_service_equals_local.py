@@ -67,6 +67,29 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run, serve, chan
     assert digest(parts) == digest(whole)
 
 
+COLOCATED = {"placement": "colocated", "actors.count": 0}
+
+
+def test_a_rank_that_also_rolls_out_gives_the_weights_of_local_bit_for_bit_resumed_or_joined_by_an_actor(
+    small_run, serve
+):
+    local = run_local(small_run("local")).path
+    serve(small_run("colocated", COLOCATED | {"learner.num_steps": 2}))
+    resumed = serve(small_run("colocated", COLOCATED)).folder.path
+    joined = serve(small_run("joined", COLOCATED | {"actors.count": 1})).folder.path
+    for folder in (resumed, joined):
+        assert losses(folder) == pytest.approx(losses(local), rel=0, abs=1e-6)
+        assert digest(folder) == digest(local)
+
+
+@pytest.mark.chaos
+def test_two_ranks_that_also_roll_out_give_the_weights_of_two_that_do_not_bit_for_bit(small_run, serve):
+    split = serve(small_run("split", {"learner.num_ranks": 2})).folder.path
+    colocated = serve(small_run("colocated", COLOCATED | {"learner.num_ranks": 2})).folder.path
+    assert losses(colocated) == losses(split)
+    assert digest(colocated) == digest(split)
+
+
 def test_with_staleness_2_actors_work_ahead_and_no_group_is_older(small_run, serve):
     recipe = small_run("async", {"buffer.max_staleness": 2, "learner.num_steps": 12, "actors.count": 2})
     folder = serve(recipe).folder.path

@@ -225,6 +225,12 @@ def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Pat
             ["learner.images_per_step=100"],
             "learner.images_per_step is 100 and actors.images_per_ticket is 8: the first must be a multiple",
         ),
+        (["actors.count=0"], "actors.count is 0, and with placement split nobody else rolls out"),
+        (["placement=colocated", "buffer.max_staleness=1"], "placement is colocated and buffer.max_staleness 1"),
+        (
+            ["placement=colocated", "buffer.max_staleness=0", "profile=published"],
+            "placement is colocated and profile published",
+        ),
         (
             ["learner.num_ranks=2", "learner.num_gpus=0.5"],
             "learner.num_ranks is 2 and learner.num_gpus 0.5: two ranks on one GPU hang in NCCL; set "

@@ -182,10 +182,12 @@ def serving(
     status = Status(recipe, run_folder.checkpoints, ray.clock)
     tell = Recorder((run_folder, status, told)).tell
     learner = LearnerGroup(recipe, tell, ray, rank)
-    pool = RolloutPool(recipe, tell, lambda: None, ray, actor)
+    hosts = learner if recipe.placement == "colocated" else None
+    pool = RolloutPool(recipe, tell, lambda: None, ray, actor, hosts=hosts)
     pool.resize(recipe.actors.count)
     learner.wait_ready(10, lambda: None)
     pool.wait_ready(10)
+    published = PublishedPolicy(0, learner.snapshot(0) if recipe.actors.count else None)
     evaluation = BackgroundEvaluation(scorer, 1.0, tell, run_folder.samples) if scorer else None
     begun = time.monotonic()
 
@@ -208,7 +210,7 @@ def serving(
             recipe.actors.images_per_ticket,
             recipe.buffer.max_staleness,
         ),
-        stepper=Stepper(tell, ray, learner, PublishedPolicy(0, learner.snapshot(0)), Counts()),
+        stepper=Stepper(tell, ray, learner, published, Counts(), weights_travel=lambda: pool.num_wanted > 0),
         control=ControlLink(recipe.run.name, ray),
         checkpoints=CheckpointWriter(recipe, run_folder, tell, ray, learner, AtOnce()),
         evaluation=evaluation,

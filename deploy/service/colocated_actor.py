@@ -1,0 +1,49 @@
+"""A learner rank that also rolls out, with the very policy that it trains: no weights travel to it."""
+
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import ray
+
+from actors.evaluation.chunks import EvaluationChunk
+from actors.rollout_actor import READING, WeightsLostError
+from actors.ticket_work import TicketWork
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.ray_calls_group import RayCalls
+from common.types import GroupReceipt, WorkTicket
+from learner.learner_actor import PUBLISHING, LearnerActor
+
+
+class ColocatedActor(LearnerActor):
+    """Its calls are done one after the other: a ticket is rolled out between two steps."""
+
+    CONCURRENCY_GROUPS: ClassVar = {PUBLISHING: 1, READING: 1}
+
+    def __init__(self, recipe: Recipe, calls: RayCalls | None = None):
+        super().__init__(recipe, calls)
+        self._work = TicketWork(recipe, self._trainer.policy, self._device)
+
+    @ray.method(concurrency_group=READING)
+    def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
+        """Read the images of a waiting ticket while the models work on the previous one."""
+        self._work.read_ahead(sample_indices)
+
+    def roll_out(
+        self, ticket: WorkTicket, version: int, _snapshot: list[Any]
+    ) -> tuple[GroupReceipt, pa.Table | None]:
+        """Receipt and groups of a ticket, under policy `version`.
+
+        Raises WeightsLostError where the policy has become another meanwhile.
+        """
+        self._require(version)
+        return self._work.roll_out(ticket, version, StageClock(self._device))
+
+    def evaluate(self, chunk: EvaluationChunk, version: int, _snapshot: list[Any]) -> Any:
+        """The chunk's result under policy `version`; raises like `roll_out`."""
+        self._require(version)
+        return self._work.evaluate(chunk)
+
+    def _require(self, version: int) -> None:
+        if version != self.step():
+            raise WeightsLostError(f"policy version {version} is gone: this rank has done {self.step()} steps")
