@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the GPU's peak to assume, as in 0.4 or transformer=0.4,convolution=0.3",
     )
+    add("--price", type=float, metavar="P", help="of an hour of a GPU, for the run's cost")
     add("--json", action="store_true", help="print the plan as JSON")
 
 
@@ -38,6 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
     from deploy.planning.plan import make_plan
     from deploy.planning.plan_text import plan_text
 
-    plan = make_plan(recipe, gpu, utilisation)
+    plan = make_plan(recipe, gpu, utilisation, arguments.price)
     print(json.dumps(plan.as_json(), indent=2) if arguments.json else plan_text(plan))
     return 0

@@ -19,12 +19,32 @@ class Gpu:
     float32: float  # PyTorch's default for float32 matrix products
     memory_bytes: int
     bytes_per_second: float  # of its memory
+    transformer_share: float  # of the matrix peak that eager transformers reach; assumed
 
 
-def _gpu(name: str, bfloat16: float, tf32: float, float32: float, gigabytes: int, gigabytes_a_second: int) -> Gpu:
-    return Gpu(
-        name, bfloat16 * TERA, tf32 * TERA, float32 * TERA, gigabytes * GIGA, gigabytes_a_second * float(GIGA)
-    )
+# Assumptions, not measurements. Eager kernels leave a GPU's multipliers idle while norms, activations and
+# rotations go through its memory, the more so the faster the multipliers; high-resolution feature maps do it more
+# than a wide transformer.
+TRANSFORMER_UTILISATION = 0.35
+NEWER_TRANSFORMER_UTILISATION = 0.22  # Hopper and later: twice the arithmetic of Ampere for each byte of memory
+CONVOLUTION_UTILISATION = 0.25
+MEMORY_UTILISATION = 0.7  # of the memory's rate, in the optimizer step
+COPY_BYTES_PER_SECOND = 20e9  # between a GPU and pinned memory
+STORE_BYTES_PER_SECOND = 3e9  # of weights into the object store, or out of it to an actor; beside the training
+STATE_BYTES_PER_SECOND = 2e9  # of a checkpoint's state from a rank into the object store
+
+
+def _gpu(
+    name: str,
+    bfloat16: float,
+    tf32: float,
+    float32: float,
+    gigabytes: int,
+    gigabytes_a_second: int,
+    transformer_share: float = TRANSFORMER_UTILISATION,
+) -> Gpu:
+    rates = bfloat16 * TERA, tf32 * TERA, float32 * TERA
+    return Gpu(name, *rates, gigabytes * GIGA, gigabytes_a_second * float(GIGA), transformer_share)
 
 
 OWN_KEYS = ("tflops", "gb", "gbps")
@@ -41,10 +61,10 @@ GPUS = {
     "l40s": _gpu("NVIDIA L40S, 48 GB", 362, 183, 91.6, 48, 864),
     "a100-40gb": _gpu("NVIDIA A100 SXM, 40 GB", 312, 156, 19.5, 40, 1555),
     "a100": _gpu("NVIDIA A100 SXM, 80 GB", 312, 156, 19.5, 80, 2039),
-    "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350),
-    "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800),
+    "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350, NEWER_TRANSFORMER_UTILISATION),
+    "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800, NEWER_TRANSFORMER_UTILISATION),
     "rtx4090": _gpu("NVIDIA GeForce RTX 4090, 24 GB", 165.2, 82.6, 82.6, 24, 1008),
-    "b200": _gpu("NVIDIA B200 SXM, 180 GB", 2250, 1125, 75, 180, 8000),
+    "b200": _gpu("NVIDIA B200 SXM, 180 GB", 2250, 1125, 75, 180, 8000, NEWER_TRANSFORMER_UTILISATION),
 }
 
 
@@ -71,22 +91,14 @@ def _own_gpu(text: str) -> Gpu:
     tflops, gigabytes, rate = (numbers[key] for key in OWN_KEYS)
     name = f"own GPU, {gigabytes:g} GB"
     tera = tflops * TERA
-    return Gpu(name, tera, tera / 2, tera / 4, int(gigabytes * GIGA), rate * GIGA)
-
-
-# Assumptions, not measurements. Eager kernels leave a GPU's multipliers idle while norms, activations and
-# rotations go through its memory; high-resolution feature maps do so more than a wide transformer.
-TRANSFORMER_UTILISATION = 0.35
-CONVOLUTION_UTILISATION = 0.25
-MEMORY_UTILISATION = 0.7  # of the memory's rate, in the optimizer step
-WEIGHTS_BYTES_PER_SECOND = 3e9  # one version of the weights between a GPU and the object store, either way
+    return Gpu(name, tera, tera / 2, tera / 4, int(gigabytes * GIGA), rate * GIGA, TRANSFORMER_UTILISATION)
 
 
 @dataclass(frozen=True)
 class Utilisation:
     """The share of a GPU's peak rate that each kind of work reaches."""
 
-    transformer: float = TRANSFORMER_UTILISATION
+    transformer: float | None = None  # None: the GPU's own
     convolution: float = CONVOLUTION_UTILISATION
 
 

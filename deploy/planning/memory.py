@@ -11,6 +11,17 @@ USABLE = 0.9  # of a GPU's memory; the rest goes to fragmentation and cuDNN's sc
 VERSIONS_ALIVE = 2  # of the weights: the published one, and the next during its publication
 _BYTES_A_NUMBER = 4  # weights, gradients and AdamW's state are float32
 
+
+def weights_bytes(recipe: Recipe, work: Work) -> int:
+    """Of a version as it travels: nearly all of it is linear layers, which travel as autocast uses them."""
+    return work.policy_bytes // 2 if recipe.has_narrow_weights else work.policy_bytes
+
+
+def state_bytes(work: Work) -> int:
+    """Of a checkpoint: weights, and AdamW's two moments."""
+    return 3 * work.num_parameters * _BYTES_A_NUMBER
+
+
 _ACTOR_KEYS = {
     "encode": "actors.images_per_ticket",
     "policy": "actors.images_per_ticket",
@@ -29,8 +40,7 @@ class ProcessMemory:
 
     policy: int
     frozen: int  # tokenizer and perceptual metric; in a learner rank, the KL prior's reference
-    gradients: int
-    ddp_buckets: int  # DDP's copy of the gradients, for averaging over ranks
+    gradients: int  # in DDP's buckets
     adamw: int
     activations: int  # kept for the backward pass of a micro-batch
     working: int  # other tensors of the stage
@@ -46,17 +56,16 @@ class ProcessMemory:
     @property
     def fixed(self) -> int:
         """Bytes that do not depend on a batch size."""
-        return self.policy + self.frozen + self.gradients + self.ddp_buckets + self.adamw + self.context
+        return self.policy + self.frozen + self.gradients + self.adamw + self.context
 
 
 def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     peaks = work.actor.peak_bytes
     stage = max(peaks, key=lambda name: peaks[name])
     return ProcessMemory(
-        policy=work.policy_bytes,
+        policy=weights_bytes(recipe, work),
         frozen=work.frozen_bytes,
         gradients=0,
-        ddp_buckets=0,
         adamw=0,
         activations=0,
         working=peaks[stage],
@@ -74,13 +83,18 @@ def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     if one > activations + working:  # AdamW needs a square root of each number, after the activations are freed
         activations, working, stage = 0, one, "optimizer"
     reference = work.policy_bytes if recipe.learner.prior == "kl" else 0
-    fixed = work.policy_bytes + reference + 4 * one + CONTEXT_BYTES
     checkpointed = sizes.checkpointed_bytes
+    if recipe.placement == "colocated":  # it rolls out between two steps, when no activations are kept
+        reference += work.frozen_bytes
+        peaks = work.actor.peak_bytes
+        rolls_out = max(peaks, key=lambda name: peaks[name])
+        if peaks[rolls_out] > activations + working:
+            activations, working, stage = 0, peaks[rolls_out], rolls_out
+    fixed = work.policy_bytes + reference + 3 * one + CONTEXT_BYTES
     return ProcessMemory(
         policy=work.policy_bytes,
         frozen=reference,
         gradients=one,
-        ddp_buckets=one,
         adamw=2 * one,
         activations=activations,
         working=working,
@@ -148,6 +162,8 @@ def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
             f"{said}, {_gb(always)} for weights, gradients and AdamW, of which every rank holds all: "
             f"{_larger_gpu('learner', recipe.learner.num_gpus)}"
         )
+    if memory.working_stage in _ACTOR_KEYS:
+        return f"{said}, most at `{memory.working_stage}` of its rollouts: lower {_working_key(recipe, memory)}"
     ways = [f"lower learner.micro_batch_size ({recipe.learner.micro_batch_size})"]
     if recipe.learner.micro_batch_size == 1:
         ways = [f"lower learner.logit_rows ({recipe.learner.logit_rows})"]
@@ -162,14 +178,18 @@ class StoreBytes:
 
     groups_a_step: int  # written once by actors, read once by learner ranks
     weights_a_version: int  # written once per step by learner rank 0, read once by each node with reward actors
-    at_most: int  # held at once: a full buffer, and the weights
+    state_a_checkpoint: int  # written by learner rank 0, read by the driver
+    at_most: int  # held at once: a full buffer, the weights, and the state of a checkpoint
 
 
-def store_bytes(recipe: Recipe, policy_bytes: int) -> StoreBytes:
+def store_bytes(recipe: Recipe, work: Work) -> StoreBytes:
+    is_split = recipe.placement == "split" or recipe.actors.count > 0
+    weights, state = weights_bytes(recipe, work) if is_split else 0, state_bytes(work)
     return StoreBytes(
         groups_a_step=recipe.learner.images_per_step * recipe.group_bytes,
-        weights_a_version=policy_bytes,
-        at_most=recipe.buffer_capacity * recipe.group_bytes + VERSIONS_ALIVE * policy_bytes,
+        weights_a_version=weights,
+        state_a_checkpoint=state,
+        at_most=recipe.buffer_capacity * recipe.group_bytes + VERSIONS_ALIVE * weights + state,
     )
 
 

@@ -1,6 +1,6 @@
 """`plan`: a run's arithmetic, memory, traffic and time, from the recipe alone."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from common.config.recipe import Recipe
@@ -31,12 +31,14 @@ class Plan:
     learner_memory: ProcessMemory
     store: StoreBytes
     timing: Timing
+    price: float | None = None  # of an hour of a GPU, in any currency
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What does not fit, one sentence each, with the key to change."""
+        has_actors = self.recipe.actors.count > 0
         found = (
-            actor_problem(self.recipe, self.actor_memory),
+            actor_problem(self.recipe, self.actor_memory) if has_actors else None,
             learner_problem(self.recipe, self.learner_memory),
             store_problem(self.recipe, self.store),
         )
@@ -60,7 +62,11 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Everything in the text, and the recipe's name instead of the recipe."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "recipe"}
+        parts: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if is_dataclass(getattr(self, field.name))
+        }
         return {
             "run": self.recipe.run.name,
             "is_measured": False,
@@ -70,11 +76,12 @@ class Plan:
             "published_flops": self.published_flops,
             "actor_bytes": self.actor_memory.total,
             "learner_bytes": self.learner_memory.total,
+            "price": self.price,
             **{name: asdict(part) for name, part in parts.items()},
         }
 
 
-def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Plan:
+def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float | None = None) -> Plan:
     work = count_work(recipe)
     published = published_work(work.actor, recipe)
     rate = rates(recipe, gpu, utilisation)
@@ -87,8 +94,9 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Plan:
         published=published,
         actor_memory=actor_memory(recipe, work, gpu),
         learner_memory=learner_memory(recipe, work, gpu),
-        store=store_bytes(recipe, work.policy_bytes),
+        store=store_bytes(recipe, work),
         timing=estimate(recipe, work, published, gpu, rate),
+        price=price,
     )
 
 

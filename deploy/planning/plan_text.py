@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from deploy.planning.counting import published_group_size
-from deploy.planning.gpus import WEIGHTS_BYTES_PER_SECOND
+from deploy.planning.gpus import COPY_BYTES_PER_SECOND, STATE_BYTES_PER_SECOND, STORE_BYTES_PER_SECOND
 from deploy.planning.memory import pictures_at_once
 from deploy.planning.plan import Plan
 from deploy.planning.timing import StepTime
@@ -22,14 +22,14 @@ def plan_text(plan: Plan) -> str:
 
 def _head(plan: Plan) -> Iterator[str]:
     recipe = plan.recipe
-    yield (
-        f"{recipe.run.name}: {_count(recipe.actors.count, 'reward actor')} and "
-        f"{_count(recipe.learner.num_ranks, 'learner rank')}, each on {plan.gpu.name}"
-    )
+    actors, ranks = recipe.actors.count, _count(recipe.learner.num_ranks, "learner rank")
+    ranks = f"{ranks} that also roll out" if recipe.placement == "colocated" else ranks
+    processes = f"{_count(actors, 'reward actor')} and {ranks}" if actors else ranks
+    yield f"{recipe.run.name}: {processes}, each on {plan.gpu.name}"
     yield "An estimate by arithmetic: nothing of it was run or measured."
     if recipe.reward.own_terms:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
-    if not (recipe.actors.num_gpus and recipe.learner.num_gpus):
+    if not ((recipe.actors.num_gpus or not actors) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 
 
@@ -84,7 +84,6 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield row("policy weights", actor.policy, learner.policy)
     yield row("tokenizer and perceptual metric", actor.frozen, learner.frozen)
     yield row("gradients", 0, learner.gradients)
-    yield row("DDP's copy of the gradients", 0, learner.ddp_buckets)
     yield row("AdamW's two moments", 0, learner.adamw)
     yield row(f"activations of {_count(recipe.learner.micro_batch_size, 'group')}", 0, learner.activations)
     yield row(_on_top(plan), 0, learner.working)
@@ -126,58 +125,91 @@ def _bytes(plan: Plan) -> Iterator[str]:
     for label, size, way in (
         ("groups, a step", store.groups_a_step, "from reward actors to learner ranks"),
         ("weights, a step", store.weights_a_version, "from learner rank 0 to every node with reward actors"),
-        ("held at most", store.at_most, "a full buffer and two versions of the weights"),
+        ("a checkpoint", store.state_a_checkpoint, "from learner rank 0 to the driver"),
+        ("held at most", store.at_most, "a full buffer, two versions of the weights, a checkpoint"),
     ):
         yield f"{label:<17}{_size(size):>10}   {way}"
 
 
 def _time(plan: Plan) -> Iterator[str]:
+    timing, recipe = plan.timing, plan.recipe
+    steps = (timing.recipe, timing.other)
+    yield _row("TIME, estimated, of actors + ranks or colocated", *(step.name for step in steps))
+    for label, name, scale in (
+        ("seconds to score a step's images", "actors_seconds", 1),
+        ("seconds to learn from them", "learner_seconds", 1),
+        ("seconds that the weights' way adds", "weights_seconds", 1),
+        ("seconds a step", "step_seconds", 1),
+        (f"minutes for {recipe.learner.num_steps} steps, checkpoints included", "run_seconds", 60),
+        ("GPU-hours", "gpu_hours", 1),
+    ):
+        yield _row(label, *(_digits(getattr(step, name) / scale) for step in steps))
+    if plan.price is not None:
+        yield _row("cost, at the price given", *(f"{plan.price * step.gpu_hours:.2f}" for step in steps))
+    yield _wrapped(*_verdict(plan))
+    yield _wrapped(*_assumptions(plan))
+    yield _wrapped(
+        "The published arithmetic at the same rates, spread evenly over the recipe's GPUs, with no weights to "
+        f"move and no checkpoints: {_digits(timing.published_run_seconds / 60)} minutes."
+    )
+
+
+def _verdict(plan: Plan) -> Iterator[str]:
+    timing = plan.timing
+    best, worse = sorted((timing.recipe, timing.other), key=lambda step: step.run_seconds)
+    ratio = worse.run_seconds / best.run_seconds
+    keys = (
+        f"placement=colocated actors.count=0 buffer.max_staleness=0 learner.num_ranks={best.num_ranks}"
+        if best.placement == "colocated"
+        else f"placement=split actors.count={best.num_actors} learner.num_ranks={best.num_ranks} "
+        f"buffer.max_staleness={best.max_staleness}"
+    )
+    which = "as the recipe has it" if best is timing.recipe else f"set {keys}"
+    yield f"The better placement: {best.placement}, by {ratio:.2f} times ({which})."
+    if timing.recipe.placement == "split":
+        yield _bottleneck(timing.recipe)
+        yield _saturation(plan)
+
+
+def _assumptions(plan: Plan) -> Iterator[str]:
     timing, recipe, use = plan.timing, plan.recipe, plan.utilisation
     peak = "bfloat16" if recipe.compute.autocast == "bfloat16" else "float32"
     decode = "bfloat16" if recipe.reward.decode_dtype == "bfloat16" else "TF32"
-    yield _row(
-        "TIME, estimated", *(_count(step.num_actors, "actor") for step in (timing.recipe, timing.saturating))
+    transformer = use.transformer or plan.gpu.transformer_share
+    yield (
+        f"Assumed: transformers reach {transformer:.0%} of the GPU's {peak} peak, convolutions "
+        f"{use.convolution:.0%} of its TF32 peak (the decoder: {decode}); set others with --utilisation."
     )
-    for label, name, scale in (
-        ("seconds for the actors to score a step's images", "actors_seconds", 1),
-        ("seconds for the learner to learn from them", "learner_seconds", 1),
-        ("seconds a step", "step_seconds", 1),
-        (f"minutes for {recipe.learner.num_steps} steps", "run_seconds", 60),
-        ("GPU-hours", "gpu_hours", 1),
-    ):
-        yield _row(label, *(_digits(getattr(step, name) / scale) for step in (timing.recipe, timing.saturating)))
-    yield _wrapped(_bottleneck(plan, timing.recipe), _saturation(plan))
-    yield _wrapped(
-        f"Assumed: transformers reach {use.transformer:.0%} of the GPU's {peak} peak, convolutions "
-        f"{use.convolution:.0%} of its TF32 peak (the decoder: {decode}); set others with --utilisation. New "
-        f"weights take {_digits(timing.weights_seconds)} s a step on either side, at "
-        f"{WEIGHTS_BYTES_PER_SECOND / 1e9:g} GB/s. Left out: reading pictures, the ranks' all-reduce, "
-        "starting up, evaluations, checkpoints."
-    )
-    yield _wrapped(
-        "The published arithmetic at the same rates, spread evenly over the recipe's GPUs and with no weights to "
-        f"move: {_digits(timing.published_run_seconds / 60)} minutes."
+    if timing.recipe.placement == "split":
+        yield (
+            f"New weights hold the learner up for {_digits(timing.copy_seconds)} s a step, at "
+            f"{COPY_BYTES_PER_SECOND / 1e9:g} GB/s, and need {_digits(timing.store_seconds)} s through the object "
+            f"store beside the training, at {STORE_BYTES_PER_SECOND / 1e9:g} GB/s."
+        )
+    yield (
+        f"A checkpoint holds up for {_digits(timing.checkpoint_seconds)} s, at {STATE_BYTES_PER_SECOND / 1e9:g} "
+        "GB/s, and is written beside the training. Left out: reading pictures, the ranks' all-reduce, starting "
+        "up, evaluations."
     )
 
 
-def _bottleneck(plan: Plan, step: StepTime) -> str:
-    if plan.timing.takes_turns:
+def _bottleneck(step: StepTime) -> str:
+    if step.max_staleness == 0:
         share = step.actors_seconds / step.step_seconds
         return (
             f"With buffer.max_staleness=0 they take turns: the actors have {share:.0%} of a step. At 1 or more "
             "they overlap."
         )
+    waits = 1 - min(step.learner_seconds, step.actors_seconds) / step.step_seconds
     if step.actors_seconds > step.learner_seconds:
-        waits = 1 - step.learner_seconds / step.step_seconds
         return f"Bottleneck: the {step.num_actors} reward actors; the learner waits {waits:.0%} of a step."
-    waits = 1 - step.actors_seconds / step.step_seconds
     return f"Bottleneck: the learner; the {step.num_actors} reward actors wait {waits:.0%} of a step."
 
 
 def _saturation(plan: Plan) -> str:
     timing, enough = plan.timing, plan.timing.saturating
     said = (
-        f"Without the weights' way, one actor takes {timing.actors_per_learner:.1f} times as long as "
+        f"One actor takes {timing.actors_per_learner:.1f} times as long as "
         f"{_count(plan.recipe.learner.num_ranks, 'learner rank')}: "
     )
     if enough.actors_seconds <= enough.learner_seconds:

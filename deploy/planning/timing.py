@@ -1,14 +1,22 @@
-"""Seconds, the bottleneck and GPU-hours, from counted work and assumed rates."""
+"""Seconds, the bottleneck and GPU-hours, from counted work and assumed rates, under either placement."""
 
 from dataclasses import dataclass
 from math import ceil
 
 from common.config.recipe import Recipe
 from deploy.planning.counting import ActorWork, PublishedWork, Work
-from deploy.planning.gpus import MEMORY_UTILISATION, WEIGHTS_BYTES_PER_SECOND, Gpu, Utilisation
-from deploy.planning.memory import share_of_gpu
+from deploy.planning.gpus import (
+    COPY_BYTES_PER_SECOND,
+    MEMORY_UTILISATION,
+    STATE_BYTES_PER_SECOND,
+    STORE_BYTES_PER_SECOND,
+    Gpu,
+    Utilisation,
+)
+from deploy.planning.memory import share_of_gpu, state_bytes, weights_bytes
 
 _ADAMW_BYTES = 40  # read or written per parameter: clipping its gradient, then weight, gradient and two moments
+SPLIT_STALENESS = 1  # of a split that colocated ranks are compared with: actors and learner overlap
 
 
 @dataclass(frozen=True)
@@ -23,28 +31,45 @@ class Rates:
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step with a given number of reward actors, and the run."""
+    """One step of some processes, and the run."""
 
+    placement: str
     num_actors: int
+    num_ranks: int
+    max_staleness: int
     actors_seconds: float  # until the step's images are scored
-    learner_seconds: float  # forward, backward, optimizer and publication
+    learner_seconds: float  # forward, backward, optimizer
+    weights_seconds: float  # by which the weights' way makes the step longer
     step_seconds: float
+    checkpoints_seconds: float  # of the run, in which ranks give their state away
     run_seconds: float
     gpu_hours: float
+
+    @property
+    def name(self) -> str:
+        if self.placement == "colocated":
+            return f"{self.num_ranks} colocated"
+        return f"{self.num_actors} + {self.num_ranks}, S {self.max_staleness}"
 
 
 @dataclass(frozen=True)
 class Timing:
     actor_seconds_per_image: float
     learner_rank_seconds_per_image: float
-    weights_seconds: float  # per version, for the learner to publish and for an actor to load
+    copy_seconds: float  # of a version between GPU and pinned memory: the learner waits for it
+    store_seconds: float  # of a version through the object store, in and out, beside the training
+    checkpoint_seconds: float  # that one holds the ranks up
     optimizer_seconds: float
-    takes_turns: bool  # max_staleness 0: actors and learner never work at the same time
     recipe: StepTime
-    saturating: StepTime  # with the fewest actors that keep the learner busy
-    actors_per_learner: float  # a step's seconds with one actor over the learner's, both without the weights
+    saturating: StepTime  # split, with the fewest actors that keep the recipe's ranks busy
+    other: StepTime  # the recipe's GPUs under the other placement; split: the best division of them
+    actors_per_learner: float  # a step's seconds with one actor over the learner's
     most_useful_actors: int  # there are not enough tickets for more
     published_run_seconds: float  # the published arithmetic on the recipe's number of GPUs
+
+    @property
+    def best(self) -> StepTime:
+        return min(self.recipe, self.other, key=lambda step: step.run_seconds)
 
 
 def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
@@ -52,7 +77,7 @@ def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
     decode_peak = gpu.bfloat16 if recipe.reward.decode_dtype == "bfloat16" else gpu.tf32
     convolution = utilisation.convolution * gpu.tf32
     return Rates(
-        transformer=utilisation.transformer * matrix_peak,
+        transformer=(utilisation.transformer or gpu.transformer_share) * matrix_peak,
         encode=convolution,
         decode=utilisation.convolution * decode_peak,
         perceptual=convolution,
@@ -60,79 +85,127 @@ def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
 
 
 def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rate: Rates) -> Timing:
+    weights = weights_bytes(recipe, work)
     model = _Model(
         recipe,
-        actor_seconds=(_actor_seconds(work.actor, rate) + _gradient_seconds(work.actor, rate))
-        / share_of_gpu(recipe.actors.num_gpus),
+        image_seconds=_actor_seconds(work.actor, rate) + _gradient_seconds(work.actor, rate),
         rank_seconds=_rank_flops(work) / rate.transformer / share_of_gpu(recipe.learner.num_gpus),
-        weights_seconds=work.policy_bytes / WEIGHTS_BYTES_PER_SECOND,
+        copy_seconds=weights / COPY_BYTES_PER_SECOND,
+        store_seconds=2 * weights / STORE_BYTES_PER_SECOND,
+        checkpoint_seconds=state_bytes(work) / STATE_BYTES_PER_SECOND,
         optimizer_seconds=work.num_parameters * _ADAMW_BYTES / (MEMORY_UTILISATION * gpu.bytes_per_second),
     )
-    of_recipe = model.step(recipe.actors.count)
+    of_recipe = model.of_recipe()
+    num_ranks = recipe.learner.num_ranks
     rows = published.forward + published.backward
     published_seconds = _actor_seconds(published, rate) + rows / rate.transformer
     num_images = recipe.learner.num_steps * recipe.learner.images_per_step
     return Timing(
         actor_seconds_per_image=model.actor_seconds,
         learner_rank_seconds_per_image=model.rank_seconds,
-        weights_seconds=model.weights_seconds,
+        copy_seconds=model.copy_seconds,
+        store_seconds=model.store_seconds,
+        checkpoint_seconds=model.checkpoint_seconds,
         optimizer_seconds=model.optimizer_seconds,
-        takes_turns=recipe.buffer.max_staleness == 0,
         recipe=of_recipe,
         saturating=model.saturating(),
-        actors_per_learner=(model.actors_seconds(1) - model.weights_seconds)
-        / (model.learner_seconds - model.weights_seconds),
-        most_useful_actors=model.num_tickets,
-        published_run_seconds=num_images * published_seconds / model.num_gpus(recipe.actors.count),
+        other=model.other(),
+        actors_per_learner=model.actors_seconds(1) / model.learner_seconds(num_ranks),
+        most_useful_actors=model.num_tickets(recipe.buffer.max_staleness),
+        published_run_seconds=num_images * published_seconds / model.num_gpus(recipe.actors.count, num_ranks),
     )
 
 
 @dataclass(frozen=True)
 class _Model:
     recipe: Recipe
-    actor_seconds: float  # per image
-    rank_seconds: float  # per image
-    weights_seconds: float
+    image_seconds: float  # to roll an image out, on a whole GPU
+    rank_seconds: float  # to learn from an image
+    copy_seconds: float
+    store_seconds: float
+    checkpoint_seconds: float
     optimizer_seconds: float
 
     @property
-    def num_tickets(self) -> int:
+    def actor_seconds(self) -> float:
+        return self.image_seconds / share_of_gpu(self.recipe.actors.num_gpus)
+
+    def num_tickets(self, max_staleness: int) -> int:
         """Tickets that actors can hold while a step is learned from: the most actors that can be busy."""
-        return max(1, self.recipe.buffer.max_staleness) * self.recipe.tickets_per_step
+        return max(1, max_staleness) * self.recipe.tickets_per_step
 
-    @property
-    def learner_seconds(self) -> float:
-        images_a_rank = ceil(self.recipe.learner.images_per_step / self.recipe.learner.num_ranks)
-        return images_a_rank * self.rank_seconds + self.optimizer_seconds + self.weights_seconds
+    def learner_seconds(self, num_ranks: int) -> float:
+        images_a_rank = ceil(self.recipe.learner.images_per_step / num_ranks)
+        return images_a_rank * self.rank_seconds + self.optimizer_seconds
 
-    def actors_seconds(self, num_actors: int) -> float:
+    def actors_seconds(self, num_actors: int, max_staleness: int | None = None) -> float:
         """Seconds of the actors for a step's images. On-policy, a step's last tickets leave some actors idle."""
-        busy = min(num_actors, self.num_tickets)
-        tickets_an_actor = self.recipe.tickets_per_step / busy
-        if self.recipe.buffer.max_staleness == 0:
+        staleness = self.recipe.buffer.max_staleness if max_staleness is None else max_staleness
+        tickets_an_actor = self.recipe.tickets_per_step / min(num_actors, self.num_tickets(staleness))
+        if staleness == 0:
             tickets_an_actor = ceil(tickets_an_actor)
-        return tickets_an_actor * self.recipe.actors.images_per_ticket * self.actor_seconds + self.weights_seconds
+        return tickets_an_actor * self.recipe.actors.images_per_ticket * self.actor_seconds
 
-    def step(self, num_actors: int) -> StepTime:
+    def of_recipe(self) -> StepTime:
         recipe = self.recipe
-        actors_seconds, learner_seconds = self.actors_seconds(num_actors), self.learner_seconds
-        on_policy = recipe.buffer.max_staleness == 0
-        seconds = actors_seconds + learner_seconds if on_policy else max(actors_seconds, learner_seconds)
-        run_seconds = recipe.learner.num_steps * seconds
-        gpu_hours = self.num_gpus(num_actors) * run_seconds / 3600
-        return StepTime(num_actors, actors_seconds, learner_seconds, seconds, run_seconds, gpu_hours)
+        if recipe.placement == "colocated":
+            return self.colocated(recipe.learner.num_ranks)
+        return self.split(recipe.actors.count, recipe.learner.num_ranks, recipe.buffer.max_staleness)
 
-    def num_gpus(self, num_actors: int) -> float:
+    def other(self) -> StepTime:
+        """On as many GPUs: ranks alone, or the division into actors and ranks that is fastest."""
+        recipe = self.recipe
+        num_processes = recipe.actors.count + recipe.learner.num_ranks
+        if recipe.placement == "split":
+            return self.colocated(min(num_processes, recipe.learner.images_per_step))
+        divisions = [(num_processes - ranks, ranks) for ranks in range(1, num_processes)] or [(1, 1)]
+        splits = [self.split(*division, SPLIT_STALENESS) for division in divisions]
+        return min(splits, key=lambda step: step.run_seconds)
+
+    def split(self, num_actors: int, num_ranks: int, max_staleness: int) -> StepTime:
+        """A version takes `store_seconds` to the actors, who go on with the last one as long as they may."""
+        actors = self.actors_seconds(num_actors, max_staleness)
+        learner = self.learner_seconds(num_ranks)
+        round_trip = actors + learner + 2 * self.copy_seconds + self.store_seconds
+        busiest = max(actors, learner) + self.copy_seconds
+        seconds = max(busiest, round_trip / (max_staleness + 1))
+        without = max(max(actors, learner), (actors + learner) / (max_staleness + 1))
+        gpus = self.num_gpus(num_actors, num_ranks)
+        return self._step(
+            "split", num_actors, num_ranks, max_staleness, actors, learner, seconds - without, seconds, gpus
+        )
+
+    def colocated(self, num_ranks: int) -> StepTime:
+        """Each rolls its tickets out, then learns: no weights travel, and nobody waits for other work."""
+        share = share_of_gpu(self.recipe.learner.num_gpus)
+        tickets = ceil(self.recipe.tickets_per_step / num_ranks)
+        rollout = tickets * self.recipe.actors.images_per_ticket * self.image_seconds / share
+        learner = self.learner_seconds(num_ranks)
+        gpus = num_ranks * (self.recipe.learner.num_gpus or 1)
+        return self._step("colocated", 0, num_ranks, 0, rollout, learner, 0.0, rollout + learner, gpus)
+
+    def _step(
+        self, placement, num_actors, num_ranks, staleness, actors, learner, weights, seconds, gpus
+    ) -> StepTime:
+        num_steps = self.recipe.learner.num_steps
+        checkpoints = ceil(num_steps / self.recipe.checkpoint.every) * self.checkpoint_seconds
+        run_seconds = num_steps * seconds + checkpoints
+        counts = (placement, num_actors, num_ranks, staleness)
+        hours = gpus * run_seconds / 3600
+        return StepTime(*counts, actors, learner, weights, seconds, checkpoints, run_seconds, hours)
+
+    def num_gpus(self, num_actors: int, num_ranks: int) -> float:
         """GPUs in use; a process that reserves none is planned with a whole one."""
         learner, actors = self.recipe.learner, self.recipe.actors
-        return num_actors * (actors.num_gpus or 1) + learner.num_ranks * (learner.num_gpus or 1)
+        return num_actors * (actors.num_gpus or 1) + num_ranks * (learner.num_gpus or 1)
 
     def saturating(self) -> StepTime:
         """With the fewest actors that are as fast as the learner, or as many as there are tickets."""
-        num_actors = 1
-        while self.actors_seconds(num_actors) > self.learner_seconds and num_actors < self.num_tickets:
+        num_ranks, staleness = self.recipe.learner.num_ranks, self.recipe.buffer.max_staleness
+        num_actors, most = 1, self.num_tickets(staleness)
+        while self.actors_seconds(num_actors) > self.learner_seconds(num_ranks) and num_actors < most:
             num_actors += 1
-        return self.step(num_actors)
+        return self.split(num_actors, num_ranks, staleness)
 
 
 def _actor_seconds(work: ActorWork | PublishedWork, rate: Rates) -> float:

@@ -55,13 +55,19 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     if num_missing:
         captions = _encoded(prompts, options.text_encoder or "", recipe) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
-        busy = with_changes(recipe, {"actors.count": min(recipe.actors.count, len(chunks))})
+        busy = with_changes(recipe, {"actors.count": min(num_drawing(recipe), len(chunks))})
         recorder = Recorder((RunFolder(options.out), LogLines()))
         runner = start_runner(busy, recorder.tell, ActorJob(options.checkpoint, only_draws=True))
         with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:
             for num_drawn in accumulate(draw(run_chunks, chunks, layout)):
                 line.show(pictures_text(num_drawn, num_missing - num_drawn, num_pictures, line.seconds))
     return layout.finish()
+
+
+def num_drawing(recipe: Recipe) -> int:
+    """Actors that draw: on GPUs as many as the recipe has in all, for nobody learns meanwhile."""
+    ranks = recipe.learner.num_ranks if recipe.learner.num_gpus else 0
+    return max(1, recipe.actors.count + ranks)
 
 
 def settings_of(

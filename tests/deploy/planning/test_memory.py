@@ -9,7 +9,13 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from deploy.planning.counting import MicroBatchBytes, Work
 from deploy.planning.gpus import GPUS, Gpu
-from deploy.planning.memory import actor_memory, actor_problem, learner_memory, learner_problem
+from deploy.planning.memory import (
+    actor_memory,
+    actor_problem,
+    learner_memory,
+    learner_problem,
+    store_bytes,
+)
 
 GB = 10**9
 
@@ -33,11 +39,11 @@ def test_an_actor_holds_its_models_and_its_largest_stage(tiny_recipe: Recipe, wo
     assert memory.limit == 72 * GB
 
 
-def test_a_rank_holds_five_numbers_a_parameter_and_a_micro_batch(tiny_recipe: Recipe, work: Work) -> None:
+def test_a_rank_holds_four_numbers_a_parameter_and_a_micro_batch(tiny_recipe: Recipe, work: Work) -> None:
     memory = learner_memory(tiny_recipe, work, GPUS["a100"])
-    assert (memory.policy, memory.gradients, memory.ddp_buckets, memory.adamw) == (GB, GB, GB, 2 * GB)
-    assert memory.total == 5 * GB + 8 * GB + GB // 2 + 1 * GB
-    assert memory.checkpointed_total == 5 * GB + 1 * GB + 2 * GB + 1 * GB
+    assert (memory.policy, memory.gradients, memory.adamw) == (GB, GB, 2 * GB)
+    assert memory.total == 4 * GB + 8 * GB + GB // 2 + 1 * GB
+    assert memory.checkpointed_total == 4 * GB + 1 * GB + 2 * GB + 1 * GB
 
 
 def test_a_rank_holds_a_second_policy_under_the_kl_prior(tiny_recipe: Recipe, work: Work) -> None:
@@ -59,7 +65,7 @@ def test_the_optimizer_s_scratch_counts_where_it_is_more_than_activations(tiny_r
     work = replace(work, learner=replace(work.learner, plain_bytes=small))
     memory = learner_memory(tiny_recipe, work, GPUS["a100"])
     assert memory.working_stage == "optimizer"
-    assert memory.total == 5 * GB + 1 * GB + 1 * GB
+    assert memory.total == 4 * GB + 1 * GB + 1 * GB
 
 
 def test_a_process_may_use_its_share_of_a_gpu(tiny_recipe: Recipe, work: Work) -> None:
@@ -130,18 +136,18 @@ def test_an_actor_whose_policy_stage_is_the_largest_takes_smaller_tickets(tiny_r
         (
             {},
             12,
-            ": lower learner.micro_batch_size (2), or set compute.activation_checkpointing=true (9.0 GB in all)",
+            ": lower learner.micro_batch_size (2), or set compute.activation_checkpointing=true (8.0 GB in all)",
         ),
         (
             {"learner.micro_batch_size": 1},
             12,
-            ": lower learner.logit_rows (2048), or set compute.activation_checkpointing=true (9.0 GB in all)",
+            ": lower learner.logit_rows (2048), or set compute.activation_checkpointing=true (8.0 GB in all)",
         ),
-        ({"compute.activation_checkpointing": True}, 9, ": lower learner.micro_batch_size (2)"),
+        ({"compute.activation_checkpointing": True}, 8, ": lower learner.micro_batch_size (2)"),
         (
             {},
-            6,
-            ", 6.0 GB for weights, gradients and AdamW, of which every rank holds all: it needs a GPU with more "
+            5,
+            ", 5.0 GB for weights, gradients and AdamW, of which every rank holds all: it needs a GPU with more "
             "memory",
         ),
     ],
@@ -150,5 +156,30 @@ def test_a_rank_that_does_not_fit_names_the_key(
     changes: dict[str, Any], gigabytes: float, advice: str, tiny_recipe: Recipe, work: Work
 ) -> None:
     said = said_of_rank(with_changes(tiny_recipe, changes), work, gigabytes)
-    total = "9.0" if changes.get("compute.activation_checkpointing") else "14.5"
+    total = "8.0" if changes.get("compute.activation_checkpointing") else "13.5"
     assert said == f"a learner rank needs {total} GB of the {0.9 * gigabytes:.1f} GB that it can use{advice}"
+
+
+COLOCATED = {"placement": "colocated", "actors.count": 0}
+
+
+def test_a_rank_that_rolls_out_also_holds_the_frozen_models_and_the_larger_of_both_kinds_of_work(
+    tiny_recipe: Recipe, work: Work
+) -> None:
+    recipe = with_changes(tiny_recipe, COLOCATED)
+    memory = learner_memory(recipe, work, GPUS["a100"])
+    assert memory.total == 4 * GB + GB // 2 + 8 * GB + GB // 2 + 1 * GB
+    large = replace(work, actor=replace(work.actor, peak_bytes=work.actor.peak_bytes | {"decode": 20 * GB}))
+    memory = learner_memory(recipe, large, GPUS["a100"])
+    assert (memory.working_stage, memory.total) == ("decode", 4 * GB + GB // 2 + 20 * GB + 1 * GB)
+    said = said_of_rank(recipe, large, 20)
+    assert said is not None
+    assert said.endswith("most at `decode` of its rollouts: lower reward.decode_batch_size")
+
+
+def test_the_store_holds_a_checkpoint_beside_two_versions_as_they_travel(tiny_recipe: Recipe, work: Work) -> None:
+    state, groups = 3 * GB, tiny_recipe.buffer_capacity * tiny_recipe.group_bytes
+    assert store_bytes(tiny_recipe, work).at_most == groups + 2 * GB + state
+    both = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16"}
+    assert store_bytes(with_changes(tiny_recipe, both), work).at_most == groups + GB + state
+    assert store_bytes(with_changes(tiny_recipe, COLOCATED), work).at_most == groups + state
