@@ -1,0 +1,112 @@
+"""What a reward actor, a learner rank and an evaluation do on their device, each once, and what comes out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, HeldOutResult
+from actors.rewards.build import reward_of
+from actors.rollout_pipeline import RolloutPipeline
+from common.clock import StageClock
+from common.config.recipe import Recipe
+from common.machine import prepare_device
+from common.models.families import PolicyModule, caption_format, class_format
+from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.protocols import SourceImage
+from common.schema import GroupBatch
+from common.types import WeightSnapshot
+from common.weights.snapshot import load_snapshot, take_snapshot
+from learner.optimizer import load_optimizer_arrays, optimizer_arrays
+from learner.train_step import StepSums, Trainer
+
+Arrays = dict[str, np.ndarray]
+
+
+class RandomPictures:
+    """An image source of noise, with classes or captions as the recipe's policy is conditioned on."""
+
+    def __init__(self, recipe: Recipe):
+        self._recipe = recipe
+
+    def __len__(self) -> int:
+        return 50
+
+    def read(self, index: int) -> SourceImage:
+        draws, size, policy = np.random.default_rng(index), self._recipe.image_size, self._recipe.policy
+        pixels_HWC = draws.integers(0, 255, (size, size, 3), dtype=np.uint8)
+        if policy.conditioning == "class":
+            return SourceImage(f"picture {index}", pixels_HWC, class_format(policy).of_class(index % 10))
+        features_LD = draws.standard_normal((2 + index % 4, policy.caption_dim)).astype(np.float16)
+        return SourceImage(f"picture {index}", pixels_HWC, caption_format(policy).of_caption(features_LD))
+
+
+class Actor:
+    """A reward actor without Ray."""
+
+    def __init__(self, recipe: Recipe):
+        self.device = prepare_device(recipe.compute)
+        tokenizer, metric = load_tokenizer(recipe, self.device), load_perceptual_metric(recipe, self.device)
+        self.policy = load_policy(recipe, self.device)
+        self.models = EvaluationModels(recipe, tokenizer, metric, self.device)
+        source = self.models.__dict__["held_out"] = RandomPictures(recipe)
+        reward = reward_of(recipe.reward, tokenizer, self.models.terms, recipe.advantage.credit)
+        self._pipeline = RolloutPipeline(recipe, source, tokenizer, reward, self.device)
+        self._ticket = range(recipe.actors.images_per_ticket)
+
+    def roll_out(self) -> GroupBatch:
+        rolled = self._pipeline.roll_out(self.policy, 0, self._ticket, StageClock(self.device))
+        assert rolled.skipped == ()
+        assert rolled.groups is not None
+        return rolled.groups
+
+    def generate(self) -> np.ndarray:
+        return GenerateChunk((0, 1, 2), seed=5, temperature=1.0).run(self.policy, self.models).pixels_NHWC
+
+    def score(self) -> Arrays:
+        result = HeldOutChunk((0, 1), seed=5, num_pictures=1).run(self.policy, self.models)
+        assert isinstance(result, HeldOutResult)
+        return {**result.terms, "cross_entropy": result.cross_entropy_B}
+
+
+class Rank:
+    """A learner rank without Ray, and without others."""
+
+    def __init__(self, recipe: Recipe):
+        self._device = prepare_device(recipe.compute)
+        self.policy: PolicyModule = load_policy(recipe, self._device)
+        self._trainer = Trainer(self.policy, recipe, self._device)
+
+    def train(self, groups: GroupBatch) -> StepSums:
+        sums, norm = self._trainer.train(groups, StageClock(self._device))
+        assert np.isfinite(norm)
+        return sums
+
+    def state(self) -> tuple[WeightSnapshot, Arrays]:
+        return take_snapshot(self.policy, 1), optimizer_arrays(self._trainer.optimizer, self.policy)
+
+    def resume(self, weights: WeightSnapshot, moments: Arrays) -> None:
+        load_snapshot(self.policy, weights)
+        load_optimizer_arrays(self._trainer.optimizer, self.policy, moments)
+        self._trainer.step = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    groups: GroupBatch
+    steps: tuple[StepSums, StepSums]
+    weights: Arrays
+    moments: Arrays
+    pictures_NHWC: np.ndarray
+    scores: Arrays
+
+
+def run_everything(recipe: Recipe) -> Outcome:
+    """A ticket; a step; another one on the same groups, now old, in a rank that took over; pictures and scores."""
+    actor, rank, successor = Actor(recipe), Rank(recipe), Rank(recipe)
+    groups = actor.roll_out()
+    first = rank.train(groups)
+    successor.resume(*rank.state())
+    second = successor.train(groups)
+    weights, moments = successor.state()
+    load_snapshot(actor.policy, weights)
+    return Outcome(groups, (first, second), weights.arrays, moments, actor.generate(), actor.score())
