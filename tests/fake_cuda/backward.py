@@ -66,7 +66,7 @@ class Flow:
             self._push(node)
 
     def __iter__(self) -> Iterator[tuple[Any, dict[int, Tensor]]]:
-        """A node, and the gradients of its outputs by their index; the caller sends what the node makes of them."""
+        """A node, and the gradients of its outputs by their index; the caller sends on what it makes of them."""
         while self._ready:
             node = heappop(self._ready)[-1]
             yield node, self._received.pop(node, {})

@@ -5,13 +5,12 @@ kernel then runs on the CPU tensor inside. What CUDA refuses is refused here, in
 is counted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from tests.fake_cuda.counts import Counts, place
 
@@ -85,7 +84,7 @@ class Device(TorchDispatchMode):
         if func is aten._pin_memory.default:  # needs a driver; all memory is alike here
             return args[0].clone()
         kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = list(_tensors((*args, *kwargs.values())))
         has_gpu = any(isinstance(tensor, CudaTensor) for tensor in tensors)
         asked = kwargs.get("device")
         makes_gpu = has_gpu if asked is None else torch.device(asked).type == "cuda"
@@ -103,13 +102,13 @@ class Device(TorchDispatchMode):
         if not makes_gpu:
             return out
         own = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, CudaTensor)}  # written in place
-        return tree_map_only(Tensor, lambda x: own[id(x)] if id(x) in own else CudaTensor(x), out)
+        return _mapped(out, lambda x: own[id(x)] if id(x) in own else CudaTensor(x))
 
     def _on_cpu(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         assert torch.Tag.inplace_view not in func.tags, (
             f"{func} changes a shape in place: the wrapper would not see it"
         )
-        args, kwargs = tree_map_only(CudaTensor, _held, (args, dict(kwargs)))
+        args, kwargs = _mapped(args, _held), {name: _mapped(value, _held) for name, value in kwargs.items()}
         if kwargs.get("device") is not None:
             kwargs["device"] = CPU
         if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
@@ -173,6 +172,23 @@ class Device(TorchDispatchMode):
             counts.off_device_bytes[where] += source.nbytes
             if not non_blocking:
                 counts.syncs[where] += 1
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with its tensors changed, which may be in lists and tuples; PyTorch's own for trees is slow."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(each, change) for each in value)
+    return value
 
 
 def _held(tensor: Tensor) -> Tensor:

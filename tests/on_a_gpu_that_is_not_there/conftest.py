@@ -1,5 +1,6 @@
 """Recipes of the variants, with weights."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def caption_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lpips_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SqueezeNet with random weights, as torchvision lays them out."""
     torch.manual_seed(0)
-    network = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False).net
+    with warnings.catch_warnings(action="ignore"):  # of an argument that lpips gives torchvision
+        network = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False).net
     path = tmp_path_factory.mktemp("trunk") / "squeeze.pth"
     weights = {f"features.{name.split('.', 1)[1]}": value for name, value in network.state_dict().items()}
     torch.save(weights, path)

@@ -18,6 +18,7 @@ from common.types import WeightSnapshot
 from common.weights.snapshot import load_snapshot, take_snapshot
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
 from learner.train_step import StepSums, Trainer
+from tests.fake_cuda.gpu import fake_cuda
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,7 +56,7 @@ class Actor:
 
     def roll_out(self) -> GroupBatch:
         rolled = self._pipeline.roll_out(self.policy, 0, self._ticket, StageClock(self.device))
-        assert rolled.skipped == ()
+        assert not rolled.skipped, str(rolled.skipped)
         assert rolled.groups is not None
         return rolled.groups
 
@@ -110,3 +111,13 @@ def run_everything(recipe: Recipe) -> Outcome:
     weights, moments = successor.state()
     load_snapshot(actor.policy, weights)
     return Outcome(groups, (first, second), weights.arrays, moments, actor.generate(), actor.score())
+
+
+def run_on_a_gpu(recipe: Recipe) -> Outcome:
+    """The same on a GPU that is not there, which must have had its share of the work."""
+    with fake_cuda() as counts:
+        outcome = run_everything(recipe)
+    assert counts.kernels.total() > 5000, "the GPU had nothing to do"
+    if recipe.compute.autocast == "bfloat16":
+        assert counts.cast_bytes.total() > 2_000_000, "bfloat16 was not used"
+    return outcome
