@@ -1,5 +1,7 @@
 """Recipes that differ in what they ask of a device."""
 
+from common.config.algorithm import NO_REWARD
+
 BFLOAT16 = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16"}
 CAPTIONS = {
     "policy.conditioning": "text",
@@ -25,6 +27,7 @@ VARIANTS: dict[str, dict] = {
     },
     "small pieces": {"reward.decode_batch_size": 4, "learner.logit_rows": 7, "learner.micro_batch_size": 1},
     "activation checkpointing": {"compute.activation_checkpointing": True, "learner.logit_rows": 50},
+    "the prior alone": NO_REWARD,
     "a KL prior": {"learner.prior": "kl"},
     "old groups, corrected": {"learner.correction": "decoupled", "learner.ratio": "sequence"},
     "most likely tokens": {"group.top_k": 10, "group.top_p": 0.9, "group.temperature": 0.8},
