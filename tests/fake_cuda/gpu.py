@@ -45,9 +45,6 @@ def fake_cuda() -> Iterator[Counts]:
         known = [torch.Tensor, torch.nn.Parameter, CudaTensor]  # to optimizers that take many tensors at once
         replace(import_module("torch.optim.optimizer"), _foreach_supported_types=known)
         replace(torch.utils._foreach_utils, _foreach_supported_types=known)
-        future = torch.__future__
-        stack.callback(future.set_swap_module_params_on_conversion, future.get_swap_module_params_on_conversion())
-        future.set_swap_module_params_on_conversion(True)  # a module that moves keeps its parameters
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its operations have no kernels on a CPU
         replace(Device, current=device)
         stack.enter_context(device)

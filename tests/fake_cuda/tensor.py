@@ -54,6 +54,14 @@ class CudaTensor(Tensor):
         assert Device.current is not None, "a tensor of a fake GPU outlived it"
         return Device.current.run(func, args, kwargs or {})
 
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """So that a module which moves to the GPU keeps its parameters, as it does on a real one."""
+        return ["held"], None
+
+    @classmethod
+    def __tensor_unflatten__(cls, inner: Mapping[str, Tensor], *_: Any) -> "CudaTensor":
+        return cls(inner["held"])
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
