@@ -31,6 +31,7 @@ def test_a_cpu_tensor_beside_one_of_the_gpu_is_refused_unless_it_is_a_number_or_
             lambda: x_N.gather(0, torch.tensor([1])),
             lambda: torch.cat([x_N, torch.ones(4)]),
             lambda: torch.tensor(0.0).add_(x_N.sum()),
+            lambda: torch._foreach_add([x_N.sum()], [torch.tensor(1.0)]),
         ):
             with pytest.raises(RuntimeError, match=MIXED):
                 mix()
@@ -151,3 +152,48 @@ def test_a_view_shares_its_numbers() -> None:
         x_N[1:3] = 5.0
         x_N.detach()[0] = 1.0
         assert x_N.tolist() == [1, 5, 5, 0]
+
+
+def test_a_copy_into_pinned_memory_is_there_once_somebody_has_waited() -> None:
+    with fake_cuda() as counts:
+        x_N = torch.ones(3, device="cuda")
+        pinned_N, pageable_N = torch.zeros(3, pin_memory=True), torch.zeros(3)
+        pinned_N.copy_(x_N, non_blocking=True)
+        x_N.fill_(7)  # in the order of the GPU's work: after the copy
+        assert pinned_N.tolist() == [0, 0, 0]
+        torch.cuda.synchronize()
+        assert pinned_N.tolist() == [1, 1, 1]
+        assert counts.syncs.total() == 0
+        pageable_N.copy_(x_N, non_blocking=True)  # pageable memory makes it wait
+        assert pageable_N.tolist() == [7, 7, 7]
+        assert counts.syncs.total() == 1
+
+
+def test_pinned_memory_must_not_change_before_it_has_been_read() -> None:
+    with fake_cuda():
+        pinned_N = torch.zeros(3).pin_memory()
+        pinned_N.to("cuda", non_blocking=True)
+        torch.cuda.synchronize()
+        pinned_N.fill_(1)
+        pinned_N.to("cuda", non_blocking=True)
+        pinned_N.fill_(2)
+        with pytest.raises(RuntimeError, match="pinned memory was changed"):
+            torch.cuda.synchronize()
+
+
+def test_bytes_are_those_that_travel() -> None:
+    with fake_cuda() as counts:
+        x_N = torch.ones(10, device="cuda", dtype=torch.float32)
+        torch.empty(10, dtype=torch.bfloat16, pin_memory=True).copy_(x_N, non_blocking=True)  # cast on the GPU
+        assert counts.off_device_bytes.total() == 20
+        torch.empty(10, dtype=torch.bfloat16).copy_(x_N)  # cast on the CPU
+        assert counts.off_device_bytes.total() == 60
+
+
+def test_a_parameter_can_be_given_other_numbers_and_another_dtype() -> None:
+    with fake_cuda():
+        linear = nn.Linear(2, 2, bias=False).to("cuda")
+        linear.weight.data = torch.eye(2, device="cuda").bfloat16()
+        x_N = torch.tensor([3.0, 4.0], device="cuda", dtype=torch.bfloat16)
+        assert linear(x_N).tolist() == [3, 4]
+        assert linear(x_N).dtype == torch.bfloat16

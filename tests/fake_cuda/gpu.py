@@ -49,11 +49,13 @@ def fake_cuda() -> Iterator[Counts]:
         replace(Device, current=device)
         stack.enter_context(device)
         yield counts
+        device.settle()
 
 
 def _what_cuda_says(device: Device, counts: Counts) -> dict[str, Any]:
     def synchronize(*_: Any) -> None:
         counts.synchronizes[place()] += 1
+        device.settle()
 
     def manual_seed(seed: int) -> None:
         device.random_state = torch.Generator().manual_seed(seed + SEED_OFFSET).get_state()

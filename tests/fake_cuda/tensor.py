@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.fake_cuda.counts import Counts, place
+from tests.fake_cuda.transfers import Transfers
 
 aten = torch.ops.aten
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -62,6 +63,15 @@ class CudaTensor(Tensor):
     def __tensor_unflatten__(cls, inner: Mapping[str, Tensor], *_: Any) -> "CudaTensor":
         return cls(inner["held"])
 
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: "CudaTensor") -> None:
+        Tensor.data.__set__(self, value)
+        self.held = value.held
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -83,15 +93,17 @@ class Device(TorchDispatchMode):
     def __init__(self, counts: Counts):
         super().__init__()
         self._counts = counts
+        self._transfers = Transfers(counts)
         self.random_state = torch.Generator().manual_seed(0).get_state()  # of draws without a generator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        if func is aten._pin_memory.default:  # needs a driver; all memory is alike here
-            return args[0].clone()
-        kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
+        if func is aten._pin_memory.default:
+            return self._transfers.pinned(args[0].clone())
+        if kwargs.get("pin_memory"):
+            return self._transfers.pinned(func(*args, **{**kwargs, "pin_memory": False}))
         tensors = list(_tensors((*args, *kwargs.values())))
         has_gpu = any(isinstance(tensor, CudaTensor) for tensor in tensors)
         asked = kwargs.get("device")
@@ -116,7 +128,7 @@ class Device(TorchDispatchMode):
         assert torch.Tag.inplace_view not in func.tags, (
             f"{func} changes a shape in place: the wrapper would not see it"
         )
-        args, kwargs = _mapped(args, _held), {name: _mapped(value, _held) for name, value in kwargs.items()}
+        args, kwargs = _mapped(args, held), {name: _mapped(value, held) for name, value in kwargs.items()}
         if kwargs.get("device") is not None:
             kwargs["device"] = CPU
         if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
@@ -128,18 +140,17 @@ class Device(TorchDispatchMode):
         return out
 
     def _check_devices(self, func: Any, args: Any, tensors: Iterable[Tensor]) -> None:
-        """A CPU tensor may come along as a number, as an index into a GPU tensor, and for nothing else."""
+        """A CPU tensor may come along as an index into a GPU tensor, and as a number that is only read."""
         allowed: list[Tensor] = []
         if func in _INDEXING and isinstance(args[0], CudaTensor):
             allowed = [index for index in args[1] if index is not None and not isinstance(index, CudaTensor)]
-        for index in allowed:
-            self._counts.to_device_bytes[place()] += index.nbytes
-        strange = [
-            each for each in tensors if not isinstance(each, CudaTensor) and all(each is not a for a in allowed)
+            for index in allowed:
+                self._counts.to_device_bytes[place()] += index.nbytes
+        allowed += [
+            each for each in args[func._schema.is_mutable :] if isinstance(each, Tensor) and each.dim() == 0
         ]
-        written = [args[0]] if func._schema.is_mutable and isinstance(args[0], Tensor) else []
-        for tensor in strange:
-            if tensor.dim() > 0 or any(tensor is each for each in written):
+        for tensor in tensors:
+            if not isinstance(tensor, CudaTensor) and all(tensor is not each for each in allowed):
                 raise RuntimeError(
                     "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
                     f"cpu! ({func}: a tensor of shape {list(tensor.shape)} is on the cpu)"
@@ -154,32 +165,43 @@ class Device(TorchDispatchMode):
         selects = func in _INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1])
         if func in _WAITING or selects:
             self._counts.syncs[place()] += 1
+            self.settle()
         if not func.is_view and not func.name().startswith(_NO_KERNEL):
             self._counts.kernels[place()] += 1
 
+    def settle(self) -> None:
+        """The GPU has done all that it was asked to."""
+        self._transfers.settle()
+
     def _to_copy(self, source: Tensor, *, device: Any = None, non_blocking: bool = False, **form: Any) -> Tensor:
         target = source.device if device is None else torch.device(device)
-        copy = aten._to_copy.default(_held(source), **form)
-        self._count_copy(source, target, copy.dtype, non_blocking)
-        return CudaTensor(copy) if target.type == "cuda" else copy
+        if target.type == source.device.type:
+            self._count_on_device(source, form.get("dtype") or source.dtype)
+            return CudaTensor(aten._to_copy.default(held(source), **form))
+        copy = aten._to_copy.default(held(source), **form)
+        if target.type == "cuda":
+            self._transfers.up(held(source), copy, non_blocking)
+            return CudaTensor(copy)
+        if non_blocking:  # PyTorch pins the memory of such a copy, and it begins with anything
+            copy = self._transfers.pinned(torch.zeros_like(copy))
+        self._transfers.down(held(source), copy, non_blocking)
+        return copy
 
     def _copy_(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-        _held(target).copy_(_held(source))
-        self._count_copy(source, target.device, target.dtype, non_blocking)
+        if target.device.type == source.device.type:
+            held(target).copy_(held(source))
+            self._count_on_device(source, target.dtype)
+        elif target.is_cuda:
+            held(target).copy_(source)
+            self._transfers.up(source, held(target), non_blocking)
+        else:
+            self._transfers.down(held(source), target, non_blocking)
         return target
 
-    def _count_copy(self, source: Tensor, target: torch.device, dtype: torch.dtype, non_blocking: bool) -> None:
-        counts, where = self._counts, place()
-        if source.device.type == target.type:
-            counts.kernels[where] += 1
-            if dtype != source.dtype:
-                counts.cast_bytes[where] += source.numel() * dtype.itemsize
-        elif target.type == "cuda":
-            counts.to_device_bytes[where] += source.nbytes
-        else:
-            counts.off_device_bytes[where] += source.nbytes
-            if not non_blocking:
-                counts.syncs[where] += 1
+    def _count_on_device(self, source: Tensor, dtype: torch.dtype) -> None:
+        self._counts.kernels[place()] += 1
+        if dtype != source.dtype:
+            self._counts.cast_bytes[place()] += source.numel() * dtype.itemsize
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -199,5 +221,5 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _held(tensor: Tensor) -> Tensor:
+def held(tensor: Tensor) -> Tensor:
     return tensor.held if isinstance(tensor, CudaTensor) else tensor

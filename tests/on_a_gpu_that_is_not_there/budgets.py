@@ -18,8 +18,10 @@ MICRO_BATCH_SYNCS = 12  # one per number of the report: seven sums, reward mean 
 STEP_SYNCS = 1  # beside those of its micro-batches: the gradient's norm
 STEP_INPUT_BYTES = GROUP_BYTES + 4 * 2 * 4  # to the device, per step: the groups, and twice each group's weight
 STEP_OUTPUT_BYTES = 0  # off the device, per step; single numbers are waits, and not counted here
-WEIGHT_BYTES = 7552 * 4  # off the device, per snapshot, and to it where one is loaded
-MOMENT_BYTES = 2 * WEIGHT_BYTES  # the same for AdamW's
+WEIGHT_BYTES = 7552 * 4  # off the device, per copy of the weights for ranks and checkpoints
+NARROW_WEIGHT_BYTES = WEIGHT_BYTES - 6976 * 2  # per publication, if actors hold linear layers in bfloat16
+MOMENT_BYTES = 2 * WEIGHT_BYTES + 18 * 4  # off the device, per copy of AdamW's state: moments, step counts
+PUBLICATION_SYNCS = 0  # beside one synchronize on each side
 PICTURES_SYNCS = 1  # per batch of free-running pictures: their pixels; none per token
 
 
@@ -42,13 +44,24 @@ def check_budgets(actor: Actor, rank: Rank, counts: Counts) -> None:
     keep_within(counts.syncs, 2 * MICRO_BATCH_SYNCS + STEP_SYNCS, "waits in a step")
 
     counts.reset()
-    rank.resume(*rank.state())
+    weights, moments = rank.state()
     keep_within(counts.off_device_bytes, WEIGHT_BYTES + MOMENT_BYTES, "bytes off the device for a rank's state")
+    rank.resume(weights, moments)
     keep_within(counts.to_device_bytes, WEIGHT_BYTES + MOMENT_BYTES, "bytes to the device for a rank's state")
 
     counts.reset()
     rank.train(groups)
     keep_within(counts.syncs, 2 * MICRO_BATCH_SYNCS + STEP_SYNCS, "waits in a step of a resumed rank")
+
+    publication_bytes = NARROW_WEIGHT_BYTES if rank.is_narrow else WEIGHT_BYTES
+    counts.reset()
+    published = rank.publish()
+    keep_within(counts.off_device_bytes, publication_bytes, "bytes off the device in a publication")
+    actor.take(weights)  # an older version, for an evaluation
+    counts.to_device_bytes.clear()
+    actor.take(published)
+    keep_within(counts.to_device_bytes, publication_bytes, "bytes to the device in a publication")
+    keep_within(counts.syncs, PUBLICATION_SYNCS, "waits in a publication")
 
     counts.reset()
     actor.generate()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors import context_noise, rollout_pipeline
+from actors import context_noise, incoming_weights, rollout_pipeline
 from actors.evaluation import chunks, free_running
 from common import code_credit, machine, token_grid
 from common.models import loading
@@ -17,7 +17,7 @@ from common.models.perceptual import staged_lpips
 from common.token_distribution import TokenDistribution
 from common.weights import snapshot
 from learner import optimizer
-from tests.on_a_gpu_that_is_not_there.variants import BFLOAT16, CAPTIONS
+from tests.on_a_gpu_that_is_not_there.variants import CAPTIONS
 
 BY_TOKEN, BY_GRADIENT = {"advantage.credit": "token"}, {"advantage.credit": "gradient"}
 MIXED = "Expected all tensors to be on the same device"
@@ -67,8 +67,17 @@ MUTANTS = {
     "the cache of keys and values is on the CPU": Mutant(
         transformer.KeyValueCache.append, "keys_BHQd.new_empty(", "torch.empty(", MIXED
     ),
-    "a snapshot is read from the GPU": Mutant(
-        snapshot.take_snapshot, "tensor.detach().cpu()", "tensor.detach()", "can't convert cuda:0"
+    "an array is read from the GPU": Mutant(
+        snapshot.as_array, "tensor.detach().cpu()", "tensor.detach()", "can't convert cuda:0"
+    ),
+    "a snapshot is handed out before it is here": Mutant(
+        snapshot.WeightsBuffer.fill, "torch.cuda.synchronize()", "pass", "pinned memory was changed"
+    ),
+    "pinned memory is filled again while it is read": Mutant(
+        incoming_weights.IncomingWeights.load_into,
+        "torch.cuda.synchronize(self._device)",
+        "pass",
+        "pinned memory was changed",
     ),
     "the reward's network stays on the CPU": Mutant(loading.load_perceptual_metric, ".to(device)", "", MIXED),
     "the reward is added up on the CPU": Mutant(
@@ -82,16 +91,16 @@ MUTANTS = {
         code_credit.codebook_codes, ", device=device", "", MIXED, BY_GRADIENT
     ),
     "moments of a resumed optimizer stay on the CPU": Mutant(
-        optimizer.load_optimizer_arrays, '"cpu" if key == "step" else parameter.device', '"cpu"', MIXED
+        optimizer.load_optimizer_arrays, 'step_device if key == "step" else parameter.device', '"cpu"', MIXED
+    ),
+    "step counts of a resumed optimizer stay on the CPU": Mutant(
+        optimizer.load_optimizer_arrays,
+        'parameter.device if optimizer.defaults["fused"] else torch',
+        "torch",
+        MIXED,
     ),
     "autocast is that of the CPU": Mutant(
-        machine.autocast, "device.type", '"cpu"', "bfloat16 was not used", BFLOAT16
-    ),
-    "the optimizer's step counts live on the GPU": Mutant(
-        optimizer.load_optimizer_arrays,
-        '"cpu" if key == "step" else parameter.device',
-        "parameter.device",
-        "bytes to the device for a rank's state",
+        machine.autocast, "device.type", '"cpu"', "bfloat16 was not used", {"compute.autocast": "bfloat16"}
     ),
     "each token is looked at": Mutant(
         free_running._next_token,

@@ -1,10 +1,12 @@
 """What a reward actor, a learner rank and an evaluation do on their device, each once, and what comes out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, HeldOutResult
+from actors.incoming_weights import IncomingWeights
 from actors.rewards.build import reward_of
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
@@ -15,12 +17,20 @@ from common.models.loading import load_perceptual_metric, load_policy, load_toke
 from common.protocols import SourceImage
 from common.schema import GroupBatch
 from common.types import WeightSnapshot
-from common.weights.snapshot import load_snapshot, take_snapshot
+from common.weights.snapshot import (
+    WeightsBuffer,
+    as_array,
+    linear_parameters,
+    load_snapshot,
+    make_bfloat16,
+    take_snapshot,
+    tensors_of,
+)
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
 from learner.train_step import StepSums, Trainer
 from tests.fake_cuda.gpu import fake_cuda
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
 class RandomPictures:
@@ -52,6 +62,9 @@ class Actor:
         source = self.models.__dict__["held_out"] = RandomPictures(recipe)
         reward = reward_of(recipe.reward, tokenizer, self.models.terms, recipe.advantage.credit)
         self._pipeline = RolloutPipeline(recipe, source, tokenizer, reward, self.device)
+        if recipe.has_narrow_weights:
+            make_bfloat16(self.policy, linear_parameters(self.policy))
+        self._incoming = IncomingWeights(lambda _, snapshot: snapshot[0], self.device)
         self._ticket = range(recipe.actors.images_per_ticket)
 
     def roll_out(self) -> GroupBatch:
@@ -59,6 +72,9 @@ class Actor:
         assert not rolled.skipped, str(rolled.skipped)
         assert rolled.groups is not None
         return rolled.groups
+
+    def take(self, weights: WeightSnapshot) -> None:
+        self._incoming.load_into(self.policy, weights.version, [weights])
 
     def generate(self) -> np.ndarray:
         return GenerateChunk((0, 1, 2), seed=5, temperature=1.0).run(self.policy, self.models).pixels_NHWC
@@ -76,14 +92,24 @@ class Rank:
         self._device = prepare_device(recipe.compute)
         self.policy: PolicyModule = load_policy(recipe, self._device)
         self._trainer = Trainer(self.policy, recipe, self._device)
+        self.is_narrow = recipe.has_narrow_weights
+        narrow = linear_parameters(self.policy) if self.is_narrow else ()
+        self._weights = WeightsBuffer(self.policy.state_dict(), narrow)
 
     def train(self, groups: GroupBatch) -> StepSums:
         sums, norm = self._trainer.train(groups, StageClock(self._device))
-        assert np.isfinite(norm)
+        assert np.isfinite(norm), "the gradient is not finite"
         return sums
 
+    def publish(self) -> WeightSnapshot:
+        """What actors compute with."""
+        self._weights.fill(self.policy.state_dict())
+        return self._weights.snapshot(version=1)
+
     def state(self) -> tuple[WeightSnapshot, Arrays]:
-        return take_snapshot(self.policy, 1), optimizer_arrays(self._trainer.optimizer, self.policy)
+        """What another rank, or a checkpoint, goes on with."""
+        moments = optimizer_arrays(self._trainer.optimizer, self.policy)
+        return take_snapshot(self.policy, 1), {name: array.copy() for name, array in moments.items()}
 
     def resume(self, weights: WeightSnapshot, moments: Arrays) -> None:
         load_snapshot(self.policy, weights)
@@ -109,8 +135,9 @@ def run_everything(recipe: Recipe) -> Outcome:
     successor.resume(*rank.state())
     second = successor.train(groups)
     weights, moments = successor.state()
-    load_snapshot(actor.policy, weights)
-    return Outcome(groups, (first, second), weights.arrays, moments, actor.generate(), actor.score())
+    actor.take(successor.publish())
+    arrays = {name: as_array(tensor) for name, tensor in tensors_of(weights).items()}
+    return Outcome(groups, (first, second), arrays, moments, actor.generate(), actor.score())
 
 
 def run_on_a_gpu(recipe: Recipe) -> Outcome:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.config.recipe import Recipe
 from tests.fake_cuda.gpu import fake_cuda
 from tests.on_a_gpu_that_is_not_there.budgets import check_budgets
 from tests.on_a_gpu_that_is_not_there.comparison import assert_equal
@@ -21,13 +22,11 @@ def test_a_mutant_is_caught(recipe_of: Recipes, monkeypatch: pytest.MonkeyPatch,
     mutant.apply(monkeypatch)
     assert_equal(SOUND[key], run_everything(recipe_of(mutant.changes)))
     with pytest.raises((RuntimeError, TypeError, AssertionError), match=mutant.caught_by):
-        examine(recipe_of, dict(mutant.changes))
+        examine(recipe_of(mutant.changes, "cuda"), has_budgets=not mutant.changes, sound=SOUND[key])
 
 
-def examine(recipe_of: Recipes, changes: dict) -> None:
-    recipe = recipe_of(changes, "cuda")
-    if changes:
-        run_on_a_gpu(recipe)
-        return
-    with fake_cuda() as counts:  # the budgets are those of a recipe without changes
-        check_budgets(Actor(recipe), Rank(recipe), counts)
+def examine(recipe: Recipe, has_budgets: bool, sound: Outcome) -> None:
+    if has_budgets:  # which are those of the recipe without changes
+        with fake_cuda() as counts:
+            check_budgets(Actor(recipe), Rank(recipe), counts)
+    assert_equal(sound, run_on_a_gpu(recipe))
