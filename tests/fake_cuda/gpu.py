@@ -45,6 +45,8 @@ def fake_cuda() -> Iterator[Counts]:
         known = [torch.Tensor, torch.nn.Parameter, CudaTensor]  # to optimizers that take many tensors at once
         replace(import_module("torch.optim.optimizer"), _foreach_supported_types=known)
         replace(torch.utils._foreach_utils, _foreach_supported_types=known)
+        stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") begins on the CPU
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its operations have no kernels on a CPU
         replace(Device, current=device)
         stack.enter_context(device)
