@@ -21,7 +21,6 @@ from deploy.cluster.ray_environment import set_ray_environment
 from tests.fake_cuda.gpu import fake_cuda
 
 set_ray_environment()  # before a test imports ray
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare bit for bit what a CPU computes
 
 TINY_RECIPE = {
     "image_size": 32,

@@ -14,10 +14,10 @@ DRAW_BYTES = 4 * (
 GROUP_BYTES = 4 * (64 * 4 * (4 + 4) + (63 + 64) * 4 + 2 * 4 * 4) + LABEL_BYTES
 """Off the device, per ticket: samples with their log-probabilities, context and targets, two terms."""
 TICKET_SYNCS = 7  # one per array of the groups: three of tokens, log-probabilities, the label, two terms
-MICRO_BATCH_SYNCS = 12  # one per number of the report: seven sums, reward mean and std, flat groups, two terms
+MICRO_BATCH_SYNCS = 1  # all numbers of the report together
 STEP_SYNCS = 1  # beside those of its micro-batches: the gradient's norm
 STEP_INPUT_BYTES = GROUP_BYTES + 4 * 2 * 4  # to the device, per step: the groups, and twice each group's weight
-STEP_OUTPUT_BYTES = 0  # off the device, per step; single numbers are waits, and not counted here
+STEP_OUTPUT_BYTES = 2 * 12 * 4  # off the device, per step and micro-batch: nine sums, flat groups, two terms
 WEIGHT_BYTES = 7552 * 4  # off the device, per copy of the weights for ranks and checkpoints
 NARROW_WEIGHT_BYTES = WEIGHT_BYTES - 6976 * 2  # per publication, if actors hold linear layers in bfloat16
 MOMENT_BYTES = 2 * WEIGHT_BYTES + 18 * 4  # off the device, per copy of AdamW's state: moments, step counts
