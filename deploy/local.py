@@ -129,6 +129,8 @@ def learn(
     rewards_BG = terms.rewards(recipe.reward.weights)
     num_groups = len(rewards_BG)
     advantages_BGT, prices = advantages(terms, recipe), None
+    if advantages_BGT is not None:  # without a reward they are zeros, made on the CPU
+        advantages_BGT = advantages_BGT.to(device)
     if recipe.has_code_gradients:
         prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(num_groups, device=device))
     context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
 from common.models.weights_files import save_weights
 from deploy.cluster.ray_environment import set_ray_environment
+from tests.fake_cuda.gpu import fake_cuda
 
 set_ray_environment()  # before a test imports ray
 
@@ -46,6 +48,17 @@ TINY_RECIPE = {
     "learner": {"num_steps": 2, "images_per_step": 4, "micro_batch_size": 2, "lr": 1e-3},
     "metrics": {"port": 0},
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fake-cuda", action="store_true", help="run each test on a GPU that is not there")
+
+
+@pytest.fixture(autouse=True)
+def gpu_that_is_not_there(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--fake-cuda` alone: an experiment by hand, in which some tests fail (tests/README.md)."""
+    with fake_cuda() if request.config.getoption("--fake-cuda") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
