@@ -4,6 +4,7 @@ PyTorch's `FlopCounterMode` counts the multiply-adds of matrix products, convolu
 rest (norms, softmax, rotations) is not counted. Our own dispatch mode tracks live bytes.
 """
 
+import gc
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -77,6 +78,10 @@ class WorkMeter(StageClock):
         self._modes = ExitStack()
 
     def __enter__(self) -> Self:
+        gc.collect()
+        if gc.isenabled():  # what is alive must not depend on when it last ran
+            gc.disable()
+            self._modes.callback(gc.enable)
         self._modes.enter_context(self._live)
         return self
 

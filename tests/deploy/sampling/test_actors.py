@@ -30,7 +30,7 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.metrics: list[Recipe] = []
         self.compiled: list[PolicyModule] = []
-        monkeypatch.setattr("actors.rollout_actor.load_perceptual_metric", self._metric)
+        monkeypatch.setattr("actors.ticket_work.load_perceptual_metric", self._metric)
         monkeypatch.setattr(LlamaGenTransformer, "compile_blocks", lambda policy: self.compiled.append(policy))
         monkeypatch.setattr("common.models.loading.require_compiler", lambda _: None)
 
