@@ -78,7 +78,7 @@ def test_the_reconstruction_is_the_decoded_target_against_the_source(
     result = HeldOutChunk((2, 0), SEED, num_pictures=2).run(policy, models)
     assert result.pictures is not None
     groups = rolled_out(policy, models, 2, 0)
-    error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC)
+    error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC, CPU)
     expected_B = error_BCHW.square().mean(dim=(1, 2, 3)).numpy()
     np.testing.assert_allclose(result.reconstruction["mse"], expected_B, rtol=1e-4)
     assert expected_B[0] != expected_B[1]
