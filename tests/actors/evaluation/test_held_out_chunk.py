@@ -1,5 +1,6 @@
 """Teacher-forced scores: what a chunk measures. Letters: B images, T image tokens, V codebook entries."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,16 @@ def test_errors_are_measured_where_the_reward_leaves_them_out(
     result = HeldOutChunk((0, 1), SEED).run(policy, without)
     np.testing.assert_array_equal(result.terms["mse"], usual.terms["mse"])
     assert (result.terms["mse"] > 0).all()
+    np.testing.assert_array_equal(result.reconstruction["mse"], usual.reconstruction["mse"])
+
+
+def test_scores_are_decoded_in_float32_whatever_the_reward_is(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    usual = HeldOutChunk((0, 1), SEED).run(policy, models)
+    recipe = with_changes(models.recipe, {"reward.decode_dtype": "bfloat16"})
+    result = HeldOutChunk((0, 1), SEED).run(policy, replace(models, recipe=recipe))
+    np.testing.assert_array_equal(result.terms["mse"], usual.terms["mse"])
     np.testing.assert_array_equal(result.reconstruction["mse"], usual.reconstruction["mse"])
 
 
