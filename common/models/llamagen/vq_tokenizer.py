@@ -227,12 +227,11 @@ class VQTokenizer(nn.Module):
         Batches of another size, as a broken image leaves them, are not compiled: beyond a few sizes PyTorch would
         stop compiling, and rounding would depend on what the process has met before.
         """
-        shared: tuple[nn.Module, ...] = (self.encoder, self.quant_conv, self.quantize)
-        if self.post_quant_conv.weight.dtype == dtype:
-            shared += (self.decoder, self.post_quant_conv)
-        twin = deepcopy(self, {id(part): part for part in shared})
-        twin.decoder.to(dtype)
-        twin.post_quant_conv.to(dtype)
+        instead: dict[int, object] = {id(part): part for part in (self.encoder, self.quant_conv, self.quantize)}
+        for weight in (*self.decoder.parameters(), *self.post_quant_conv.parameters()):
+            own = weight if weight.dtype == dtype else nn.Parameter(weight.to(dtype), weight.requires_grad)
+            instead[id(weight)] = own
+        twin = deepcopy(self, instead)
         if compiled_for is not None:
             twin._compiled = {compiled_for: torch.compile(twin.decoder.forward, backend=backend, dynamic=False)}
         return twin
