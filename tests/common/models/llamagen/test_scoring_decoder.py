@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -81,6 +82,14 @@ def test_a_decoder_of_the_same_dtype_is_in_memory_once(tokenizer: VQTokenizer) -
     half = tokenizer.for_scoring(BFLOAT16)
     for one, other in ((tokenizer, tokenizer.for_scoring(FLOAT32, 3)), (half, half.for_scoring(BFLOAT16, 3))):
         assert all(own is shared for own, shared in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_it_can_be_made_of_weights_without_numbers() -> None:
+    """As `plan` counts it."""
+    with FakeTensorMode():
+        tokenizer = VQTokenizer(LlamaGenTokenizerSpec(size=SMALL, checkpoint=""), image_size=8)
+        pictures_BCHW = tokenizer.for_scoring(BFLOAT16).decode(torch.zeros(2, 16, dtype=torch.long))
+    assert (pictures_BCHW.shape, pictures_BCHW.dtype) == ((2, 3, 8, 8), BFLOAT16)
 
 
 def test_one_size_of_batch_is_compiled_and_others_are_decoded_as_they_come(tokenizer: VQTokenizer) -> None:
