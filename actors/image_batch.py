@@ -24,7 +24,7 @@ class ImageBatch:
     def tensors(self, device: torch.device) -> tuple[Tensor, Condition]:
         """Pixels float32 [B, 3, H, W] in [-1, 1] and the condition, on `device`."""
         condition = {name: torch.from_numpy(column).to(device) for name, column in self.condition.items()}
-        return to_tensor(self.pixels_BHWC).to(device), condition
+        return to_tensor(self.pixels_BHWC, device), condition
 
 
 def start_reading(
@@ -70,9 +70,11 @@ def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBat
     raise DataError(f"none of {len(batch)} images can be read; the first: {next(iter(batch.values()))}")
 
 
-def to_tensor(pixels_BHWC: np.ndarray) -> Tensor:
-    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+def to_tensor(pixels_BHWC: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1] on `device`: bytes travel, a quarter of the floats."""
+    pixels_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)
+    half = torch.tensor(127.5, device=device)  # by a plain number CUDA divides otherwise: it rounds twice
+    return pixels_BCHW.float().div(half).sub(1).contiguous()
 
 
 def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:

@@ -84,7 +84,8 @@ class RolloutPipeline:
         if not isinstance(images, ImageBatch):
             return ScoredGroups(None, _broken(sample_indices, images))
         kept = [sample_indices[position] for position in images.positions]
-        pixels_BCHW, condition = images.tensors(self._device)
+        with clock("read"):
+            pixels_BCHW, condition = images.tensors(self._device)
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)

@@ -36,7 +36,8 @@ class TicketWork:
     def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
         recipe, models = self._models.recipe, self._models
         source = build_source(recipe, "train")
-        reward = reward_of(recipe.reward, models.tokenizer, models.terms, recipe.advantage.credit)
+        credit, compiled_for = recipe.advantage.credit, recipe.compiled_decode_size
+        reward = reward_of(recipe.reward, models.tokenizer, models.terms, credit, compiled_for)
         return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
 
     def roll_out(

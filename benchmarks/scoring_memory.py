@@ -57,7 +57,7 @@ class BlockMeans:
     dim, distance_name, batch_size, knows_labels = 192, "fd", 50, True
 
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
-        features_ND = F.adaptive_avg_pool2d(to_tensor(pixels_NHWC), 8).flatten(1)
+        features_ND = F.adaptive_avg_pool2d(to_tensor(pixels_NHWC, CPU), 8).flatten(1)
         return features_ND, features_ND[:, :10]
 
 

@@ -71,6 +71,12 @@ class ImageTokenizer(Protocol):
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images of codes [B, D, h, w] on the square grid, differentiable."""
 
+    def for_scoring(self, dtype: torch.dtype, compiled_for: int | None = None) -> Self:
+        """The same with a decoder that computes in `dtype`, compiled for batches of `compiled_for` pictures.
+
+        Needed only if reward.decode_dtype is bfloat16 or compute.compile is true.
+        """
+
 
 class CachedDecoder(Protocol):
     """Free-running decoding of one batch with a key-value cache."""

@@ -69,7 +69,7 @@ class EvaluationModels:
 
     @cached_property
     def held_out_reward(self) -> DecodedReward:
-        """The terms of the reward, and the squared error in any case; without maps."""
+        """The terms of the reward, and the squared error in any case; without maps, and decoded in float32."""
         return DecodedReward(self.tokenizer, {"mse": SquaredError()} | self.terms, self.recipe.reward)
 
 

@@ -59,7 +59,7 @@ class ClassifierFeatures:
 
     @torch.no_grad()
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
-        features_ND, logits_NK = self._classifier(to_tensor(pixels_NHWC).to(self._device))
+        features_ND, logits_NK = self._classifier(to_tensor(pixels_NHWC, self._device))
         return features_ND.cpu(), logits_NK.cpu()
 
 
@@ -104,7 +104,7 @@ class EfficientNetFeatures:
 
     @torch.no_grad()
     def __call__(self, pixels_NHWC: np.ndarray) -> tuple[Tensor, Tensor]:
-        pixels_NCHW = to_tensor(pixels_NHWC).to(self._device)  # -1 to 1, as it was trained
+        pixels_NCHW = to_tensor(pixels_NHWC, self._device)  # -1 to 1, as it was trained
         resized_NCHW = F.interpolate(pixels_NCHW, (224, 224), mode="bicubic", antialias=True).clamp(-1, 1)
         features_ND = self._network.extract_features(resized_NCHW).mean(dim=(2, 3))
         return features_ND.cpu(), self._network._fc(features_ND).cpu()

@@ -8,7 +8,6 @@ Letters: B images, G samples per image, T image tokens, C, H, W of a picture.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from math import isqrt
 from typing import Any
 
@@ -32,7 +31,7 @@ class DecodedReward:
         has_maps: bool = False,
     ):
         """With maps every term also says where in the picture it comes from, as far as it can."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._terms = terms
         self._section = section  # of which the weights do not matter here
         self._has_maps = has_maps
@@ -49,8 +48,8 @@ class DecodedReward:
         images_per_chunk = max(1, self._section.decode_batch_size // G)
         for start in range(0, B, images_per_chunk) if self._terms else ():
             chunk = slice(start, start + images_per_chunk)
-            with clock("decode"), self._decode_dtype(sampled_tokens_BGT.device):
-                decoded_NCHW = self._tokenizer.decode(sampled_tokens_BGT[chunk].flatten(0, 1))
+            with clock("decode"):
+                decoded_NCHW = self.tokenizer.decode(sampled_tokens_BGT[chunk].flatten(0, 1))
                 decoded_bGCHW = decoded_NCHW.float().unflatten(0, (-1, G))
             parts.append(self._measured(decoded_bGCHW, sources[chunk], grid_size, clock))
         return RewardTerms.joined(parts) if parts else RewardTerms((B, G))
@@ -101,10 +100,6 @@ class DecodedReward:
             else {name: nothing_1G[:, :, None].expand(-1, -1, grid_size**2) for name in terms}
         )
         return RewardTerms((1, num_samples), terms, maps, self._higher_is_better, {0: reason})
-
-    def _decode_dtype(self, device: torch.device) -> AbstractContextManager:
-        in_bfloat16 = self._section.decode_dtype == "bfloat16"
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16)
 
 
 def _measured(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources) -> Tensor:

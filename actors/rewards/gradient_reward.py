@@ -53,7 +53,7 @@ class GradientReward(DecodedReward):
         return RewardTerms.joined([self._chunk(tokens_bGT[image], sources[image], clock) for image in images])
 
     def _failed_image(self, tokens_1GT: Tensor, reason: str) -> RewardTerms:
-        gradient_1TD = torch.full_like(self._tokenizer.codes(tokens_1GT[:, 0]).float(), float("nan"))
+        gradient_1TD = torch.full_like(self.tokenizer.codes(tokens_1GT[:, 0]).float(), float("nan"))
         nothing_1G = torch.full(tokens_1GT.shape[:2], float("nan"), device=tokens_1GT.device)
         terms = dict.fromkeys((*self._priced, *self._terms), nothing_1G)
         shape = (1, tokens_1GT.shape[1])
@@ -89,9 +89,9 @@ class GradientReward(DecodedReward):
         b, g, T = tokens_bgT.shape
         side = isqrt(T)
         with torch.enable_grad():
-            codes_nTD = self._tokenizer.codes(tokens_bgT.flatten(0, 1)).detach().requires_grad_()
-            with clock("decode"), self._decode_dtype(tokens_bgT.device):
-                decoded_nCHW = self._tokenizer.decode_codes(codes_nTD.mT.unflatten(2, (side, side)))
+            codes_nTD = self.tokenizer.codes(tokens_bgT.flatten(0, 1)).detach().requires_grad_()
+            with clock("decode"):
+                decoded_nCHW = self.tokenizer.decode_codes(codes_nTD.mT.unflatten(2, (side, side)))
                 decoded_bgCHW = decoded_nCHW.float().unflatten(0, (b, g))
             terms = self._terms_of(self._priced, decoded_bgCHW, sources, clock)
             reward = RewardTerms((b, g), terms).rewards(self._weights).sum()

@@ -63,8 +63,9 @@ class RewardSection(Section):
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled token grids decoded and scored at once."""
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
-    """The decoder's dtype. bfloat16 is faster and ranks a group's samples almost alike. Under advantage.credit
-    gradient it is also that of the way back through the decoder."""
+    """The dtype of the decoder that samples are scored with, its weights included. bfloat16 is faster and ranks a
+    group's samples almost alike. Under advantage.credit gradient it is also that of the way back through the
+    decoder. Held-out scores and all pictures are decoded in float32."""
     gradient_batch_size: int = Field(default=8, gt=0)
     """For advantage.credit gradient: sampled token grids whose activations are in memory at once."""
 

@@ -160,6 +160,17 @@ class Recipe(Section):
         return 2 * self.tokenizer.code_size + 1 if self.has_code_gradients else 0
 
     @property
+    def compiled_decode_size(self) -> int | None:
+        """Pictures that the decoder takes at once for most of a ticket; None if it is not compiled."""
+        if not self.compute.compile:
+            return None
+        reward, G = self.reward, self.group.size
+        images = min(self.actors.images_per_ticket, max(1, reward.decode_batch_size // G))
+        if not self.has_code_gradients:
+            return images * G
+        return min(images, max(1, reward.gradient_batch_size // G)) * min(reward.gradient_batch_size, G)
+
+    @property
     def buffer_capacity(self) -> int:
         """Groups admitted and not yet published: (max_staleness + 1) steps' worth."""
         return (self.buffer.max_staleness + 1) * self.learner.images_per_step

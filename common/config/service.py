@@ -29,8 +29,9 @@ class ComputeSection(Section):
     """The learner recomputes each transformer block in the backward pass instead of keeping its activations: less
     memory for one more forward. Does not change the results."""
     compile: bool = False
-    """torch.compile of the policy's transformer blocks, in actors and learner; decoding stays uncompiled. The
-    first forward of each batch size takes longer. Needs a C++ compiler and, on a GPU, Triton."""
+    """torch.compile of the policy's transformer blocks, in actors and learner, and of the decoder that samples are
+    scored with; free-running sampling, held-out scores and pictures do without. The first forward of each batch
+    size takes longer. Needs a C++ compiler and, on a GPU, Triton."""
 
 
 class AutoscaleSection(Section):

@@ -40,13 +40,14 @@ def load_policy(
 
 
 def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
-    """The frozen tokenizer. channels_last makes its convolutions faster on both CPU and GPU."""
+    """The frozen tokenizer, float32."""
     spec = recipe.tokenizer
     with torch.device("meta"):
         tokenizer = build_tokenizer(spec, image_size=recipe.image_size)
     load_weights(tokenizer, spec.checkpoint, what="tokenizer", obtain_from=spec.obtain_from)
-    tokenizer = tokenizer.to(device).to(memory_format=torch.channels_last)
-    return tokenizer.eval().requires_grad_(False)
+    tokenizer = tokenizer.to(device).eval().requires_grad_(False)
+    # On CUDA group norms copy channels_last to contiguous, and convolutions copy it back.
+    return tokenizer if device.type == "cuda" else tokenizer.to(memory_format=torch.channels_last)
 
 
 def load_codes(recipe: Recipe, device: torch.device) -> Tensor:

@@ -52,9 +52,14 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Pol
 
 
 def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
-    tokenizer, perceptual = load_tokenizer(recipe, device), load_perceptual_metric(recipe, device)
-    reward = build_reward(recipe.reward, tokenizer, perceptual, recipe.advantage.credit)
-    source = build_source(recipe, "train")
+    reward = build_reward(
+        recipe.reward,
+        load_tokenizer(recipe, device),
+        load_perceptual_metric(recipe, device),
+        recipe.advantage.credit,
+        recipe.compiled_decode_size,
+    )
+    tokenizer, source = reward.tokenizer, build_source(recipe, "train")
     if cell.delay:
         return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)
     return post_train(policy, tokenizer, reward, source, recipe, device)

@@ -51,11 +51,14 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    tokenizer = load_tokenizer(recipe, device)
     reward = build_reward(
-        recipe.reward, tokenizer, load_perceptual_metric(recipe, device), recipe.advantage.credit
+        recipe.reward,
+        load_tokenizer(recipe, device),
+        load_perceptual_metric(recipe, device),
+        recipe.advantage.credit,
+        recipe.compiled_decode_size,
     )
-    reports = post_train(policy, tokenizer, reward, build_source(recipe, "train"), recipe, device)
+    reports = post_train(policy, reward.tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:
         now = time.monotonic()

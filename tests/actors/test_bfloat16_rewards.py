@@ -23,6 +23,7 @@ def rewards_of(dtype: str) -> np.ndarray:
     recipe = load_recipe(DEMO, [f"reward.decode_dtype={dtype}"])
     tokenizer = load_tokenizer(recipe, CPU)
     reward = build_reward(recipe.reward, tokenizer, load_perceptual_metric(recipe, CPU))
+    assert next(reward.tokenizer.decoder.parameters()).dtype == getattr(torch, dtype)
     pipeline = RolloutPipeline(recipe, build_source(recipe, "held_out"), tokenizer, reward, CPU)
     groups = pipeline.roll_out(load_policy(recipe, CPU), 0, range(6), StageClock()).groups
     assert groups is not None

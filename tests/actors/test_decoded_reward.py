@@ -174,6 +174,15 @@ def test_a_metric_that_cannot_say_where_is_refused_for_maps_alone() -> None:
     build_reward(RewardSection(lpips=0), DrawsTokens(), MeanDifference(), "token")
 
 
+def test_a_reward_without_terms_asks_for_no_decoder_of_its_own() -> None:
+    class KeepsItsDecoder(DrawsTokens):
+        def for_scoring(self, *_: Any) -> Any:
+            raise AssertionError("nothing is decoded")
+
+    section = RewardSection(mse=0, lpips=0, decode_dtype="bfloat16")
+    assert terms(section, KeepsItsDecoder()) == {}
+
+
 class Brightness:
     """The mean of each sample; does what `told` says for an image, by its id."""
 

@@ -7,10 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor
 from common.errors import BrokenImageError, DataError
 from common.protocols import SourceImage
+
+CPU = torch.device("cpu")
 
 
 class Shades:
@@ -57,12 +60,34 @@ def test_every_condition_column_is_stacked() -> None:
 
 
 def test_tensors_are_pixels_around_zero_and_the_condition() -> None:
-    pixels_BCHW, condition = read_readable(Shades(), [0, 51]).tensors(torch.device("cpu"))
+    pixels_BCHW, condition = read_readable(Shades(), [0, 51]).tensors(CPU)
     assert pixels_BCHW.shape == (2, 3, 4, 4)
     assert pixels_BCHW.dtype == torch.float32
     torch.testing.assert_close(pixels_BCHW[:, 0, 0, 0], torch.tensor([-1.0, -0.6]))
     assert condition["label"].tolist() == [0, 51]
     assert condition["caption"].dtype == torch.float32
+
+
+def test_bytes_travel_to_the_device_and_become_numbers_there() -> None:
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._to_copy.default and result.device != args[0].device:
+                dtypes.append(args[0].dtype)
+            return result
+
+    dtypes: list[torch.dtype] = []
+    with Copies():
+        pixels_BCHW = to_tensor(np.zeros((2, 4, 4, 3), np.uint8), torch.device("meta"))
+    assert dtypes == [torch.uint8]
+    assert (pixels_BCHW.shape, pixels_BCHW.dtype) == ((2, 3, 4, 4), torch.float32)
+
+
+def test_every_byte_becomes_the_number_that_division_gives() -> None:
+    shades = np.arange(256, dtype=np.uint8)
+    pixels_BCHW = to_tensor(np.broadcast_to(shades[:, None, None, None], (256, 1, 1, 3)).copy(), CPU)
+    expected_B = shades.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    np.testing.assert_array_equal(pixels_BCHW[:, 2, 0, 0].numpy(), expected_B)
 
 
 def test_a_batch_without_a_readable_image_is_an_error_that_names_the_first() -> None:

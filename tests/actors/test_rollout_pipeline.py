@@ -3,15 +3,16 @@
 Letters: B images, G samples a group, T image tokens.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from actors.image_batch import to_tensor
+from actors.image_batch import ImageBatch, to_tensor
 from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline, ScoredGroups
 from common.clock import StageClock
@@ -19,12 +20,13 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
 from common.models.families import PolicyModule, TokenizerModule, build_policy, build_tokenizer
-from common.protocols import ImageSource, ImageTokenizer, SourceImage
+from common.protocols import Condition, ImageSource, ImageTokenizer, SourceImage
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.types import SkippedImage
 
 NUM_IMAGES = 6
+CPU = torch.device("cpu")
 
 
 class NoisePictures:
@@ -66,7 +68,7 @@ def pipeline_of(
 ) -> RolloutPipeline:
     tokenizer = tokenizer or tokenizer_of(recipe)
     reward = build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
-    return RolloutPipeline(recipe, source or NoisePictures(), tokenizer, reward, torch.device("cpu"))
+    return RolloutPipeline(recipe, source or NoisePictures(), tokenizer, reward, CPU)
 
 
 def roll_out(recipe: Recipe, sample_indices: Sequence[int], broken: Collection[int] = ()) -> ScoredGroups:
@@ -103,7 +105,7 @@ def test_a_group_is_what_the_models_say_of_its_image(recipe: Recipe) -> None:
     groups = groups_of(roll_out(recipe, (2,)))
     tokenizer, policy = tokenizer_of(recipe), policy_of(recipe)
     source = NoisePictures().read(image_of(recipe, 2))
-    pixels_BCHW = to_tensor(source.pixels[None])
+    pixels_BCHW = to_tensor(source.pixels[None], CPU)
     with torch.no_grad():
         assert tokenizer.encode(pixels_BCHW).tolist() == groups.target_tokens_BT.tolist()
         context_BT = torch.from_numpy(groups.context_tokens_BT).long()
@@ -174,6 +176,30 @@ def test_the_seconds_of_each_stage_are_taken(recipe: Recipe) -> None:
     clock = StageClock()
     pipeline_of(recipe).roll_out(policy_of(recipe), 0, (0,), clock)
     assert set(clock.seconds) == {"read", "encode", "policy", "sample", "decode"}
+
+
+def test_the_way_of_the_pixels_to_the_device_is_in_a_stage(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(StageClock):
+        stage = ""
+
+        @contextmanager
+        def __call__(self, stage: str) -> Iterator[None]:
+            self.stage = stage
+            with super().__call__(stage):
+                yield
+            self.stage = ""
+
+    clock, stages, tensors = Clock(), [], ImageBatch.tensors
+
+    def seen(batch: ImageBatch, device: torch.device) -> tuple[Tensor, Condition]:
+        stages.append(clock.stage)
+        return tensors(batch, device)
+
+    monkeypatch.setattr(ImageBatch, "tensors", seen)
+    pipeline_of(recipe).roll_out(policy_of(recipe), 0, (0,), clock)
+    assert stages == ["read"]
 
 
 def test_dropped_conditions_are_recorded_and_those_that_sampled(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
 
@@ -246,7 +247,7 @@ def test_a_batch_keeps_the_readable_images_and_says_which_they_are(tmp_path: Pat
 
 def test_pixels_go_from_bytes_to_plus_minus_one_and_back() -> None:
     pixels_BHWC = np.arange(0, 256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
-    tensor = to_tensor(pixels_BHWC)
+    tensor = to_tensor(pixels_BHWC, torch.device("cpu"))
     assert (tensor.min().item(), tensor.max().item()) == (-1.0, 1.0)
     assert tensor.shape == (1, 3, 16, 16)
     assert np.abs(to_uint8(tensor).astype(int) - pixels_BHWC).max() <= 1

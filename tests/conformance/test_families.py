@@ -162,6 +162,19 @@ def test_a_tokenizer_decodes_the_codes_of_ids_as_the_ids_and_says_how_long_they_
 
 
 @each_tokenizer
+def test_a_tokenizer_scores_with_a_decoder_in_bfloat16_and_keeps_its_own(name: str) -> None:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(TOKENIZER_SPECS[name], image_size=16).eval().requires_grad_(False)
+    tokens_BT = torch.randint(tokenizer.codebook_size, (2, tokenizer.num_tokens))
+    before_BCHW, twin = tokenizer.decode(tokens_BT), tokenizer.for_scoring(torch.bfloat16)
+    pictures_BCHW = twin.decode(tokens_BT)
+    assert pictures_BCHW.dtype == torch.bfloat16
+    assert 0 < (pictures_BCHW - before_BCHW).abs().max() < 0.1 * before_BCHW.abs().max()
+    assert tokenizer.decode(tokens_BT).equal(before_BCHW)
+    assert twin.codes(tokens_BT).equal(tokenizer.codes(tokens_BT))
+
+
+@each_tokenizer
 def test_a_tokenizer_is_deterministic(name: str) -> None:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(TOKENIZER_SPECS[name], image_size=16).eval()

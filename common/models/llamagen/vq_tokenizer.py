@@ -4,7 +4,10 @@ Shape letters: B images, C channels of a picture, H and W pixels, h and w tokens
 raster order, V codebook entries, D channels of a codebook entry, F channels of a feature map.
 """
 
+from collections.abc import Callable
+from copy import deepcopy
 from math import isqrt
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -213,6 +216,25 @@ class VQTokenizer(nn.Module):
         self.quantize = Codebook(size)
         self.quant_conv = nn.Conv2d(size.z_channels, size.codebook_dim, 1)
         self.post_quant_conv = nn.Conv2d(size.codebook_dim, size.z_channels, 1)
+        self._compiled: dict[int, Callable[[Tensor], Tensor]] = {}  # decoders, by the batch size that they are for
+
+    def for_scoring(
+        self, dtype: torch.dtype, compiled_for: int | None = None, backend: str | Callable = "inductor"
+    ) -> Self:
+        """This tokenizer with a decoder in `dtype`, compiled for batches of `compiled_for` pictures.
+
+        What stays the same is shared: encoder and codebook, and the decoder's weights if they are of that dtype.
+        Batches of another size, as a broken image leaves them, are not compiled: beyond a few sizes PyTorch would
+        stop compiling, and rounding would depend on what the process has met before.
+        """
+        instead: dict[int, object] = {id(part): part for part in (self.encoder, self.quant_conv, self.quantize)}
+        for weight in (*self.decoder.parameters(), *self.post_quant_conv.parameters()):
+            own = weight if weight.dtype == dtype else nn.Parameter(weight.to(dtype), weight.requires_grad)
+            instead[id(weight)] = own
+        twin = deepcopy(self, instead)
+        if compiled_for is not None:
+            twin._compiled = {compiled_for: torch.compile(twin.decoder.forward, backend=backend, dynamic=False)}
+        return twin
 
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
         """Token ids int64 [B, T] of pixels in [-1, 1]."""
@@ -239,6 +261,8 @@ class VQTokenizer(nn.Module):
         return self.quantize(tokens)
 
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
-        """Images [B, 3, H, W] of unit codes."""
+        """Images [B, 3, H, W] of unit codes, in the dtype of the decoder."""
         # Contiguous, because the rounding of convolutions depends on memory layout: equal codes, equal pictures.
-        return self.decoder(self.post_quant_conv(codes_BDhw.contiguous()))
+        codes_BDhw = codes_BDhw.to(self.post_quant_conv.weight.dtype).contiguous()
+        decoder = self._compiled.get(len(codes_BDhw), self.decoder)
+        return decoder(self.post_quant_conv(codes_BDhw))

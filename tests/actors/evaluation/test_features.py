@@ -46,7 +46,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_classifiers_features_and_logits_are_those_of_its_weights(classifier: ClassifierFeatures) -> None:
     torch.manual_seed(0)
-    features_ND, logits_NK = ImageClassifier(10).eval()(to_tensor(NOISE_NHWC))
+    features_ND, logits_NK = ImageClassifier(10).eval()(to_tensor(NOISE_NHWC, CPU))
     seen = classifier(NOISE_NHWC)
     torch.testing.assert_close(seen, (features_ND.detach(), logits_NK.detach()))
     assert seen[0].shape == (5, ClassifierFeatures.dim)

@@ -1,5 +1,6 @@
 """Teacher-forced scores: what a chunk measures. Letters: B images, T image tokens, V codebook entries."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_reconstruction_is_the_decoded_target_against_the_source(
     result = HeldOutChunk((2, 0), SEED, num_pictures=2).run(policy, models)
     assert result.pictures is not None
     groups = rolled_out(policy, models, 2, 0)
-    error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC)
+    error_BCHW = decoded(models, groups.target_tokens_BT) - to_tensor(result.pictures.source_NHWC, CPU)
     expected_B = error_BCHW.square().mean(dim=(1, 2, 3)).numpy()
     np.testing.assert_allclose(result.reconstruction["mse"], expected_B, rtol=1e-4)
     assert expected_B[0] != expected_B[1]
@@ -92,6 +93,16 @@ def test_errors_are_measured_where_the_reward_leaves_them_out(
     result = HeldOutChunk((0, 1), SEED).run(policy, without)
     np.testing.assert_array_equal(result.terms["mse"], usual.terms["mse"])
     assert (result.terms["mse"] > 0).all()
+    np.testing.assert_array_equal(result.reconstruction["mse"], usual.reconstruction["mse"])
+
+
+def test_scores_are_decoded_in_float32_whatever_the_reward_is(
+    policy: PolicyModule, models: EvaluationModels
+) -> None:
+    usual = HeldOutChunk((0, 1), SEED).run(policy, models)
+    recipe = with_changes(models.recipe, {"reward.decode_dtype": "bfloat16"})
+    result = HeldOutChunk((0, 1), SEED).run(policy, replace(models, recipe=recipe))
+    np.testing.assert_array_equal(result.terms["mse"], usual.terms["mse"])
     np.testing.assert_array_equal(result.reconstruction["mse"], usual.reconstruction["mse"])
 
 

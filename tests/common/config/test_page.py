@@ -65,7 +65,11 @@ def test_every_key_has_a_meaning() -> None:
 
 def test_every_section_stands_in_order() -> None:
     tops = [part.path for part in parts() if part.path and "." not in part.path]
-    sections = [name for name in Recipe.model_fields if name not in ("seed", "image_size", "profile", "placement", "resume")]
+    sections = [
+        name
+        for name in Recipe.model_fields
+        if name not in ("seed", "image_size", "profile", "placement", "resume")
+    ]
     assert list(dict.fromkeys(tops)) == sections
 
 

@@ -46,6 +46,26 @@ def test_the_derived_sizes_follow_from_the_keys(tiny_recipe: Recipe) -> None:
     assert with_changes(tiny_recipe, {"buffer.max_staleness": 3}).buffer_capacity == 16
 
 
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({}, 12),  # a ticket's 4 images with 3 samples each
+        ({"reward.decode_batch_size": 8}, 6),  # no more than two whole groups
+        ({"reward.decode_batch_size": 2}, 3),  # a group is never split
+        ({"advantage.credit": "gradient", "reward.gradient_batch_size": 7}, 6),
+        ({"advantage.credit": "gradient", "reward.gradient_batch_size": 2}, 2),  # there it may be
+        ({"advantage.credit": "gradient", "reward.gradient_batch_size": 64}, 12),
+    ],
+)
+def test_the_decoder_is_compiled_for_what_it_takes_at_once(
+    changes: dict[str, Any], size: int, tiny_recipe: Recipe
+) -> None:
+    common = {"compute.compile": True, "actors.images_per_ticket": 4, "group.size": 3}
+    recipe = with_changes(tiny_recipe, {"learner.images_per_step": 4} | common | changes)
+    assert recipe.compiled_decode_size == size
+    assert with_changes(recipe, {"compute.compile": False}).compiled_decode_size is None
+
+
 TEXT = {
     "source": {"kind": "parquet", "path": "shards"},
     "policy.conditioning": "text",

@@ -89,7 +89,7 @@ def classifier() -> ImageClassifier:
 
 @torch.no_grad()
 def classified(pixels_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    features_ND, logits_NK = classifier()(to_tensor(pixels_NHWC))
+    features_ND, logits_NK = classifier()(to_tensor(pixels_NHWC, CPU))
     return features_ND.numpy(), logits_NK.numpy()
 
 

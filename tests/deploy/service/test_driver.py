@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actors import rollout_actor
 from actors.rollout_actor import RolloutActor
@@ -21,6 +22,8 @@ from common.facts import (
     StepLearned,
     TicketDelivered,
 )
+from common.models.llamagen.transformer import LlamaGenTransformer
+from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.models.loading import load_policy, load_tokenizer
 from deploy.reporting.curves import step_charts
 from deploy.runs.local_run import run_local
@@ -63,7 +66,7 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines(run / "metrics.jsonl")]
 
 
-@pytest.mark.parametrize("changes", [{}, {"advantage.credit": "token"}])
+@pytest.mark.parametrize("changes", [{}, {"advantage.credit": "token"}, {"reward.decode_dtype": "bfloat16"}])
 def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run, changes):
     local = run_local(small_run("local", changes)).path
     expected = losses(local)
@@ -73,6 +76,24 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
         assert losses(run) == pytest.approx(expected, rel=0, abs=1e-6)
         assert digest(run) == digest(local)
         assert learned_tickets(run) == list(range(STEPS * 4))
+
+
+def test_actors_and_local_compile_the_decoder_for_a_ticket_where_the_policy_is_compiled(
+    small_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def for_scoring(tokenizer: VQTokenizer, *wanted: Any) -> VQTokenizer:
+        asked.append(wanted)
+        return tokenizer
+
+    asked: list[Any] = []
+    monkeypatch.setattr(VQTokenizer, "for_scoring", for_scoring)
+    monkeypatch.setattr(LlamaGenTransformer, "compile_blocks", lambda _: None)
+    changes = {"compute.compile": True, "learner.num_steps": 1}
+    run_local(small_run("local", changes))
+    recipe = small_run("served", changes)
+    served(recipe)
+    num_pictures = recipe.actors.images_per_ticket * recipe.group.size
+    assert asked == [(torch.float32, num_pictures), (torch.float32, num_pictures)]
 
 
 def test_a_run_tells_what_happens_in_order_and_leaves_its_folder(small_run) -> None:
