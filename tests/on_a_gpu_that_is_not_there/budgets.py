@@ -6,7 +6,7 @@ from tests.fake_cuda.counts import Counts
 from tests.on_a_gpu_that_is_not_there.runs import Actor, Rank
 
 # The tiny recipe: B = 4 images of 32 px a ticket, G = 4, T = 64, two micro-batches a step, 7,552 weights.
-PIXEL_BYTES = 4 * 3 * 32 * 32 * 4  # to the device, per ticket: float32, made of uint8 on the CPU
+PIXEL_BYTES = 4 * 3 * 32 * 32  # to the device, per ticket: uint8
 LABEL_BYTES = 4 * 8
 DRAW_BYTES = 4 * (
     64 * 4 * 8 + 63 * 9
