@@ -12,7 +12,7 @@ from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
-from common.machine import gpu_peak_bytes, resident_bytes
+from common.machine import gpu_peak_bytes, require_compiler, resident_bytes
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
 from common.schema import to_table
@@ -26,6 +26,9 @@ class TicketWork:
         perceptual = None if only_draws else load_perceptual_metric(recipe, device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, device)
         self._policy, self._device = policy, device
+        if recipe.sampling.compile:
+            require_compiler(device)
+            policy.compile_decoding()
 
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
         """Read the images of a waiting ticket while the models work on the previous one. Thread-safe."""

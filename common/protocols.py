@@ -113,6 +113,9 @@ class Policy(Protocol):
     def compile_blocks(self) -> None:
         """Compile the blocks in place, at their first forward; decoding and state dict stay as they are."""
 
+    def compile_decoding(self) -> None:
+        """Compile the steps of decoding; needed only if sampling.compile is true."""
+
 
 class PerceptualMetric(Protocol):
     """A perceptual distance that computes the source images' features once per group."""

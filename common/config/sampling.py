@@ -39,6 +39,11 @@ class SamplingSection(Section):
     autocast: Literal["none", "bfloat16"] = "none"
     """Autocast of the generator's decoding; logits and the tokenizer are float32 in both cases."""
 
+    compile: bool = False
+    """torch.compile of the steps of decoding, over a key-value cache of its full size: one compilation for each
+    batch size, then faster on a GPU, where launching kernels takes most of the time. Affects the last bits of the
+    results."""
+
     @model_validator(mode="after")
     def _guidance_agrees(self) -> Self:
         if self.guidance_stop is not None and self.guidance_stop <= self.guidance_start:

@@ -99,6 +99,9 @@ class DummyPolicy(nn.Module):
     def compile_blocks(self):
         """Nothing to compile."""
 
+    def compile_decoding(self):
+        """Nothing to compile."""
+
 
 class DummyDecoder:
     def __init__(self, policy, condition):

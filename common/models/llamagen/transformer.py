@@ -5,7 +5,7 @@ tokens (1 for a class, L for a caption of L features), S positions of the sequen
 positions computed now, K positions that they can attend to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import RecipeError
 from common.models.llamagen.embedders import CaptionEmbedder, ClassEmbedder
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
-from common.protocols import Condition
+from common.protocols import CachedDecoder, Condition
 
 _ROPE_BASE = 10000.0
 _NORM_EPS = 1e-5
@@ -135,6 +135,7 @@ class LlamaGenTransformer(nn.Module):
     """
 
     activation_checkpointing = False
+    compiled_steps: Sequence[Callable[..., Tensor]] = ()  # of each block, after `compile_decoding`
 
     def __init__(
         self, spec: LlamaGenPolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0
@@ -187,8 +188,10 @@ class LlamaGenTransformer(nn.Module):
         """The class id for no class, or the untrained caption with the same caption mask."""
         return self.cls_embedding.null_condition(condition)
 
-    def start_decoding(self, condition: Condition) -> "LlamaGenDecoder":
-        return LlamaGenDecoder(self, condition)
+    def start_decoding(self, condition: Condition) -> CachedDecoder:
+        from common.models.llamagen.decoding import CompiledDecoder, GrowingDecoder  # they import this module
+
+        return CompiledDecoder(self, condition) if self.compiled_steps else GrowingDecoder(self, condition)
 
     def _rope(self, device: torch.device) -> Tensor:
         # Not a buffer: it would stay empty in a model that is built on the meta device and then loaded.
@@ -213,7 +216,7 @@ class LlamaGenTransformer(nn.Module):
         return len(self.layers)
 
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
-        """Compile the blocks with torch.compile, in place, at their first forward; decoding stays uncompiled.
+        """Compile the blocks with torch.compile, in place, at their first forward; decoding stays as it is.
 
         The state dict's keys do not change, and all blocks share one compilation. Each batch size is compiled
         separately: rounding of code for any size would depend on the sizes that the process met first.
@@ -221,34 +224,11 @@ class LlamaGenTransformer(nn.Module):
         for layer in self.layers:
             layer.compile(backend=backend, dynamic=False)
 
+    def compile_decoding(self, backend: str | Callable = "inductor") -> None:
+        """Have decoding run steps of one token by blocks that torch.compile compiles, once for each batch size.
 
-class LlamaGenDecoder:
-    """A `CachedDecoder`: each call runs the same blocks over the new positions only.
-
-    It computes the same as `forward` for the tokens given so far; cached values do not follow later updates of the
-    weights. It holds 2 * layers * B * (P + T - 1) * D numbers.
-    """
-
-    def __init__(self, model: LlamaGenTransformer, condition: Condition) -> None:
-        self._model = model
-        self._condition = condition
-        self._position = 0
-        capacity = model.cls_embedding.num_tokens + model.num_tokens - 1
-        self._caches = [KeyValueCache(capacity) for _ in model.layers]
-        self._rope = model._rope(model.tok_embeddings.weight.device)
-        self._mask = model.cls_embedding.attention_mask(condition, capacity)
-
-    @torch.no_grad()
-    def next_logits(self, tokens_B: Tensor | None) -> Tensor:
-        """Append the last drawn tokens (None at the start) and return float32 logits [B, V] of the next."""
-        model = self._model
-        assert (tokens_B is None) == (self._position == 0), "None at the start, and only there"
-        x_BQD = (
-            model.cls_embedding(self._condition) if tokens_B is None else model.tok_embeddings(tokens_B)[:, None]
-        )
-        start, end = self._position, self._position + x_BQD.shape[1]
-        assert end <= self._caches[0].capacity, f"all {model.num_tokens} tokens are drawn"
-        mask = None if self._mask is None else self._mask[:, :, start:end, :end]
-        hidden_BQD = model._hidden(x_BQD, self._rope[:, start:end], mask, self._caches)
-        self._position = end
-        return model.logits(hidden_BQD[:, -1])
+        What was said of `compile_blocks` holds here too; teacher-forced forwards stay as they are.
+        """
+        self.compiled_steps = [
+            torch.compile(layer.forward, backend=backend, dynamic=False) for layer in self.layers
+        ]

@@ -94,3 +94,14 @@ def test_they_begin_with_the_weights_of_their_job(
     for index in range(2):
         np.testing.assert_array_equal(pictures[index].pixels_NHWC, expected[index].pixels_NHWC)
     assert (pictures[0].pixels_NHWC != base[0].pixels_NHWC).any()
+
+
+def test_decoding_is_compiled_where_the_recipe_says_so(
+    drawn: Callable[[Recipe, ActorJob], dict[int, GeneratedPictures]], recipe: Recipe, monkeypatch
+) -> None:
+    compiled: list[LlamaGenTransformer] = []
+    monkeypatch.setattr(LlamaGenTransformer, "compile_decoding", compiled.append)
+    drawn(recipe, ActorJob(only_draws=True))
+    assert compiled == []
+    drawn(with_changes(recipe, {"sampling.compile": True}), ActorJob(only_draws=True))
+    assert len(compiled) == 1

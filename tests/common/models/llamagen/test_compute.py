@@ -175,3 +175,27 @@ def test_compiled_and_recomputed_blocks_train_under_ddp() -> None:
         dist.destroy_process_group()
     assert_equal({name.removeprefix("module."): gradient for name, gradient in wrapped.items()}, plain)
     assert counter.count == 1
+
+
+@pytest.mark.parametrize("spec", [CLASS_SPEC, TEXT_SPEC], ids=["class", "caption"])
+def test_compiled_decoding_gives_the_same_logits_and_compiles_its_steps_once(spec: LlamaGenPolicySpec) -> None:
+    condition, context_BT = inputs(spec)
+    plain, model, counter = tiny(spec), tiny(spec), Counter()
+    model.compile_decoding(counter)
+    for _ in range(2):
+        expected, decoder = plain.start_decoding(condition), model.start_decoding(condition)
+        for tokens_B in (None, *context_BT.T):
+            torch.testing.assert_close(decoder.next_logits(tokens_B), expected.next_logits(tokens_B))
+    assert counter.count == 1
+    assert_equal(gradients(model, spec), gradients(plain, spec))
+
+
+def test_compiled_decoding_draws_the_same_tokens_by_generated_code() -> None:
+    condition, context_BT = inputs(CLASS_SPEC)
+    plain, model = tiny(), tiny()
+    model.compile_decoding()
+    expected, decoder = plain.start_decoding(condition), model.start_decoding(condition)
+    for tokens_B in (None, *context_BT.T[:5]):
+        logits_BV, expected_BV = decoder.next_logits(tokens_B), expected.next_logits(tokens_B)
+        torch.testing.assert_close(logits_BV, expected_BV)
+        assert logits_BV.argmax(dim=-1).equal(expected_BV.argmax(dim=-1))
