@@ -100,7 +100,7 @@ def test_decoding_is_compiled_where_the_recipe_says_so(
     drawn: Callable[[Recipe, ActorJob], dict[int, GeneratedPictures]], recipe: Recipe, monkeypatch
 ) -> None:
     compiled: list[LlamaGenTransformer] = []
-    monkeypatch.setattr(LlamaGenTransformer, "compile_decoding", compiled.append)
+    monkeypatch.setattr(LlamaGenTransformer, "compile_decoding", lambda policy: compiled.append(policy))
     drawn(recipe, ActorJob(only_draws=True))
     assert compiled == []
     drawn(with_changes(recipe, {"sampling.compile": True}), ActorJob(only_draws=True))
