@@ -10,7 +10,8 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.models.families import PolicyModule
 from common.models.llamagen.transformer import LlamaGenTransformer
-from common.models.loading import load_policy
+from common.models.loading import load_policy, load_tokenizer
+from tests.fake_cuda.gpu import fake_cuda
 
 
 def load(tiny_recipe: Recipe, tiny_weights: Path, **compute: bool) -> PolicyModule:
@@ -52,3 +53,17 @@ def test_without_a_compiler_a_recipe_that_compiles_is_refused(
     monkeypatch.setenv("CXX", "gone++")
     with pytest.raises(ClusterError, match=r"compute\.compile is true"):
         load(tiny_recipe, tiny_weights, compile=True)
+
+
+def test_the_tokenizer_is_channels_last_on_a_cpu_and_contiguous_on_a_gpu(
+    tiny_recipe: Recipe, tiny_weights: Path
+) -> None:
+    recipe = with_changes(tiny_recipe, {"tokenizer.checkpoint": str(tiny_weights / "tokenizer.safetensors")})
+
+    def layouts(device: str) -> tuple[bool, bool]:
+        weight = load_tokenizer(recipe, torch.device(device)).decoder.conv_in.weight
+        return weight.is_contiguous(), weight.is_contiguous(memory_format=torch.channels_last)
+
+    assert layouts("cpu") == (False, True)
+    with fake_cuda():
+        assert layouts("cuda") == (True, False)

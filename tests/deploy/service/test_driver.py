@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from actors import rollout_actor
+from actors import rollout_actor, ticket_work
 from actors.rollout_actor import RolloutActor
 from common.config.recipe import Recipe
 from common.errors import ClusterError, LearnerLostError, RecipeError
@@ -272,7 +272,7 @@ def test_nan_in_a_reward_a_log_probability_and_a_gradient_are_named_and_survived
         parameter.register_hook(lambda gradient: gradient * (nan if at["step"] == 3 else 1))
         return policy
 
-    monkeypatch.setattr(rollout_actor, "load_tokenizer", spoiled(load_tokenizer, "decode", spoil_sample_5))
+    monkeypatch.setattr(ticket_work, "load_tokenizer", spoiled(load_tokenizer, "decode", spoil_sample_5))
     spoil_logits = spoiled(load_policy, "logits", lambda logits: logits * (nan if at["ticket"] == 5 else 1))
     monkeypatch.setattr(rollout_actor, "load_policy", spoil_logits)
     monkeypatch.setattr(learner_actor, "load_policy", load_learning_policy)
