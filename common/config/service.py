@@ -30,8 +30,8 @@ class ComputeSection(Section):
     memory for one more forward. Does not change the results."""
     compile: bool = False
     """torch.compile of the policy's transformer blocks, in actors and learner, and of the decoder that samples are
-    scored with; free-running sampling, held-out scores and pictures do without. The first forward of each batch
-    size takes longer. Needs a C++ compiler and, on a GPU, Triton."""
+    scored with; held-out scores and pictures do without, and free-running sampling has a key of its own. The first
+    forward of each batch size takes longer. Needs a C++ compiler and, on a GPU, Triton."""
 
 
 class AutoscaleSection(Section):
