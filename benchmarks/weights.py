@@ -89,18 +89,21 @@ def publish_former(learner: Any) -> tuple[Any, float, float]:
     return reference, seconds, seconds
 
 
-def publish_now(learner: Any, version: int) -> tuple[Any, float, float]:
+def publish_now(learner: Any, version: int) -> tuple[Any, float, float, float]:
+    """Also the seconds until the next step may begin."""
     start = last = perf_counter()
-    learner.copy_weights.remote()
+    copied = learner.copy_weights.remote()
     told, weights = learner.snapshot.options(num_returns=2).remote(version)
-    longest = 0.0
+    longest = copy = 0.0
     while True:
-        done, _ = ray.wait([told], timeout=0.01)
+        done, _ = ray.wait([told] if copy else [told, copied], timeout=0.01)
         now = perf_counter()
         longest, last = max(longest, now - last), now
-        if done:
+        if copied in done:
+            copy = now - start
+        if told in done:
             assert ray.get(told) > 0
-            return weights, perf_counter() - start, longest
+            return weights, now - start, longest, copy
 
 
 def main() -> None:
@@ -117,13 +120,15 @@ def main() -> None:
         former, publish, still = publish_former(learner)
         pull = ray.get(actor.former.remote([former]))
         del former
-        now, publish_flat, still_now = publish_now(learner, version)
+        now, publish_flat, still_now, copy = publish_now(learner, version)
         pull_flat = ray.get(actor.load.remote(version, [now]))
         del now
         found = {
             "memcpy": memcpy_seconds(num_bytes),
             "publish, former": publish,
             "publish": publish_flat,
+            "of it the copy out": copy,
+            "of it into the store": publish_flat - copy,
             "pull, former": pull,
             "pull": pull_flat,
             "driver stands still, former": still,
