@@ -83,7 +83,7 @@ def test_the_other_shipped_weights_are_the_fixtures(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_has_the_settings_of_its_recipe(name: str) -> None:
-    """But sizes, paths and hardware: some twins keep reward actors of their own, so that both placements are tried."""
+    """But sizes, paths and hardware; some twins have reward actors of their own, so that both placements run."""
     recipe, twin = (load_recipe(RECIPES / f"{name}{suffix}.yaml", []) for suffix in ("", "_tiny"))
     assert (twin.placement, twin.buffer.max_staleness) in (("colocated", 0), ("split", 1))
     for section in ("context", "group"):
