@@ -1,8 +1,7 @@
 """What the pool of reward actors receives and the events it reports."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from common.facts import ChunkLost
 from common.types import GroupReceipt
@@ -14,16 +13,6 @@ class PublishedPolicy:
 
     version: int
     snapshot: Any  # reference to a WeightSnapshot; None where no actor needs it
-
-
-class Hosts(Protocol):
-    """Who has processes that roll out as well, with a policy of their own: colocated learner ranks."""
-
-    def members(self) -> Mapping[str, tuple[Any, Any]]:
-        """Actors by names that never come again, each with its node, pid and device."""
-
-    def lose_member(self) -> None:
-        """One of them is dead."""
 
 
 @dataclass(frozen=True)

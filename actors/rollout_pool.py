@@ -12,24 +12,11 @@ from typing import Any
 from actors.answers_pool import answer_to
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.pool_events import (
-    ChunkDone,
-    Hosts,
-    LostActor,
-    LostChunk,
-    PoolEvent,
-    PublishedPolicy,
-)
+from actors.pool_events import ChunkDone, LostActor, LostChunk, PoolEvent, PublishedPolicy
+from actors.pool_guests import Guests, Hosts
 from actors.pool_members import Call, Member
 from actors.pool_size import most_actors, next_wave, require_possible
-from actors.rollout_actor import (
-    FETCHING,
-    READING,
-    TRAINING,
-    ActorDescription,
-    ActorJob,
-    RolloutActor,
-)
+from actors.rollout_actor import FETCHING, READING, TRAINING, ActorDescription, ActorJob, RolloutActor
 from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
@@ -58,14 +45,10 @@ class RolloutPool:
 
         The processes of `hosts` are given work as well. Nothing here starts, replaces or ends them.
         """
-        self._hosts = hosts
-        self._lost_guests: set[str] = set()
-        self._recipe = recipe
-        self._tell = tell
-        self._on_wait = on_wait
-        self._ray = ray
-        self._actor_class = actor_class
-        self._job = job
+        self._guests = Guests(hosts, tell, ray.clock)
+        self._recipe, self._ray = recipe, ray
+        self._tell, self._on_wait = tell, on_wait
+        self._actor_class, self._job = actor_class, job
         self._members: dict[str, Member] = {}
         self._num_started = self._num_wanted = 0
         self._given_up: dict[Any, tuple[str, Call]] = {}  # tickets of lost actors
@@ -137,7 +120,7 @@ class RolloutPool:
 
         Without a snapshot of what is `published`, guests alone: they have it.
         """
-        self._welcome_guests()
+        self._guests.seat(self._members)
         while True:
             free = {
                 name: member
@@ -289,17 +272,6 @@ class RolloutPool:
         for _ in range(next_wave(self._num_wanted, ready, len(staying) - ready)):
             self._add()
 
-    def _welcome_guests(self) -> None:
-        """Those that the hosts have now; the others are gone, which the hosts tell."""
-        guests = self._hosts.members() if self._hosts else {}
-        for name in [name for name, member in self._members.items() if member.is_guest and not member.calls]:
-            if name not in guests:
-                del self._members[name]
-        for name, (actor, who) in guests.items():
-            if name not in self._members and name not in self._lost_guests:
-                self._members[name] = Member(actor, None, self._ray.clock(), node=who.node, is_guest=True)
-                self._tell(ActorJoined(name, who.node, who.pid, who.device))
-
     def _welcome(self, name: str) -> None:
         member = self._members[name]
         description: ActorDescription = self._ray.get(member.description)
@@ -315,9 +287,8 @@ class RolloutPool:
         """Another takes the place of an actor that was to stay."""
         member = self._members.pop(name)
         self._given_up |= {result: (name, call) for result, call in member.calls.items() if call.chunk is None}
-        if self._hosts is not None and member.is_guest:
-            self._lost_guests.add(name)
-            self._hosts.lose_member()
+        if member.is_guest:
+            self._guests.lose(name)
             return
         self._ray.kill(member.actor)
         if member.is_leaving:
