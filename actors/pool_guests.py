@@ -33,6 +33,9 @@ class Guests:
                 members[name] = Member(actor, None, self._clock(), node=who.node, is_guest=True)
                 self._tell(ActorJoined(name, who.node, who.pid, who.device))
 
+    def of(self, members: dict[str, Member]) -> dict[str, Member]:
+        return {name: member for name, member in members.items() if member.is_guest}
+
     def lose(self, name: str) -> None:
         assert self._hosts is not None
         self._lost.add(name)

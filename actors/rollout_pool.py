@@ -122,11 +122,8 @@ class RolloutPool:
         """
         self._guests.seat(self._members)
         while True:
-            free = {
-                name: member
-                for name, member in self._members.items()
-                if member.is_free_for_more and (member.is_guest or published.snapshot is not None)
-            }
+            able = self._members if published.snapshot is not None else self._guests.of(self._members)
+            free = {name: member for name, member in able.items() if member.is_free_for_more}
             name = min(free, key=lambda name: len(free[name].calls), default=None)
             if name is None or len(free[name].calls) >= self._recipe.actors.tickets_in_flight:
                 return
