@@ -29,7 +29,7 @@ pretrain-digits: $(VENV)/installed  ## train those of mnist.yaml and studies.yam
 	$(RUN) -m deploy pretrain deploy/recipes/studies.yaml
 
 # What starts a Ray cluster comes by itself: its processes want the cores.
-test: $(VENV)/installed  ## the test suite, under ten minutes
+test: $(VENV)/installed  ## the test suite, some twelve minutes on two cores
 	$(RUN) -m pytest -m "not ray and not chaos" -n auto --maxprocesses=4 --dist loadfile
 	$(RUN) -m pytest -m "ray and not chaos" --durations=10
 
