@@ -132,7 +132,7 @@ class RolloutPool:
     def fetch_ahead(self, published: PublishedPolicy) -> None:
         """Have every actor fetch these weights, which its next tickets will need, beside its work."""
         for member in self._own.values():
-            if member.is_free_for_more:
+            if member.is_free_for_more and published.snapshot is not None:
                 member.actor.fetch_ahead.remote(published.version, [published.snapshot])
 
     def submit(self, actor: str, ticket: WorkTicket, published: PublishedPolicy) -> None:

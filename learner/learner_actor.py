@@ -202,7 +202,9 @@ class LearnerActor:
         """Step, and what a checkpoint holds: on a CPU no copy, because Ray copies what is returned."""
         return self._trainer.step, training_state(self._trainer.policy.state_dict(), self.optimizer_arrays())
 
+    @ray.method(concurrency_group=PUBLISHING)
     def weights_sha256(self) -> str:
+        """Of the weights in full precision; to be asked where no step runs, whatever else the rank is at."""
         return weights_sha256(self._trainer.policy.state_dict())
 
     def optimizer_arrays(self) -> Arrays:

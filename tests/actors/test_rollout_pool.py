@@ -169,7 +169,9 @@ def test_who_is_ready_and_stays_is_told_to_fetch_weights_ahead(ready: Start) -> 
     stage.pool.resize(2)  # one that has nothing to do leaves
     stage.pool.fetch_ahead(PUBLISHED)
     asked = ("fetch_ahead", (3, ["the weights of version 3"]))
+    stage.pool.fetch_ahead(PublishedPolicy(4, None))  # which nobody needs to fetch
     assert [actor.asked.count(asked) for actor in stage.ray.actors] == [1, 0, 1]
+    assert [name for actor in stage.ray.actors for name, _ in actor.asked].count("fetch_ahead") == 2
 
 
 def test_a_finished_ticket_is_delivered_with_its_groups_once(ready: Start) -> None:
