@@ -13,8 +13,8 @@ class Hosts(Protocol):
     def members(self) -> Mapping[str, tuple[Any, Any]]:
         """Actors by names that never come again, each with its node, pid and device."""
 
-    def lose_member(self) -> None:
-        """One of them is dead."""
+    def lose_member(self, name: str) -> None:
+        """That one is dead, or does not answer and is to be."""
 
 
 class Guests:
@@ -39,4 +39,4 @@ class Guests:
     def lose(self, name: str) -> None:
         assert self._hosts is not None
         self._lost.add(name)
-        self._hosts.lose_member()
+        self._hosts.lose_member(name)

@@ -55,7 +55,8 @@ class Member:
 
     def state(self) -> dict[str, Any]:
         """Where it is and what it does; node and code are empty where it is not ready."""
-        return {"node": self.node, "code": self.code, "calls": len(self.calls), "is_leaving": self.is_leaving}
+        state = {"node": self.node, "code": self.code, "calls": len(self.calls), "is_leaving": self.is_leaving}
+        return state | ({"is_guest": True} if self.is_guest else {})
 
     def has_hung(self, now: float, limit: float) -> bool:
         """Whether a call is older than `limit` seconds."""

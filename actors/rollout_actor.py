@@ -46,7 +46,7 @@ class ActorJob:
     """What actors are for, beside what their recipe says."""
 
     checkpoint: str | None = None  # of the policy that they begin with; None: the recipe's
-    only_draws: bool = False  # free-running pictures: no metric is loaded, and nothing is compiled
+    only_draws: bool = False  # free-running pictures: no metric is loaded, and no training forward compiled
 
 
 TRAINING = ActorJob()

@@ -90,7 +90,9 @@ class LearnerActor:
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
-        self._copied: SimpleQueue[Exception | None] = SimpleQueue()  # what came of each copy of the weights
+        self._copied: SimpleQueue[tuple[int, Exception | None]] = (
+            SimpleQueue()
+        )  # by version: what came of its copy
         self._rank, self._num_ranks = 0, 1
         self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 
@@ -170,14 +172,14 @@ class LearnerActor:
         memory = resident_bytes(), gpu_peak_bytes(self._device)
         return RankReport(sums, norm, dict(clock.seconds), *memory)
 
-    def copy_weights(self) -> None:
+    def copy_weights(self, version: int) -> None:
         """Copy the weights as they are between two steps, for `snapshot` to hand out beside the next."""
         failure = None
         try:
             self._weights.fill(self._trainer.policy.state_dict())
         except Exception as error:
             failure = error
-        self._copied.put(failure)
+        self._copied.put((version, failure))
 
     @ray.method(concurrency_group=PUBLISHING)
     def snapshot(self, version: int) -> tuple[int, WeightSnapshot]:
@@ -186,7 +188,9 @@ class LearnerActor:
         They are returned and not put: the driver owns them, and they outlive this rank. The next copy may be asked
         for once this one is there.
         """
-        failure = self._copied.get(timeout=self._timeout.total_seconds())
+        copied, failure = self._copied.get()
+        while copied != version:  # of a publication that was given up
+            copied, failure = self._copied.get()
         if failure is not None:
             raise failure
         weights = self._weights.snapshot(version)

@@ -16,6 +16,8 @@ from learner.rank_group import A_RANK_IS_LOST, POLL_SECONDS, RankGroup
 from learner.shares import share
 from learner.train_step import StepSums
 
+DIGEST_SECONDS = 60.0  # that a rank may take over the digest of its weights
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -116,7 +118,7 @@ class LearnerGroup:
 
         The next step may begin at once, and the next publication when this one is there.
         """
-        self._ranks.first.copy_weights.remote()
+        self._ranks.first.copy_weights.remote(version)
         return self._asked(self._ranks.first.snapshot.options(num_returns=2).remote(version))
 
     def training_state(self) -> Asked:
@@ -144,10 +146,14 @@ class LearnerGroup:
         asked = self._wait_for(lambda: self.publish(version))
         return asked.value
 
-    def weights_sha256(self) -> str:
-        """Digest of the weights in full precision."""
-        asked = self._wait_for(lambda: self._asked([self._ranks.first.weights_sha256.remote()] * 2))
-        return self._ray.get(asked.value)
+    def weights_sha256(self) -> str | None:
+        """Digest of the weights in full precision, between two steps; None where no rank gives it any more."""
+        for rank in self._ranks.actors:
+            try:
+                return self._ray.get(rank.weights_sha256.remote(), timeout=DIGEST_SECONDS)
+            except A_RANK_IS_LOST:
+                continue
+        return None
 
     def _asked(self, references: Sequence[Any]) -> Asked:
         told, value = references
@@ -168,8 +174,9 @@ class LearnerGroup:
         """The ranks, for a pool that has them roll out as well: by name, with what each says of itself."""
         return self._ranks.by_name()
 
-    def lose_member(self) -> None:
-        """One of them died while it rolled out. Where a step runs, its end finds out."""
+    def lose_member(self, name: str) -> None:
+        """That one died while it rolled out, or does not answer. Where a step runs, its end finds out."""
+        self._ranks.kill(name)
         if not self._running:
             self._ranks.recover(self._step)
 

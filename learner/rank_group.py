@@ -57,6 +57,8 @@ class RankGroup:
         self._num_losses = 0
         # A living rank answers at the latest when the collective that it waits in has given up
         self.answer_seconds = recipe.learner.collective_timeout_seconds + 60
+        if recipe.placement == "colocated":  # or the tickets before it are rolled out
+            self.answer_seconds += recipe.actors.ticket_timeout_seconds * recipe.actors.tickets_in_flight
 
     def __len__(self) -> int:
         return len(self._members)
@@ -69,6 +71,12 @@ class RankGroup:
     def by_name(self) -> dict[str, tuple[Any, RankDescription]]:
         """The ranks of the group by names that never come again, each with what it says of itself."""
         return {rank.name: (rank.actor, self._ray.get(rank.description)) for rank in self._members}
+
+    def kill(self, name: str) -> None:
+        """End the rank of that name, if it is still one."""
+        for rank in self._members:
+            if rank.name == name:
+                self._ray.kill(rank.actor)
 
     def wait_ready(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
         """Wait for every rank, then form the process group. Raises ClusterError, or a rank's own error.

@@ -249,6 +249,11 @@ def _placement_problems(recipe: Recipe):
             f"placement is colocated and buffer.max_staleness {recipe.buffer.max_staleness}: a rank rolls out "
             "with the policy that it has, which is never old; set buffer.max_staleness=0, or placement=split"
         )
+    if recipe.actors.autoscale is not None:
+        yield (
+            "placement is colocated and actors.autoscale set, which goes by a learner that waits for actors: set "
+            "actors.autoscale=null, or placement=split"
+        )
     if recipe.profile == "published":
         yield (
             "placement is colocated and profile published, whose dropout would be in the samples as well: set "

@@ -30,14 +30,15 @@ class LoopState:
     images_skipped: int
     groups_buffered: int
     bytes_buffered: int
-    actors: Mapping[str, Mapping[str, Any]]  # by name: node, code, calls, is_leaving
+    actors: Mapping[str, Mapping[str, Any]]  # by name: node, code, calls, is_leaving, is_guest
     actors_wanted: int
     actor_restarts: int
     actors_most: int  # that can be asked for
 
     @property
     def actors_ready(self) -> int:
-        return sum(bool(actor["node"]) for actor in self.actors.values())
+        """Without the learner ranks that roll out as well."""
+        return sum(bool(actor["node"]) for actor in self.actors.values() if not actor.get("is_guest"))
 
 
 class Status:

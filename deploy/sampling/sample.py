@@ -55,7 +55,9 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     if num_missing:
         captions = _encoded(prompts, options.text_encoder or "", recipe) if prompts else None
         chunks = missing_chunks(recipe, options.seed, num_pictures, layout, captions)
-        busy = with_changes(recipe, {"actors.count": min(num_drawing(recipe), len(chunks))})
+        busy = with_changes(
+            recipe, {"actors.count": min(num_drawing(recipe), len(chunks)), "actors.autoscale": None}
+        )
         recorder = Recorder((RunFolder(options.out), LogLines()))
         runner = start_runner(busy, recorder.tell, ActorJob(options.checkpoint, only_draws=True))
         with runner as run_chunks, closing(ProgressLine(progress_stream(recipe.log))) as line:

@@ -32,10 +32,13 @@ class NotRunningError(ClusterError):
 def scale(run: str, word: str) -> str:
     """Ask for another number of reward actors; `word` is "actors=N"."""
     key, _, value = word.partition("=")
-    if key != "actors" or not value.isdecimal() or int(value) < 1:
-        raise RecipeError(f"scale takes actors=N with N of at least 1, not {word!r}")
+    if key != "actors" or not value.isdecimal():
+        raise RecipeError(f"scale takes actors=N with a number N, not {word!r}")
     with _connected(run) as call:
-        most = call("status").get("actors_most")
+        status = call("status")
+        if int(value) < 1 and not any(actor.get("is_guest") for actor in status["actors"].values()):
+            raise RecipeError(f"{word} would leave nobody to roll out: ask for at least 1 (placement is split)")
+        most = status.get("actors_most")
         if most is not None and int(value) > most:
             raise ClusterError(
                 f"{value} reward actors are far beyond the cluster of {run}: ask for at most {most}, or add nodes "

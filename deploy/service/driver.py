@@ -95,6 +95,10 @@ class _Run:
             try:
                 return service.serve(lambda: self._begin(checkpoint), goes_on)  # noqa: B023  called within
             except LearnerLostError as error:
+                if service.stop_signal is not None:
+                    summary = service.summary("stopped")
+                    self._tell(Ended("stopped", summary))
+                    return summary, service.stop_signal
                 newest = newest_checkpoint(folder.checkpoints)
                 attempts = attempts + 1 if newest == (checkpoint.path if checkpoint else None) else 1
                 if attempts >= MAX_ATTEMPTS:

@@ -77,7 +77,9 @@ class Service:
         state = checkpoint.state if checkpoint else None
         self.counts = Counts(state.step, state.groups_learned, state.images_skipped) if state else Counts()
         self._pool: RolloutPool | None = None
-        self._weights_sha256: Callable[[], str] | None = None  # once the learner has weights
+        self._ask_digest: Callable[[], str | None] = lambda: None  # until the learner has weights
+        self._digest: str | None = None  # of the final weights
+        self.stop_signal: int | None = None  # that was asked for in the loop
 
     @property
     def num_actors(self) -> int:
@@ -100,6 +102,7 @@ class Service:
                 summary, stop_signal = self._work(control, goes_on, cleanup)
             except StopAsked as asked:
                 self._run.tell(StopAskedFor(asked.by))
+                self._digest = self._digest or self._ask_digest()
                 summary, stop_signal = self.summary("stopped"), asked.number
             self._parts.stop.leave_alone()
             self._run.tell(Ended(summary["status"], summary))
@@ -113,7 +116,7 @@ class Service:
             "groups_learned": self.counts.groups_learned,
             "images_skipped": self.counts.images_skipped,
             "actor_restarts": self._pool.num_restarts if self._pool is not None else 0,
-            "weights_sha256": self._weights_sha256() if self._weights_sha256 else None,
+            "weights_sha256": self._digest,
             "evaluation": scores,
         }
 
@@ -128,15 +131,20 @@ class Service:
         published = PublishedPolicy(self.counts.step, None)
         if pool.num_wanted:
             published = _publish(learner, self.counts.step)
-        self._weights_sha256 = learner.weights_sha256
+        self._ask_digest = learner.weights_sha256
         before_after, during = self._evaluations(learner, attend, cleanup)
         if before_after is not None:
             before_after.before(pool, published)
         cleanup.callback(run.line.close)
         loop = self._loop(control, learner, pool, published, during)
+        del published  # the loop has newer ones: the store is to forget this one
         cleanup.callback(loop.checkpoints.close)
         with attend.left_to(loop), self._parts.stop.passed_to(lambda asked: loop.stop(asked.number, asked.by)):
-            loop.run()
+            try:
+                loop.run()
+            finally:
+                self.stop_signal = loop.stop_signal
+        self._digest = learner.weights_sha256()
         run.line.close()
         is_trained = self.counts.step >= recipe.learner.num_steps
         if not is_trained or (before_after is not None and loop.stop_signal is not None):

@@ -53,6 +53,7 @@ class TrainingLoop:
         autoscale = self.recipe.actors.autoscale
         self._autoscaler = Autoscaler(autoscale) if autoscale else None
         self._untold_stop: StopAskedFor | None = None
+        self._is_colocated = self.recipe.placement == "colocated"
         self._saved = self._evaluated = self.stepper.counts.step
         self._must_save_again = False
 
@@ -146,6 +147,8 @@ class TrainingLoop:
         """Give every free actor a chunk of a running evaluation or a ticket, while the ledger has slots."""
         if self.stop_signal is not None or not self.stepper.have_weights():
             return
+        if self._is_colocated and self._must_save:
+            return  # the rank that is asked for its state would roll out first
         if self.evaluation is not None:
             self.evaluation.renew(self.stepper.published)
         for actor in self.pool.free_actors(self.stepper.published):
@@ -197,7 +200,7 @@ class TrainingLoop:
             evaluation.give_up()
 
     def _start_step(self) -> None:
-        if self.recipe.placement == "colocated" and self.evaluation is not None and self.evaluation.is_running:
+        if self._is_colocated and self.evaluation is not None and self.evaluation.is_running:
             return  # ranks score the policy that they have
         if self.stepper.running is None and self.stop_signal is None and not self._must_save:
             taken = self._intake.take(self.stepper.counts.step)

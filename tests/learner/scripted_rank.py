@@ -44,7 +44,7 @@ class ScriptedRank:
             sums, self.grad_norm, {"fetch": 0.25 * (1 + self.number)}, 1000 + self.number, self.number
         )
 
-    def copy_weights(self) -> None:
+    def copy_weights(self, version: int) -> None:
         """Nothing."""
 
     def snapshot(self, version: int) -> tuple[int, str]:

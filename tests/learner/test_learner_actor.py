@@ -78,7 +78,7 @@ def learn(rank: LearnerActor, ray: FakeRay, seed: int) -> RankReport:
 
 
 def published(rank: LearnerActor, version: int = 0) -> WeightSnapshot:
-    rank.copy_weights()
+    rank.copy_weights(version)
     return deepcopy(rank.snapshot(version)[1])  # as Ray does
 
 
@@ -134,7 +134,8 @@ def test_the_loss_is_per_group_of_the_whole_step(rank: LearnerActor, ray: FakeRa
 
 def test_a_snapshot_has_its_version_and_stays_as_it_is(rank: LearnerActor, ray: FakeRay) -> None:
     first = weights(rank)
-    rank.copy_weights()
+    rank.copy_weights(2)  # of a publication that was given up
+    rank.copy_weights(3)
     learn(rank, ray, 1)  # the next step, before anybody asks for what was copied
     num_bytes, snapshot = rank.snapshot(3)
     assert (snapshot.version, snapshot.num_bytes) == (3, num_bytes)

@@ -241,6 +241,9 @@ def test_weights_and_optimizer_are_those_of_the_first_rank_or_of_the_next_where_
     stage.ray.bury(stage.ray.actors[0], "killed")
     assert stage.ray.get(stage.group.snapshot(1)) == "version 1 of 1"
     assert stage.group.weights_sha256() == "digest of state of 1"
+    stage.ray.bury(stage.ray.actors[1], "killed")
+    stage.ray.bury(stage.ray.actors[2], "killed")  # the replacement of the first
+    assert stage.group.weights_sha256() is None
     assert stage.told.facts == [RankLost(0, "killed", 1, 100)]
 
 

@@ -228,6 +228,10 @@ def test_a_buffer_too_small_for_the_staleness_is_told_the_bytes_needed(path: Pat
         (["actors.count=0"], "actors.count is 0, and with placement split nobody else rolls out"),
         (["placement=colocated", "buffer.max_staleness=1"], "placement is colocated and buffer.max_staleness 1"),
         (
+            ["placement=colocated", "buffer.max_staleness=0", "actors.autoscale={max: 3}"],
+            "placement is colocated and actors.autoscale set",
+        ),
+        (
             ["placement=colocated", "buffer.max_staleness=0", "profile=published"],
             "placement is colocated and profile published",
         ),

@@ -82,9 +82,12 @@ def test_actors_need_no_metric_no_compiler_and_not_more_of_them_than_chunks(
 
     monkeypatch.setattr(LlamaGenTransformer, "compile_blocks", compile_blocks)
     runner = InProcess()
-    recipe = with_changes(fives, {"reward.lpips": 1, "compute.compile": True, "actors.count": 6})
+    recipe = with_changes(
+        fives,
+        {"reward.lpips": 1, "compute.compile": True, "actors.count": 6, "actors.autoscale": {"min": 5, "max": 6}},
+    )
     sample(recipe, SampleOptions(tmp_path / "out", num=7), runner)
-    assert runner.recipe == with_changes(recipe, {"actors.count": 2})
+    assert runner.recipe == with_changes(recipe, {"actors.count": 2, "actors.autoscale": None})
     assert runner.job == ActorJob(checkpoint=None, only_draws=True)
 
 

@@ -121,3 +121,27 @@ def test_the_next_step_waits_until_the_ranks_have_scored_their_policy(loop) -> N
     scored = [fact for fact in served.told.facts if fact.event == "scored"]
     assert [(fact.step, set(fact.scores.values())) for fact in scored] == [(2, {2.0}), (4, {4.0})]
     assert served.told.names.count("chunk_lost") == 0
+
+
+def test_a_rank_that_is_too_slow_is_ended_and_replaced_like_a_dead_one(loop) -> None:
+    ray = FakeRay()
+    ray.instead[1, "roll_out", 1] = Late(10_000.0, None)
+    changes = {"learner.num_ranks": 2, "actors.ticket_timeout_seconds": 20, "actors.tickets_in_flight": 1}
+    with loop(changes, ray=ray) as served:
+        served.run()
+    assert tickets(served) == ALL
+    assert [fact.rank for fact in served.told.of(RankLost)] == [1]
+    assert [fact.actor for fact in served.told.of(ActorJoined)] == ["rank-0", "rank-1", "rank-2"]
+    assert ray.now < 100
+    assert {state.actors_ready for state in served.states} == {0}  # guests are no reward actors
+
+
+def test_while_a_checkpoint_waits_for_the_one_before_it_ranks_get_no_tickets(loop) -> None:
+    class SlowState(Both):
+        def training_state(self) -> Any:
+            return Late(5.0, super().training_state())
+
+    with loop({"checkpoint.every": 1}, rank=SlowState) as served:
+        served.run()
+    assert tickets(served) == ALL
+    assert served.told.names.count("rank_lost") == 0

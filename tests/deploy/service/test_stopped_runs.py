@@ -227,3 +227,31 @@ def test_a_lost_actor_and_a_resume_are_lines_of_the_log_in_the_runs_folder(small
     assert "driver step 3: resumed from " in log
     assert "driver step 3: going on from step 3" in log
     assert [event["step"] for event in events(tmp_path / "run", "started")] == [0, 3]
+
+
+def test_where_the_learner_dies_after_a_stop_was_asked_for_the_run_stays_stopped(small_run, act: Act) -> None:
+    class DiesInItsStep(scripted.Rank):
+        def train(self, pieces: Any, num_groups: int) -> Any:
+            if self.steps == 1:
+                signal.raise_signal(signal.SIGINT)
+                raise DiesError("killed with its pod")
+            return super().train(pieces, num_groups)
+
+    told = Told()
+    outcome = served(small_run("run"), told, learner_actor=DiesInItsStep)
+    require_stopped(outcome, told, steps=1)
+    assert outcome.summary["weights_sha256"] is None
+    assert told.of(LearnerLost) == []
+
+
+def test_a_result_whose_ranks_die_while_it_is_scored_keeps_the_digest_of_its_weights(small_run, act: Act) -> None:
+    ray, told = FakeRay(), Told()
+
+    def lose_ranks() -> None:
+        for actor in ray.actors:
+            if isinstance(actor.self, scripted.Rank):
+                ray.bury(actor, "killed")
+
+    act.after = lose_ranks
+    outcome = served(small_run("run", SCORED), told, ray)
+    assert (outcome.summary["status"], outcome.summary["weights_sha256"]) == ("succeeded", "digest of step 5")
