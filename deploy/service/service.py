@@ -144,6 +144,7 @@ class Service:
                 loop.run()
             finally:
                 self.stop_signal = loop.stop_signal
+                loop.tell_of_stop()
         self._digest = learner.weights_sha256()
         run.line.close()
         is_trained = self.counts.step >= recipe.learner.num_steps

@@ -60,7 +60,7 @@ class TrainingLoop:
     def run(self) -> None:
         """Until every step is done, or a signal asks to stop; either way with a checkpoint at the end."""
         while self._is_unfinished():
-            self._tell_of_stop()
+            self.tell_of_stop()
             self._answer_requests()
             self._checkpoint()
             self._start_step()
@@ -108,9 +108,10 @@ class TrainingLoop:
                 self._scale(request["scale"], "asked for")
             elif "stop" in request:
                 self.stop(signal.SIGTERM)
-                self._tell_of_stop()
+                self.tell_of_stop()
 
-    def _tell_of_stop(self) -> None:
+    def tell_of_stop(self) -> None:
+        """Once: that it was asked for."""
         asked, self._untold_stop = self._untold_stop, None
         if asked is not None:
             self.tell(asked)
