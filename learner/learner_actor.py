@@ -90,9 +90,8 @@ class LearnerActor:
         self._trainer = Trainer(policy, recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
-        self._copied: SimpleQueue[tuple[int, Exception | None]] = (
-            SimpleQueue()
-        )  # by version: what came of its copy
+        # of each copy of the weights: its version, and what went wrong
+        self._copied: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
         self._rank, self._num_ranks = 0, 1
         self._timeout = timedelta(seconds=recipe.learner.collective_timeout_seconds)
 

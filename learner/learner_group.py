@@ -178,7 +178,7 @@ class LearnerGroup:
         """That one died while it rolled out, or does not answer. Where a step runs, its end finds out."""
         self._ranks.kill(name)
         if not self._running:
-            self._ranks.recover(self._step)
+            self.recover()
 
     def shutdown(self) -> None:
         self._ranks.shutdown()

@@ -10,7 +10,20 @@ from actors.rewards.perceptual import require_maps
 from actors.rewards.table import build_terms
 from actors.rewards.term import RewardTerm
 from common.config.algorithm import Credit, RewardSection
+from common.config.recipe import Recipe
+from common.models.loading import load_perceptual_metric, load_tokenizer
 from common.protocols import ImageTokenizer, PerceptualMetric
+
+
+def load_reward(recipe: Recipe, device: torch.device) -> DecodedReward:
+    """That of a recipe, with its tokenizer and metric loaded. Raises UserError."""
+    return build_reward(
+        recipe.reward,
+        load_tokenizer(recipe, device),
+        load_perceptual_metric(recipe, device),
+        recipe.advantage.credit,
+        recipe.compiled_decode_size,
+    )
 
 
 def build_reward(

@@ -160,15 +160,23 @@ class Recipe(Section):
         return 2 * self.tokenizer.code_size + 1 if self.has_code_gradients else 0
 
     @property
+    def groups_scored_at_once(self) -> int:
+        """Groups of a ticket whose samples are in one chunk of the reward."""
+        return min(self.actors.images_per_ticket, max(1, self.reward.decode_batch_size // self.group.size))
+
+    @property
+    def pictures_scored_at_once(self) -> int:
+        """Pictures in memory while they are decoded and scored; with the way back, their activations too."""
+        reward, G = self.reward, self.group.size
+        if not self.has_code_gradients:
+            return self.groups_scored_at_once * G
+        groups = min(self.groups_scored_at_once, max(1, reward.gradient_batch_size // G))
+        return groups * min(reward.gradient_batch_size, G)
+
+    @property
     def compiled_decode_size(self) -> int | None:
         """Pictures that the decoder takes at once for most of a ticket; None if it is not compiled."""
-        if not self.compute.compile:
-            return None
-        reward, G = self.reward, self.group.size
-        images = min(self.actors.images_per_ticket, max(1, reward.decode_batch_size // G))
-        if not self.has_code_gradients:
-            return images * G
-        return min(images, max(1, reward.gradient_batch_size // G)) * min(reward.gradient_batch_size, G)
+        return self.pictures_scored_at_once if self.compute.compile else None
 
     @property
     def buffer_capacity(self) -> int:

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.rewards.build import build_reward
+from actors.rewards.build import load_reward
 from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.machine import prepare_device
 from common.models.families import PolicyModule
-from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.models.loading import load_policy
 from common.types import StepReport
 from deploy.ablation.delayed import post_train_delayed
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
@@ -52,13 +52,7 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Pol
 
 
 def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
-    reward = build_reward(
-        recipe.reward,
-        load_tokenizer(recipe, device),
-        load_perceptual_metric(recipe, device),
-        recipe.advantage.credit,
-        recipe.compiled_decode_size,
-    )
+    reward = load_reward(recipe, device)
     tokenizer, source = reward.tokenizer, build_source(recipe, "train")
     if cell.delay:
         return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)

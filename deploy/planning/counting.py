@@ -83,11 +83,6 @@ def count_work(recipe: Recipe) -> Work:
         )
 
 
-def groups_scored_at_once(recipe: Recipe) -> int:
-    """Groups of a ticket whose samples are in one chunk of the reward."""
-    return min(recipe.actors.images_per_ticket, max(1, recipe.reward.decode_batch_size // recipe.group.size))
-
-
 @torch.no_grad()
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
@@ -96,7 +91,7 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)
-    num_scored = groups_scored_at_once(recipe)
+    num_scored = recipe.groups_scored_at_once
     known = recipe.reward.model_copy(update={"python": {}})
     own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.config.recipe import Recipe
-from deploy.planning.counting import Work, groups_scored_at_once
+from deploy.planning.counting import Work
 from deploy.planning.gpus import GIGA, Gpu
 
 CONTEXT_BYTES = GIGA  # CUDA context and kernels of a process; assumed
@@ -124,7 +124,7 @@ def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     key = _working_key(recipe, memory)
     if key == "actors.images_per_ticket":
         return f"{said}, most at `{memory.working_stage}`: lower {key} ({recipe.actors.images_per_ticket})"
-    at_once = pictures_at_once(recipe)
+    at_once = recipe.pictures_scored_at_once
     if at_once > (1 if recipe.has_code_gradients else recipe.group.size):
         return f"{said}, most at `{memory.working_stage}`: lower {key} ({at_once} pictures at once)"
     bfloat16 = "set reward.decode_dtype=bfloat16, or " if _decodes_float32(recipe, memory) else ""
@@ -136,15 +136,6 @@ def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
 def _working_key(recipe: Recipe, memory: ProcessMemory) -> str:
     key = _ACTOR_KEYS[memory.working_stage]
     return "reward.gradient_batch_size" if recipe.has_code_gradients and key.startswith("reward.") else key
-
-
-def pictures_at_once(recipe: Recipe) -> int:
-    """Pictures in memory at once while they are decoded and scored; with the way back, their activations too."""
-    at_once = groups_scored_at_once(recipe) * recipe.group.size
-    if not recipe.has_code_gradients:
-        return at_once
-    whole_groups = max(1, recipe.reward.gradient_batch_size // recipe.group.size) * recipe.group.size
-    return min(at_once, recipe.reward.gradient_batch_size, whole_groups)
 
 
 def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:

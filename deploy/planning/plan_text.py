@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from deploy.planning.counting import published_group_size
 from deploy.planning.gpus import COPY_BYTES_PER_SECOND, STATE_BYTES_PER_SECOND, STORE_BYTES_PER_SECOND
-from deploy.planning.memory import pictures_at_once
 from deploy.planning.plan import Plan
 from deploy.planning.timing import StepTime
 
@@ -108,7 +107,7 @@ def _on_top(plan: Plan) -> str:
 def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
     if stage in ("decode", "perceptual", "score", "gradient"):
-        return f"at work, most at `{stage}` of {_count(pictures_at_once(recipe), 'picture')}"
+        return f"at work, most at `{stage}` of {_count(recipe.pictures_scored_at_once, 'picture')}"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
 
 

@@ -4,14 +4,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.rewards.build import build_reward
+from actors.rewards.build import load_reward
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.facts import Ended, Fact, RewardsFlat, StepLearned
 from common.machine import prepare_device
-from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.models.loading import load_policy
 from common.models.weights_files import save_weights
 from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
@@ -51,13 +51,7 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    reward = build_reward(
-        recipe.reward,
-        load_tokenizer(recipe, device),
-        load_perceptual_metric(recipe, device),
-        recipe.advantage.credit,
-        recipe.compiled_decode_size,
-    )
+    reward = load_reward(recipe, device)
     reports = post_train(policy, reward.tokenizer, reward, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:

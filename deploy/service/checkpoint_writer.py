@@ -5,7 +5,6 @@ One at a time: asked of the learner between two steps, fetched and written on a 
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from copy import deepcopy
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any
@@ -47,7 +46,7 @@ class CheckpointWriter:
     def begin(self, counts: Counts, ledger: dict[str, Any]) -> None:
         """Ask for the learner's state as it is now, between two steps; the next one may begin at once."""
         assert not self.is_busy, "one at a time"
-        self._state = CheckpointState(ledger=deepcopy(ledger), recipe=self._recipe, **asdict(counts))
+        self._state = CheckpointState(ledger=ledger, recipe=self._recipe, **asdict(counts))
         self._asked = self._learner.training_state()
 
     def waiting_for(self) -> list[Any]:

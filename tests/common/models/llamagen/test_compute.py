@@ -13,6 +13,7 @@ from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.weights_files import load_weights
 from common.paths import CHECKOUT
 from common.protocols import Condition
+from tests.common.models.llamagen.counting_backend import Counter
 
 DATA = CHECKOUT / "tests" / "data" / "llamagen"
 TINY = TransformerSize(num_layers=2, num_heads=4, dim=64, ffn_multiple=32)
@@ -56,17 +57,6 @@ def assert_equal(ones: dict[str, Tensor], others: dict[str, Tensor]) -> None:
     assert len(ones) >= 18
     for name, one in ones.items():
         assert one.equal(others[name]), name
-
-
-class Counter:
-    """A backend of torch.compile that runs what it is given as it is, and counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
-        self.count += 1
-        return graph
 
 
 @pytest.mark.parametrize("spec", [CLASS_SPEC, TEXT_SPEC], ids=["class", "text"])

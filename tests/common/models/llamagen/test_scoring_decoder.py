@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from common.models.llamagen.spec import LlamaGenTokenizerSpec, TokenizerSize
 from common.models.llamagen.vq_tokenizer import VQTokenizer
+from tests.common.models.llamagen.counting_backend import Counter
 
 SMALL = TokenizerSize(
     channels=32, channel_multipliers=(1, 2), num_res_blocks=1, z_channels=16, codebook_size=50, codebook_dim=4
@@ -31,17 +32,6 @@ def tokenizer() -> VQTokenizer:
     torch.manual_seed(0)
     spec = LlamaGenTokenizerSpec(size=SMALL, checkpoint="")
     return VQTokenizer(spec, image_size=8).eval().requires_grad_(False)
-
-
-class Counter:
-    """A backend of torch.compile that runs what it is given as it is, and counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
-        self.count += 1
-        return graph
 
 
 def codes(num_pictures: int) -> Tensor:
