@@ -33,7 +33,7 @@ def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) 
             f"lower it, {elsewhere}"
         )
     ranks = learner.num_ranks if with_learner else 0
-    needed = ranks * learner.num_gpus + _gpus_of(actors.count, actors.num_gpus)
+    needed = _gpus_of(ranks, learner.num_gpus, actors.count, actors.num_gpus)
     if needed > num_gpus:
         found.append(
             f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g} and learner.num_ranks {ranks} "
@@ -60,6 +60,11 @@ def memory_bytes() -> int:
     return min(known)
 
 
-def _gpus_of(count: int, share: float) -> float:
-    """GPUs for `count` processes; a share of one never lies on two."""
-    return ceil(count / floor(1 / share + 1e-9)) if 0 < share < 1 else count * share
+def _gpus_of(num_ranks: int, of_rank: float, num_actors: int, of_actor: float) -> int:
+    """GPUs for so many processes. A share of one never lies on two; actors take what a rank leaves of its GPU."""
+    of_ranks = num_ranks * of_rank
+    whole = ceil(of_ranks)
+    if not 0 < of_actor < 1:
+        return whole + ceil(num_actors * of_actor)
+    beside = floor((whole - of_ranks) / of_actor + 1e-9)
+    return whole + ceil(max(0, num_actors - beside) / floor(1 / of_actor + 1e-9))

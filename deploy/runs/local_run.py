@@ -28,7 +28,7 @@ log = logging.getLogger("vapi.local")
 
 def run_local(recipe: Recipe) -> RunFolder:
     """Train in this process; writes metrics, the final weights and a summary. Never resumes."""
-    require_sound(recipe)
+    require_sound(recipe, in_ray=False)
     if recipe.profile == "published":
         raise RecipeError(
             "profile is published, which `train` alone can do: deploy/local.py is the corrected algorithm; set "

@@ -42,6 +42,7 @@ def fake_cuda() -> Iterator[Counts]:
         replace(torch.Tensor, backward=backward)
         replace(torch.autograd, grad=grad)
         replace(F, scaled_dot_product_attention=_attention(F.scaled_dot_product_attention))
+        replace(torch, mm=_product(torch.mm))
         known = [torch.Tensor, torch.nn.Parameter, CudaTensor]  # to optimizers that take many tensors at once
         replace(import_module("torch.optim.optimizer"), _foreach_supported_types=known)
         replace(torch.utils._foreach_utils, _foreach_supported_types=known)
@@ -83,6 +84,18 @@ def _what_cuda_says(device: Device, counts: Counts) -> dict[str, Any]:
         "get_rng_state": lambda *_: device.random_state,
         "set_rng_state": set_rng_state,
     }
+
+
+def _product(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.mm`, whose `out_dtype` has no kernel on a CPU."""
+
+    def mm(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
+        if out_dtype is None:
+            return real(a, b)
+        assert a.is_cuda, "out_dtype is CUDA's alone"
+        return real(a.to(out_dtype), b.to(out_dtype))
+
+    return mm
 
 
 def _attention(real: Callable[..., Tensor]) -> Callable[..., Tensor]:

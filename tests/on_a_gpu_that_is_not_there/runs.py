@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, HeldOutResult
 from actors.incoming_weights import IncomingWeights
@@ -141,7 +142,10 @@ def run_everything(recipe: Recipe) -> Outcome:
 
 
 def run_on_a_gpu(recipe: Recipe) -> Outcome:
-    """The same on a GPU that is not there, which must have had its share of the work."""
+    """The same on a GPU that is not there, which must have had its share of the work; or on one that is."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
+        return run_everything(recipe)
     with fake_cuda() as counts:
         outcome = run_everything(recipe)
     assert counts.kernels.total() > 5000, "the GPU had nothing to do"

@@ -17,6 +17,8 @@ from deploy.cluster.local_machine import memory_bytes, problems, require_local
         ({"learner.num_gpus": 1}, 0, "take 1 GPUs, and this machine has 0: lower them, or join a cluster"),
         ({"actors.count": 3, "actors.num_gpus": 0.4}, 1, "take 2 GPUs, and this machine has 1"),
         ({"actors.count": 2, "actors.num_gpus": 1, "learner.num_gpus": 1}, 2, "take 3 GPUs"),
+        ({"actors.count": 2, "actors.num_gpus": 0.4, "learner.num_gpus": 0.6}, 1, "take 2 GPUs"),
+        ({"actors.count": 1, "actors.num_gpus": 1, "learner.num_gpus": 0.5}, 1, "take 2 GPUs"),
         ({"compute.device": "cuda"}, 0, "compute.device is cuda, and actors.num_gpus and learner.num_gpus 0"),
         ({"compute.device": "cuda", "actors.num_gpus": 0.5}, 1, "compute.device is cuda, and learner.num_gpus 0"),
     ],
@@ -35,6 +37,9 @@ def test_what_the_machine_lacks_is_one_sentence(
         ({"actors.count": 500, "actors.num_cpus": 2}, 0),
         ({"actors.count": 2, "actors.num_gpus": 0.5, "learner.num_gpus": 1, "compute.device": "cuda"}, 2),
         ({"actors.count": 3, "actors.num_gpus": 1 / 3}, 1),
+        ({"actors.count": 1, "actors.num_gpus": 0.4, "learner.num_gpus": 0.6}, 1),
+        ({"actors.count": 2, "actors.num_gpus": 0.25, "learner.num_gpus": 0.5, "compute.device": "cuda"}, 1),
+        ({"actors.count": 5, "actors.num_gpus": 0.3, "learner.num_gpus": 0.4}, 2),
     ],
 )
 def test_processes_share_cores_and_a_gpu(tiny_recipe: Recipe, changes: dict[str, Any], num_gpus: int) -> None:

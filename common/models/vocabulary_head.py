@@ -1,0 +1,43 @@
+"""The product of hidden states and the vocabulary's embeddings, in float32 also where autocast has bfloat16.
+
+A bfloat16 logit of 8 to 16 is rounded to a sixteenth. Log-probabilities of actor and learner would carry that rounding,
+and the ratio with them; float32 accumulation of bfloat16 operands costs nothing on tensor cores.
+
+Shape letters: N rows, D width, V entries.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def float32_logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """Logits float32 [..., V] of hidden states [..., D] and weights [V, D]; operands are what autocast makes of them."""
+    kind = hidden_ND.device.type
+    if not torch.is_autocast_enabled(kind):
+        return F.linear(hidden_ND, weight_VD).float()
+    dtype = torch.get_autocast_dtype(kind)
+    narrow_ND, narrow_VD = hidden_ND.to(dtype).flatten(0, -2), weight_VD.to(dtype)
+    with torch.autocast(kind, enabled=False):
+        if kind == "cuda":
+            logits_NV: Tensor = _Float32Product.apply(narrow_ND, narrow_VD)
+        else:  # the same numbers, where the tensor cores' product has no kernel
+            logits_NV = F.linear(narrow_ND.float(), narrow_VD.float())
+    return logits_NV.unflatten(0, hidden_ND.shape[:-1])
+
+
+class _Float32Product(torch.autograd.Function):
+    """x Wᵀ; `torch.mm` to another dtype has no gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor) -> Tensor:
+        ctx.save_for_backward(x_ND, weight_VD)
+        return torch.mm(x_ND, weight_VD.T, out_dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NV: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x_ND, weight_VD = ctx.saved_tensors
+        narrow_NV = grad_NV.to(x_ND.dtype)
+        return narrow_NV @ weight_VD, narrow_NV.T @ x_ND
