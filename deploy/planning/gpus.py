@@ -10,6 +10,16 @@ GIGA = 10**9
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Of the peak rate that each kind of work reaches; compiled under `compute.compile`."""
+
+    transformer: float
+    compiled_transformer: float
+    convolution: float
+    compiled_decoder: float
+
+
+@dataclass(frozen=True)
 class Gpu:
     """Peak rates without sparsity, in FLOP per second; bytes are decimal."""
 
@@ -19,19 +29,20 @@ class Gpu:
     float32: float  # PyTorch's default for float32 matrix products
     memory_bytes: int
     bytes_per_second: float  # of its memory
-    transformer_share: float  # of the matrix peak that eager transformers reach; assumed
+    shares: Shares
 
 
-# Assumptions, not measurements. Eager kernels leave a GPU's multipliers idle while norms, activations and
-# rotations go through its memory, the more so the faster the multipliers; high-resolution feature maps do it more
-# than a wide transformer.
-TRANSFORMER_UTILISATION = 0.35
-NEWER_TRANSFORMER_UTILISATION = 0.22  # Hopper and later: twice the arithmetic of Ampere for each byte of memory
-CONVOLUTION_UTILISATION = 0.25
+# Kernels between products leave a GPU's multipliers idle while norms, activations and rotations go through its memory,
+# the more so the faster the multipliers.
+ASSUMED = Shares(transformer=0.35, compiled_transformer=0.45, convolution=0.25, compiled_decoder=0.35)
+HOPPER = Shares(transformer=0.17, compiled_transformer=0.25, convolution=0.20, compiled_decoder=0.30)
+"""Of the paper's XXL recipe on one H100, measured (docs/log.md); taken for Blackwell too."""
+
+# Assumptions, too.
 MEMORY_UTILISATION = 0.7  # of the memory's rate, in the optimizer step
 COPY_BYTES_PER_SECOND = 20e9  # between a GPU and pinned memory
 STORE_BYTES_PER_SECOND = 3e9  # of weights into the object store, or out of it to an actor; beside the training
-STATE_BYTES_PER_SECOND = 2e9  # of a checkpoint's state from a rank into the object store
+STATE_BYTES_PER_SECOND = 1e9  # of a checkpoint's state from a rank into the object store
 
 
 def _gpu(
@@ -41,10 +52,10 @@ def _gpu(
     float32: float,
     gigabytes: int,
     gigabytes_a_second: int,
-    transformer_share: float = TRANSFORMER_UTILISATION,
+    shares: Shares = ASSUMED,
 ) -> Gpu:
     rates = bfloat16 * TERA, tf32 * TERA, float32 * TERA
-    return Gpu(name, *rates, gigabytes * GIGA, gigabytes_a_second * float(GIGA), transformer_share)
+    return Gpu(name, *rates, gigabytes * GIGA, gigabytes_a_second * float(GIGA), shares)
 
 
 OWN_KEYS = ("tflops", "gb", "gbps")
@@ -61,10 +72,10 @@ GPUS = {
     "l40s": _gpu("NVIDIA L40S, 48 GB", 362, 183, 91.6, 48, 864),
     "a100-40gb": _gpu("NVIDIA A100 SXM, 40 GB", 312, 156, 19.5, 40, 1555),
     "a100": _gpu("NVIDIA A100 SXM, 80 GB", 312, 156, 19.5, 80, 2039),
-    "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350, NEWER_TRANSFORMER_UTILISATION),
-    "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800, NEWER_TRANSFORMER_UTILISATION),
+    "h100": _gpu("NVIDIA H100 SXM, 80 GB", 989, 494, 67, 80, 3350, HOPPER),
+    "h200": _gpu("NVIDIA H200 SXM, 141 GB", 989, 494, 67, 141, 4800, HOPPER),
     "rtx4090": _gpu("NVIDIA GeForce RTX 4090, 24 GB", 165.2, 82.6, 82.6, 24, 1008),
-    "b200": _gpu("NVIDIA B200 SXM, 180 GB", 2250, 1125, 75, 180, 8000, NEWER_TRANSFORMER_UTILISATION),
+    "b200": _gpu("NVIDIA B200 SXM, 180 GB", 2250, 1125, 75, 180, 8000, HOPPER),
 }
 
 
@@ -91,15 +102,32 @@ def _own_gpu(text: str) -> Gpu:
     tflops, gigabytes, rate = (numbers[key] for key in OWN_KEYS)
     name = f"own GPU, {gigabytes:g} GB"
     tera = tflops * TERA
-    return Gpu(name, tera, tera / 2, tera / 4, int(gigabytes * GIGA), rate * GIGA, TRANSFORMER_UTILISATION)
+    return Gpu(name, tera, tera / 2, tera / 4, int(gigabytes * GIGA), rate * GIGA, ASSUMED)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The share of a GPU's peak rate that each kind of work is taken to reach."""
+
+    transformer: float
+    convolution: float
+    decoder: float
 
 
 @dataclass(frozen=True)
 class Utilisation:
-    """The share of a GPU's peak rate that each kind of work reaches."""
+    """Shares given by hand; None: the GPU's own."""
 
-    transformer: float | None = None  # None: the GPU's own
-    convolution: float = CONVOLUTION_UTILISATION
+    transformer: float | None = None
+    convolution: float | None = None
+
+    def on(self, gpu: Gpu, compiled: bool) -> Reached:
+        own = gpu.shares
+        return Reached(
+            transformer=self.transformer or (own.compiled_transformer if compiled else own.transformer),
+            convolution=self.convolution or own.convolution,
+            decoder=self.convolution or (own.compiled_decoder if compiled else own.convolution),
+        )
 
 
 def utilisation_of(text: str | None) -> Utilisation:

@@ -5,7 +5,7 @@ from typing import Any
 
 from common.config.recipe import Recipe
 from deploy.planning.counting import ActorWork, PublishedWork, Work, count_work, published_work
-from deploy.planning.gpus import Gpu, Utilisation
+from deploy.planning.gpus import Gpu, Reached, Utilisation
 from deploy.planning.memory import (
     ProcessMemory,
     StoreBytes,
@@ -23,7 +23,7 @@ from deploy.planning.timing import Rates, Timing, estimate, rates
 class Plan:
     recipe: Recipe
     gpu: Gpu
-    utilisation: Utilisation
+    utilisation: Reached
     rates: Rates
     work: Work
     published: PublishedWork
@@ -88,7 +88,7 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float |
     return Plan(
         recipe=recipe,
         gpu=gpu,
-        utilisation=utilisation,
+        utilisation=utilisation.on(gpu, recipe.compute.compile),
         rates=rate,
         work=work,
         published=published,

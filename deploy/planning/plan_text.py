@@ -174,10 +174,10 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     timing, recipe, use = plan.timing, plan.recipe, plan.utilisation
     peak = "bfloat16" if recipe.compute.autocast == "bfloat16" else "float32"
     decode = "bfloat16" if recipe.reward.decode_dtype == "bfloat16" else "TF32"
-    transformer = use.transformer or plan.gpu.transformer_share
     yield (
-        f"Assumed: transformers reach {transformer:.0%} of the GPU's {peak} peak, convolutions "
-        f"{use.convolution:.0%} of its TF32 peak (the decoder: {decode}); set others with --utilisation."
+        f"Assumed: transformers reach {use.transformer:.0%} of the GPU's {peak} peak, convolutions "
+        f"{use.convolution:.0%} of its TF32 peak, the decoder {use.decoder:.0%} of {decode}'s; set others with "
+        "--utilisation."
     )
     if timing.recipe.placement == "split":
         yield (

@@ -75,11 +75,12 @@ class Timing:
 def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
     matrix_peak = gpu.bfloat16 if recipe.compute.autocast == "bfloat16" else gpu.float32
     decode_peak = gpu.bfloat16 if recipe.reward.decode_dtype == "bfloat16" else gpu.tf32
-    convolution = utilisation.convolution * gpu.tf32
+    reached = utilisation.on(gpu, recipe.compute.compile)
+    convolution = reached.convolution * gpu.tf32
     return Rates(
-        transformer=(utilisation.transformer or gpu.transformer_share) * matrix_peak,
+        transformer=reached.transformer * matrix_peak,
         encode=convolution,
-        decode=utilisation.convolution * decode_peak,
+        decode=reached.decoder * decode_peak,
         perceptual=convolution,
     )
 

@@ -8,13 +8,13 @@ import pytest
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from deploy.planning.counting import Work, published_work
-from deploy.planning.gpus import GPUS, Utilisation
+from deploy.planning.gpus import ASSUMED, GPUS, HOPPER, Utilisation
 from deploy.planning.timing import Rates, Timing, estimate, rates
 
 TERA = 1e12
 COPY = 0.05  # 1 GB at 20 GB/s
 STORE = 2 / 3  # 1 GB at 3 GB/s, in and out
-CHECKPOINT = 1.5  # 250 M parameters and two moments of 4 bytes at 2 GB/s
+CHECKPOINT = 3  # 250 M parameters and two moments of 4 bytes at 1 GB/s
 OPTIMIZER = 0.1  # 250 M parameters of 40 bytes at 0.1 TB/s
 GPU = replace(GPUS["a100"], bytes_per_second=0.1e12 / 0.7)
 
@@ -111,8 +111,13 @@ def test_rates_follow_the_recipe_s_precisions(tiny_recipe: Recipe) -> None:
     assert (fast.transformer, fast.encode, fast.decode, fast.perceptual) == (156e12, 39e12, 78e12, 39e12)
 
 
-def test_newer_gpus_are_assumed_to_use_less_of_their_peak(tiny_recipe: Recipe) -> None:
+def test_newer_gpus_are_taken_to_use_less_of_their_peak_and_compiled_code_more(tiny_recipe: Recipe) -> None:
     recipe = with_changes(tiny_recipe, {"compute.autocast": "bfloat16"})
-    shares = {name: rates(recipe, GPUS[name], Utilisation()).transformer / GPUS[name].bfloat16 for name in GPUS}
-    assert {name for name, share in shares.items() if share == pytest.approx(0.22)} == {"h100", "h200", "b200"}
-    assert {share for name, share in shares.items() if name not in ("h100", "h200", "b200")} == {0.35}
+    compiled = with_changes(recipe, {"compute.compile": True})
+    for name, gpu in GPUS.items():
+        expected = HOPPER if name in ("h100", "h200", "b200") else ASSUMED
+        plain, fused = (rates(each, gpu, Utilisation()) for each in (recipe, compiled))
+        assert plain.transformer == expected.transformer * gpu.bfloat16
+        assert fused.transformer == expected.compiled_transformer * gpu.bfloat16 > plain.transformer
+        assert plain.decode == plain.encode == fused.encode == expected.convolution * gpu.tf32
+        assert fused.decode == expected.compiled_decoder * gpu.tf32 > plain.decode
