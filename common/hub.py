@@ -32,7 +32,7 @@ class HubFile:
 
 @contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """Within, what is not on this machine is missing, though a run would fetch it: for a look that takes nothing."""
+    """Within, what is not on this machine is missing, though a run would fetch it."""
     former = _MAY_FETCH.set(False)
     try:
         yield

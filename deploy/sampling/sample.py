@@ -115,7 +115,7 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
         classes, num_classes = recipe.sampling.classes, recipe.policy.num_classes
         train = partial(build_source, recipe, "train")
         label_N = class_labels(classes, num_classes, options.seed, range(num_pictures), train)
-    return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}")
+    return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}", prompts)
 
 
 def _digests(recipe: Recipe, options: SampleOptions, prompts: list[Prompt]) -> dict[str, str]:

@@ -57,14 +57,14 @@ def _profile(recipe: Recipe) -> str:
     drop = recipe.context.condition_drop
     if recipe.profile == "published":
         return (
-            "published, as the authors' scripts train: what learns is not what sampled, since the learner alone has "
-            f"dropout {PUBLISHED_DROPOUT:g}, drops {drop:.0%} of the conditions, and takes a row a sample "
+            "published, as the authors' scripts train: what learns is not what sampled, since the learner alone "
+            f"has dropout {PUBLISHED_DROPOUT:g}, drops {drop:.0%} of the conditions, and takes a row a sample "
             f"({recipe.group.size} times the work)"
         )
     return (
         f"corrected: what learns is what sampled, without dropout and with the same {drop:.0%} of the conditions "
-        f"dropped; in the authors' scripts (profile=published) the learner alone has dropout {PUBLISHED_DROPOUT:g} "
-        "and drops conditions"
+        "dropped; in the authors' scripts (profile=published) the learner alone drops conditions, and has dropout "
+        f"{PUBLISHED_DROPOUT:g}"
     )
 
 
@@ -154,8 +154,8 @@ def _resources(recipe: Recipe) -> str:
     num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
     num_gpus = actors.count * actors.num_gpus + learner.num_ranks * learner.num_gpus
     return (
-        f"{recipe.processes}; they reserve {num_gpus:g} GPU and {num_cpus:g} CPU of a cluster, and share the cores "
-        "of one machine, however few"
+        f"{recipe.processes}; they reserve {num_gpus:g} GPU and {num_cpus:g} CPU of a cluster, and share the "
+        "cores of one machine, however few"
     )
 
 

@@ -86,8 +86,8 @@ def missing_trunk(spec: LpipsSpec) -> str | None:
     if spec.trunk is not None:
         return f"perceptual.trunk names {path}, which is not a file (torchvision's is {url})."
     return (
-        f"The {spec.net} trunk of LPIPS is missing: a run downloads {path.name} from {url} to {path.parent} itself; "
-        "without network, copy it there, or set perceptual.trunk=PATH to a local copy."
+        f"The {spec.net} trunk of LPIPS is missing: a run downloads {path.name} from {url} to {path.parent} "
+        "itself; without network, copy it there, or set perceptual.trunk=PATH to a local copy."
     )
 
 

@@ -31,8 +31,8 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     assert [finding.problem for finding in findings] == [None] * 11
     details = {finding.subject: finding.detail for finding in findings}
     assert details.pop("profile") == (
-        "corrected: what learns is what sampled, without dropout and with the same 0% of the conditions dropped; in "
-        "the authors' scripts (profile=published) the learner alone has dropout 0.1 and drops conditions"
+        "corrected: what learns is what sampled, without dropout and with the same 0% of the conditions dropped; "
+        "in the authors' scripts (profile=published) the learner alone drops conditions, and has dropout 0.1"
     )
     assert details == {
         "source": "9 images, 0.89 epochs; 3 classes (a, b, c); 32 x 32 px",  # 2 steps of 4 images
