@@ -96,8 +96,8 @@ def _fetched(file: HubFile, setting: str) -> Path:
             f"pip install '.[hub]', or download {file.file} of {file.repo} and name the file"
         ) from None
     try:
-        local = {} if may_fetch() else {"local_files_only": True}
-        return Path(hub.hf_hub_download(file.repo, file.file, revision=file.revision, **local))
+        found = hub.hf_hub_download(file.repo, file.file, revision=file.revision, local_files_only=not may_fetch())
+        return Path(found)
     except Exception as error:  # the package raises those of its HTTP library too, and which one that is changes
         raise CheckpointError(f"{setting} is {_address(file)}, {_reason(error, file, hub)}") from error
 
