@@ -7,6 +7,9 @@ addresses mean the same on every node. `huggingface_hub` comes with the extra `h
 import json
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +20,7 @@ from common.paths import CHECKOUT, resolve
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[^/].*)")
 _INDEX = ".index.json"  # of weights in several files, which it names
+_MAY_FETCH = ContextVar("may_fetch", default=True)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,20 @@ class HubFile:
     repo: str  # OWNER/REPO
     file: str  # its path in the repository
     revision: str | None  # branch, tag or commit; None: the main branch
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within, what is not on this machine is missing, though a run would fetch it."""
+    former = _MAY_FETCH.set(False)
+    try:
+        yield
+    finally:
+        _MAY_FETCH.reset(former)
+
+
+def may_fetch() -> bool:
+    return _MAY_FETCH.get()
 
 
 def located(address: str | Path, setting: str) -> Path:
@@ -63,9 +81,7 @@ def how_to_get(obtain_from: str, path: Path, setting: str) -> str:
         if PurePosixPath(file.file).name != path.name:
             return f"set {setting}={obtain_from}, "
         folder = path.parent.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path.parent
-        words = ["hf", "download", file.repo, file.file]
-        words += ["--revision", file.revision] if file.revision else []
-        return f"run this: {shlex.join([*words, '--local-dir', str(folder)])}; or set {setting}={obtain_from}, "
+        return f"run this: {_download(file, '--local-dir', str(folder))}; or set {setting}={obtain_from}, "
     if "://" in obtain_from:
         return f"get it from {obtain_from}, "
     return f"run this: {obtain_from}; " if obtain_from else ""
@@ -80,7 +96,8 @@ def _fetched(file: HubFile, setting: str) -> Path:
             f"pip install '.[hub]', or download {file.file} of {file.repo} and name the file"
         ) from None
     try:
-        return Path(hub.hf_hub_download(file.repo, file.file, revision=file.revision))
+        found = hub.hf_hub_download(file.repo, file.file, revision=file.revision, local_files_only=not may_fetch())
+        return Path(found)
     except Exception as error:  # the package raises those of its HTTP library too, and which one that is changes
         raise CheckpointError(f"{setting} is {_address(file)}, {_reason(error, file, hub)}") from error
 
@@ -93,6 +110,8 @@ def _reason(error: Exception, file: HubFile, hub: Any) -> str:
         return "but the hub shows no such repository: correct the name, or `hf auth login` if it is private"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"but {file.repo} has no revision {file.revision}: correct it, or leave it out"
+    if isinstance(error, errors.LocalEntryNotFoundError) and not may_fetch():
+        return f"which is not in this machine's cache yet: a run fetches it, or run this: {_download(file)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return (
             "which is not in this machine's cache, and the hub cannot be reached: connect, or copy the file here "
@@ -102,6 +121,11 @@ def _reason(error: Exception, file: HubFile, hub: Any) -> str:
         return f"but {file.repo} has no such file: look at its list of files"
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return f"which cannot be fetched ({reason}): make sure of the network and of room in the cache (HF_HOME)"
+
+
+def _download(file: HubFile, *options: str) -> str:
+    words = ["hf", "download", file.repo, file.file]
+    return shlex.join([*words, *(["--revision", file.revision] if file.revision else []), *options])
 
 
 def _address(file: HubFile) -> str:

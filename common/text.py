@@ -1,4 +1,4 @@
-"""Text from outside, which may be anything, as text that every file, table and terminal can hold."""
+"""Text from outside, which may be anything, as text that every file, table and terminal can hold; and plurals."""
 
 import codecs
 import json
@@ -44,3 +44,8 @@ def parsed_json(content: bytes) -> Any:
         return json.loads(decoded(content))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON ({type(error).__name__})") from None
+
+
+def counted(number: int, noun: str) -> str:
+    """As "1 picture" and "2 pictures"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

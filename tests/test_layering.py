@@ -86,7 +86,7 @@ def test_recipes_are_checked_without_heavy_imports() -> None:
     config = [path for path in FILES if name(path).startswith("common/config/") or path.name == "spec.py"]
     assert [name(path) for path in config if packages_of(path) & {"torch", "ray", "numpy", "pyarrow"}] == []
     own = {module for path in config for module in imports_of(path) if module.startswith("common.")}
-    light = ("common.config", "common.errors", "common.paths")
+    light = ("common.config", "common.errors", "common.paths", "common.text")
     assert {module for module in own if not module.startswith(light) and ".spec" not in module} == set()
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from common.atomic import replacing
 
 TITLE_HEIGHT, NAME_HEIGHT, GAP, MIN_TILE = 18, 14, 12, 96
+MOST_NAME_WIDTH = 240  # of names at the left of rows
 
 Panel = tuple[str, np.ndarray]  # title, and a picture uint8 [H, W, 3]
 
@@ -59,13 +60,18 @@ def free_running_grid(pixels_NHWC: np.ndarray, rows: int, names: Sequence[str] =
 def grid(pixels_NHWC: np.ndarray, columns: int, names: Sequence[str] = ()) -> np.ndarray:
     """Tile uint8 pictures [N, H, W, 3], `columns` per row; small pictures are enlarged by whole factors.
 
-    `names`, if any, one per picture, stand above them: once where all pictures of each column have the same.
+    `names`, if any, one per picture, stand above them: once where all pictures of each column have the same. Where
+    all pictures of each row have, they stand once at the left.
     """
     tiles = _tiled(pixels_NHWC, columns)
     if not names:
         return tiles
     of_rows = [list(names[start : start + columns]) for start in range(0, len(names), columns)]
     width = tiles.shape[1] // columns
+    if columns > 1 and all(name == row[0] for row in of_rows for name in row):
+        return np.concatenate(
+            [_row_names([row[0] for row in of_rows], tiles.shape[0] // len(of_rows)), tiles], axis=1
+        )
     if all(row == of_rows[0][: len(row)] for row in of_rows):
         return np.concatenate([_names(of_rows[0], columns, width), tiles])
     rows = np.split(tiles, len(of_rows))
@@ -80,6 +86,19 @@ def _names(names: Sequence[str], columns: int, width: int) -> np.ndarray:
     draw = ImageDraw.Draw(strip)
     for column, name in enumerate(names):
         draw.text((column * width + 2, 1), _fitted(name, width - 4, draw), fill="black")
+    return np.asarray(strip)
+
+
+def _row_names(names: Sequence[str], height: int) -> np.ndarray:
+    """A white strip with the name of each row at its middle; uint8 [len(names) * height, W, 3]."""
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    fitted = [_fitted(name, MOST_NAME_WIDTH, measure) for name in names]
+    strip = Image.new(
+        "RGB", (max(int(measure.textlength(name)) for name in fitted) + GAP, len(names) * height), "white"
+    )
+    draw = ImageDraw.Draw(strip)
+    for row, name in enumerate(fitted):
+        draw.text((2, row * height + height // 2), name, fill="black", anchor="lm")
     return np.asarray(strip)
 
 

@@ -36,6 +36,7 @@ from common.config.service import (
 from common.config.tracking import TrackingSection
 from common.models.perceptual.spec import LpipsSpec
 from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
+from common.text import counted
 
 
 class Recipe(Section):
@@ -110,6 +111,14 @@ class Recipe(Section):
     def num_tokens(self) -> int:
         """T."""
         return self.grid_size**2
+
+    @property
+    def processes(self) -> str:
+        """Who is at work, as "2 reward actors and 1 learner rank"."""
+        ranks = counted(self.learner.num_ranks, "learner rank")
+        if self.placement == "colocated":
+            ranks += " that also roll out" if self.learner.num_ranks > 1 else " that also rolls out"
+        return f"{counted(self.actors.count, 'reward actor')} and {ranks}" if self.actors.count else ranks
 
     @property
     def tickets_per_step(self) -> int:

@@ -11,6 +11,7 @@ from common.errors import UserError
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.run_cell import run_cell
 from deploy.ablation.study import BASE, Study
+from deploy.runs.run_lock import lock_output
 
 log = logging.getLogger("vapi.ablation")
 
@@ -18,8 +19,14 @@ log = logging.getLogger("vapi.ablation")
 def run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str], None]) -> list[str]:
     """Score the base, and train and score every unfinished cell, `jobs` at once; returns one line per failure.
 
-    Each finished cell is written at once, so that an interrupted study resumes where it stopped.
+    Each finished cell is written at once, so that an interrupted study resumes where it stopped. FolderHeldError
+    where another process runs cells into `folder`.
     """
+    with lock_output(folder.path, "ablate", "--out"):
+        return _run_study(study, folder, jobs, say)
+
+
+def _run_study(study: Study, folder: StudyFolder, jobs: int, say: Callable[[str], None]) -> list[str]:
     jobs = 1 if study.section.runner == "train" else jobs
     base, cells = ([cell for cell in each if folder.result(cell) is None] for each in (study.base, study.cells))
     num_cells, num_base = len(study.cells), len(study.base)

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
+from common.text import counted
 from deploy.planning.counting import published_group_size
 from deploy.planning.gpus import COPY_BYTES_PER_SECOND, STATE_BYTES_PER_SECOND, STORE_BYTES_PER_SECOND
 from deploy.planning.plan import Plan
@@ -21,14 +22,11 @@ def plan_text(plan: Plan) -> str:
 
 def _head(plan: Plan) -> Iterator[str]:
     recipe = plan.recipe
-    actors, ranks = recipe.actors.count, _count(recipe.learner.num_ranks, "learner rank")
-    ranks = f"{ranks} that also roll out" if recipe.placement == "colocated" else ranks
-    processes = f"{_count(actors, 'reward actor')} and {ranks}" if actors else ranks
-    yield f"{recipe.run.name}: {processes}, each on {plan.gpu.name}"
+    yield f"{recipe.run.name}: {recipe.processes}, each on {plan.gpu.name}"
     yield "An estimate by arithmetic: nothing of it was run or measured."
     if recipe.reward.own_terms:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
-    if not ((recipe.actors.num_gpus or not actors) and recipe.learner.num_gpus):
+    if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 
 
@@ -84,7 +82,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield row("tokenizer and perceptual metric", actor.frozen, learner.frozen)
     yield row("gradients", 0, learner.gradients)
     yield row("AdamW's two moments", 0, learner.adamw)
-    yield row(f"activations of {_count(recipe.learner.micro_batch_size, 'group')}", 0, learner.activations)
+    yield row(f"activations of {counted(recipe.learner.micro_batch_size, 'group')}", 0, learner.activations)
     yield row(_on_top(plan), 0, learner.working)
     yield row(_at_work(plan), actor.working, 0)
     yield row("CUDA context, assumed", actor.context, learner.context)
@@ -107,7 +105,7 @@ def _on_top(plan: Plan) -> str:
 def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
     if stage in ("decode", "perceptual", "score", "gradient"):
-        return f"at work, most at `{stage}` of {_count(recipe.pictures_scored_at_once, 'picture')}"
+        return f"at work, most at `{stage}` of {counted(recipe.pictures_scored_at_once, 'picture')}"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
 
 
@@ -209,7 +207,7 @@ def _saturation(plan: Plan) -> str:
     timing, enough = plan.timing, plan.timing.saturating
     said = (
         f"One actor takes {timing.actors_per_learner:.1f} times as long as "
-        f"{_count(plan.recipe.learner.num_ranks, 'learner rank')}: "
+        f"{counted(plan.recipe.learner.num_ranks, 'learner rank')}: "
     )
     if enough.actors_seconds <= enough.learner_seconds:
         return f"{said}actors.count={enough.num_actors} keeps up with them."
@@ -225,10 +223,6 @@ def _wrapped(*sentences: str) -> str:
 
 def _row(label: str, *cells: str) -> str:
     return label.ljust(_LABEL) + "".join(cell.rjust(_COLUMN) for cell in cells)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _digits(value: float) -> str:

@@ -1,9 +1,10 @@
 """Which columns of a table are read."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import types
@@ -28,17 +29,17 @@ class Columns:
 def choose_columns(schema: pa.Schema, options: PrepareOptions, path: Path) -> Columns:
     """The named columns; else the only ones that their names and types allow. DataError says what to name."""
     there = f"{path} has the columns {', '.join(f'{field.name} ({field.type})' for field in schema)}"
-    image = options.image_column or _first(schema, IMAGE_NAMES, _holds_images)
-    label = options.label_column or _first(schema, LABEL_NAMES, types.is_integer)
-    caption = options.caption_column or _first(schema, CAPTION_NAMES, _holds_text)
-    if image is None:
-        raise DataError(f"{there}: name the one with the pictures with --image-column")
-    if options.wants is None and (label is None) == (caption is None):
+    images = _named(schema, options.image_column, IMAGE_NAMES, _holds_images)
+    labels = _named(schema, options.label_column, LABEL_NAMES, types.is_integer)
+    captions = _named(schema, options.caption_column, CAPTION_NAMES, _holds_text)
+    image = _only(images, there, "pictures", "--image-column")
+    if options.wants is None and bool(labels) == bool(captions):
         raise DataError(f"{there}: name the one to condition on with --label-column or --caption-column")
-    by_caption = options.wants == "caption" or (options.wants is None and caption is not None)
-    condition = caption if by_caption else label
-    if condition is None:
-        raise DataError(f"{there}: name the one with the captions with --caption-column")
+    by_caption = options.wants == "caption" or (options.wants is None and bool(captions))
+    if by_caption:
+        condition = _only(captions, there, "captions", "--caption-column")
+    else:
+        condition = _only(labels, there, "class ids", "--label-column")
     columns = Columns(image, condition, "caption" if by_caption else "label")
     require_columns(schema, columns, path)
     return columns
@@ -54,6 +55,10 @@ def require_columns(schema: pa.Schema, columns: Columns, path: Path) -> None:
     for name, test, need in needs:
         if name not in schema.names:
             raise DataError(f"{path} has no column {name}, but {', '.join(schema.names)}")
+        if (number := schema.names.count(name)) > 1:
+            raise DataError(
+                f"{path} has {number} columns of the name {name}: rename all but the one that is meant"
+            )
         if not test(schema.field(name).type):
             raise DataError(f"column {name} of {path} is of type {schema.field(name).type}: {need} is needed")
 
@@ -67,8 +72,19 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
         return ()
 
 
-def _first(schema: pa.Schema, names: Iterable[str], test) -> str | None:
-    return next((name for name in names if name in schema.names and test(schema.field(name).type)), None)
+def _named(schema: pa.Schema, given: str | None, names: Iterable[str], test: Callable[[Any], bool]) -> list[str]:
+    """The column that was asked for, or those that their names and types allow."""
+    if given:
+        return [given]
+    return [name for name in names if any(field.name == name and test(field.type) for field in schema)]
+
+
+def _only(found: Sequence[str], there: str, what: str, option: str) -> str:
+    """DataError where there is none, or which one is meant cannot be known."""
+    if len(found) == 1:
+        return found[0]
+    which = f" ({' or '.join(found)})" if found else ""
+    raise DataError(f"{there}: name the one with the {what}{which} with {option}")
 
 
 def _holds_images(kind: pa.DataType) -> bool:

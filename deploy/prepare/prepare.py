@@ -29,6 +29,7 @@ from deploy.prepare.shard import ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
 from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, shards_text
+from deploy.runs.run_lock import lock_output
 
 SETTINGS = "settings.json"
 
@@ -46,7 +47,10 @@ def prepare(
     makes it does not matter.
     """
     captions = _captions(options)
-    with Workers(options.workers, options.gpus_per_worker) as workers:
+    with (
+        lock_output(options.output, "prepare", "OUTPUT"),
+        Workers(options.workers, options.gpus_per_worker) as workers,
+    ):
         listing = list_input(options, workers)
         if captions and listing.found.conditioning != "caption":
             raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
@@ -66,7 +70,7 @@ def prepare(
                 facts[missing[place]] = shard
                 made.append(shard)
                 line.show(shards_text(made, len(missing) - len(made), len(works), line.seconds))
-    return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
+        return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
 
 
 def _captions(options: PrepareOptions) -> Captions | None:

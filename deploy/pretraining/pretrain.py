@@ -7,7 +7,7 @@ generator fits only the tokenizer it was trained with.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -32,6 +32,7 @@ from deploy.pretraining.loss_log import LossLog
 from deploy.pretraining.preflight import Stage, require_ready, stages_of, state_file, state_folder, untrained_model
 from deploy.pretraining.shown import PAGE, save_reconstructions, save_samples, write_page
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
+from deploy.runs.run_lock import lock_output
 from learner.pretraining.loop import LossFunction, StageProgress, decay_begins, train_stage
 from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, shifted, tokenizer_loss
 
@@ -41,12 +42,20 @@ REVIVE_EVERY = 50
 def pretrain(recipe: Recipe, *, overwrite: bool, say: Callable[[str], None]) -> None:
     """Run the stages of `recipe.pretrain`; `overwrite` retrains those whose weights exist.
 
-    Raises UserError, with a line a problem, before the first stage where something that it needs is missing.
+    Raises UserError, with a line a problem, before the first stage where something that it needs is missing; and
+    where another process trains into one of the folders.
     """
     stages = stages_of(recipe)
     device = prepare_device(recipe.compute)
     require_ready(recipe, stages, overwrite)
-    Pretraining(recipe, stages, device, overwrite, say).run()
+    folders = {state_folder(recipe): "run.dir"}
+    for stage in stages:
+        if overwrite or not stage.target.exists():
+            folders.setdefault(stage.target.parent, stage.key)
+    with ExitStack() as held:
+        for folder, setting in folders.items():
+            held.enter_context(lock_output(folder, "pretrain", setting))
+        Pretraining(recipe, stages, device, overwrite, say).run()
 
 
 class Pretraining:

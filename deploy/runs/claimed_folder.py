@@ -7,6 +7,7 @@ from typing import Any
 
 from common.atomic import write_json
 from common.errors import DataError
+from deploy.runs.run_lock import LOCK
 
 
 def claim(
@@ -18,7 +19,7 @@ def claim(
     """
     path = folder / file
     if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
             raise DataError(
                 f"{argument} {folder} is not empty and holds no {things} of `{command}`: name a new folder"
             )

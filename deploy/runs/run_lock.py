@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder: a lock that goes with its process, however that ends.
+"""One process at a time in a folder that it fills: a lock that goes with its process, however that ends.
 
 The lock is the kernel's, on `run.lock` in the folder (flock, which NFS passes on to other machines). What the file
 says is for people: who holds it, or held it last.
@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,20 +30,44 @@ class FolderHeldError(RecipeError):
     """Another process is at work in the folder."""
 
 
+@dataclass(frozen=True)
+class _Words:
+    """For errors about a folder."""
+
+    who: str  # is at work in it
+    setting: str  # that names it
+    advice: str
+
+
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it. FolderHeldError where another process does; RecipeError where it cannot be made.
+    """Make a run's folder and hold it. FolderHeldError where another process does; RecipeError where it cannot be.
 
-    Where nothing else was written, nothing is left.
+    Where nothing else was written, nothing is left; else the lock's file stays, which tells who was the last.
     """
+    stop = f"choose another run.name, wait for its end, or stop it (python -m deploy stop {folder})"
+    with _locked(folder, _Words(f"the run {folder}", "run.dir", stop), keeps_file=True):
+        yield
+
+
+@contextmanager
+def lock_output(folder: Path, command: str, setting: str) -> Iterator[None]:
+    """The same for a folder that `command` fills and `setting` names; no file of the lock stays."""
+    advice = f"wait for its end, or name another folder by {setting}"
+    with _locked(folder, _Words(f"`{command}` into {folder}", setting, advice), keeps_file=False):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, words: _Words, keeps_file: bool) -> Iterator[None]:
     was_there = folder.exists()
-    file = _held_file(folder)
+    file = _held_file(folder, words)
     try:
         os.truncate(file, 0)
         os.write(file, json.dumps(_this_process()).encode())
         yield
     finally:
-        _remove_if_unused(folder, was_there)
+        _clear_away(folder, was_there, keeps_file)
         os.close(file)
 
 
@@ -79,38 +104,38 @@ def holder_text(folder: Path) -> str:
     return f"process {said['pid']} on {said['host']}" if {"pid", "host"} <= said.keys() else "another process"
 
 
-def _held_file(folder: Path) -> int:
+def _held_file(folder: Path, words: _Words) -> int:
     """The open lock file, locked."""
     deadline = time.monotonic() + LOOK_SECONDS
     while True:
-        file = _open(folder)
+        file = _open(folder, words)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except _HELD:
             os.close(file)
             if time.monotonic() > deadline:
-                raise _is_held(folder) from None
+                raise _is_held(folder, words) from None
             time.sleep(0.05)
             continue
         except OSError as error:
             if _lives_here(holder(folder)):
                 os.close(file)
-                raise _is_held(folder) from None
-            log.warning("%s cannot be locked (%s): start no second run of its name", folder, error.strerror)
+                raise _is_held(folder, words) from None
+            log.warning("%s cannot be locked (%s): start nothing else there", folder, error.strerror)
             return file
         if _is_still_there(file, folder / LOCK):
             return file
         os.close(file)  # its last holder removed it meanwhile
 
 
-def _open(folder: Path) -> int:
+def _open(folder: Path, words: _Words) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise RecipeError(
-            f"the run folder {folder} cannot be made ({error.strerror or error}): set run.dir to a folder that "
-            "can be written to"
+            f"the folder {folder} cannot be made ({error.strerror or error}): set {words.setting} to a folder "
+            "that can be written to"
         ) from None
 
 
@@ -121,19 +146,18 @@ def _is_still_there(file: int, path: Path) -> bool:
         return False
 
 
-def _remove_if_unused(folder: Path, was_there: bool) -> None:
+def _clear_away(folder: Path, was_there: bool, keeps_file: bool) -> None:
+    """The file, unless it is to be kept beside others; and a new folder where nothing was written."""
     with suppress(OSError):  # somebody else has begun there
-        if [path.name for path in folder.iterdir()] == [LOCK]:
+        is_unused = [path.name for path in folder.iterdir()] == [LOCK]
+        if is_unused or not keeps_file:
             (folder / LOCK).unlink()
-            if not was_there:
-                folder.rmdir()
+        if is_unused and not was_there:
+            folder.rmdir()
 
 
-def _is_held(folder: Path) -> FolderHeldError:
-    return FolderHeldError(
-        f"the run {folder} is at work ({holder_text(folder)}): choose another run.name, wait for its end, or stop "
-        f"it (python -m deploy stop {folder})"
-    )
+def _is_held(folder: Path, words: _Words) -> FolderHeldError:
+    return FolderHeldError(f"{words.who} is at work ({holder_text(folder)}): {words.advice}")
 
 
 def _this_process() -> dict[str, Any]:

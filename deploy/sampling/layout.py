@@ -32,12 +32,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Flat:
-    """000000.png …, samples.npz, and grid.png of the first hundred."""
+    """000000.png …, samples.npz, and grid.png of the first hundred, or of the first ten of each prompt."""
 
     folder: Path
     num_pictures: int
     label_N: np.ndarray | None  # int64
     title: str
+    prompts: Sequence[Prompt] = ()
 
     def picture(self, index: int) -> Path:
         return self.folder / f"{index:06d}.png"
@@ -48,8 +49,22 @@ class Flat:
     def finish(self) -> Path:
         pictures = [self.picture(index) for index in range(self.num_pictures)]
         write_npz(self.folder / "samples.npz", pictures, self.label_N)
-        save_panels(self.folder / GRID, [(self.title, grid(_read_all(pictures[:NUM_SHOWN]), COLUMNS))])
+        save_panels(self.folder / GRID, [(self.title, self._overview(pictures))])
         return self.folder / GRID
+
+    def _overview(self, pictures: Sequence[Path]) -> np.ndarray:
+        """The grid; where prompts have several pictures, a row each with the prompt beside it."""
+        if not self.prompts:
+            return grid(_read_all(pictures[:NUM_SHOWN]), COLUMNS)
+        of_each = len(pictures) // len(self.prompts)
+        in_row = min(of_each, COLUMNS)
+        shown = [
+            (prompt.text, pictures[place * of_each + number])
+            for place, prompt in enumerate(self.prompts[: NUM_SHOWN // in_row])
+            for number in range(in_row)
+        ]
+        texts, paths = zip(*shown, strict=True)
+        return grid(_read_all(paths), COLUMNS if of_each == 1 else in_row, texts)
 
 
 class GenEval:

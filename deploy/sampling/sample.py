@@ -29,6 +29,7 @@ from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, pictures_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder
+from deploy.runs.run_lock import lock_output
 from deploy.sampling.actors import on_actors
 from deploy.sampling.drawing import RunChunks, draw, missing_chunks
 from deploy.sampling.layout import Flat, GenEval, Layout
@@ -46,6 +47,11 @@ def sample(recipe: Recipe, options: SampleOptions, start_runner: StartRunner = o
     """Draw the pictures; returns the path to look at first. Raises UserError, before Ray starts if possible."""
     options.require_fit(recipe.policy.conditioning)
     prompts = _read(options, recipe)
+    with lock_output(options.out, "sample", "--out"):
+        return _sample(recipe, options, prompts, start_runner)
+
+
+def _sample(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], start_runner: StartRunner) -> Path:
     num_pictures = len(prompts) * (options.per_prompt or 1) if prompts else options.num or DEFAULT_NUM
     layout = _layout(recipe, options, prompts, num_pictures)
     settings = settings_of(recipe, options, num_pictures, _digests(recipe, options, prompts))
@@ -115,7 +121,7 @@ def _layout(recipe: Recipe, options: SampleOptions, prompts: list[Prompt], num_p
         classes, num_classes = recipe.sampling.classes, recipe.policy.num_classes
         train = partial(build_source, recipe, "train")
         label_N = class_labels(classes, num_classes, options.seed, range(num_pictures), train)
-    return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}")
+    return Flat(options.out, num_pictures, label_N, f"temperature {recipe.sampling.temperature:g}", prompts)
 
 
 def _digests(recipe: Recipe, options: SampleOptions, prompts: list[Prompt]) -> dict[str, str]:

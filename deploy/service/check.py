@@ -57,12 +57,14 @@ def _profile(recipe: Recipe) -> str:
     drop = recipe.context.condition_drop
     if recipe.profile == "published":
         return (
-            f"published: the learner takes a row a sample ({recipe.group.size} times the work) with dropout "
-            f"{PUBLISHED_DROPOUT:g} and drops {drop:.0%} of their conditions; actors do neither"
+            "published, as the authors' scripts train: what learns is not what sampled, since the learner alone "
+            f"has dropout {PUBLISHED_DROPOUT:g}, drops {drop:.0%} of the conditions, and takes a row a sample "
+            f"({recipe.group.size} times the work)"
         )
     return (
-        f"corrected: no dropout; actors drop {drop:.0%} of the conditions, and what they sampled under is what is "
-        f"learned; the released scripts have dropout {PUBLISHED_DROPOUT:g} and drop 10 % in the learner only"
+        f"corrected: what learns is what sampled, without dropout and with the same {drop:.0%} of the conditions "
+        "dropped; in the authors' scripts (profile=published) the learner alone drops conditions, and has dropout "
+        f"{PUBLISHED_DROPOUT:g}"
     )
 
 
@@ -152,8 +154,8 @@ def _resources(recipe: Recipe) -> str:
     num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
     num_gpus = actors.count * actors.num_gpus + learner.num_ranks * learner.num_gpus
     return (
-        f"{actors.count} reward actors and {learner.num_ranks} learner ranks: "
-        f"{num_cpus:g} CPU and {num_gpus:g} GPU in all"
+        f"{recipe.processes}; they reserve {num_gpus:g} GPU and {num_cpus:g} CPU of a cluster, and share the "
+        "cores of one machine, however few"
     )
 
 
@@ -162,10 +164,10 @@ def _size(module: torch.nn.Module) -> str:
 
 
 _CHECKS: dict[str, Callable[[Recipe], str]] = {
-    "profile": _profile,
     "source": check_source,
     "tokenizer": _tokenizer,
     "policy": _policy,
+    "profile": _profile,
     "reward": _reward,
     "perceptual": _perceptual,
     "features": _features,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from common.errors import CheckpointError
-from common.hub import located
+from common.hub import located, may_fetch
 from common.models.perceptual.spec import LpipsSpec
 from common.models.perceptual.staged_lpips import staged_distance, staged_distance_map, staged_features
 from common.models.weights_reading import not_finite
@@ -86,8 +86,8 @@ def missing_trunk(spec: LpipsSpec) -> str | None:
     if spec.trunk is not None:
         return f"perceptual.trunk names {path}, which is not a file (torchvision's is {url})."
     return (
-        f"The {spec.net} trunk of LPIPS is missing: torchvision downloads {path.name} from {url} to "
-        f"{path.parent}; without network, set perceptual.trunk=PATH to a local copy."
+        f"The {spec.net} trunk of LPIPS is missing: a run downloads {path.name} from {url} to {path.parent} "
+        "itself; without network, copy it there, or set perceptual.trunk=PATH to a local copy."
     )
 
 
@@ -98,12 +98,12 @@ def _trunk_file(spec: LpipsSpec) -> Path:
 
 
 def obtain_trunk(spec: LpipsSpec) -> Path:
-    """The trunk's file, downloaded from torchvision's URL if it is missing. Raises CheckpointError."""
+    """The trunk's file, downloaded from torchvision's URL if it is missing and `may_fetch`. CheckpointError."""
     path, url = _trunk_file(spec), TRUNK_URLS[spec.net]
     sentence = missing_trunk(spec)
     if sentence is None:
         return path
-    if spec.trunk is not None:
+    if spec.trunk is not None or not may_fetch():
         raise CheckpointError(sentence)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

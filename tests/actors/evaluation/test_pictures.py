@@ -8,6 +8,7 @@ from PIL import Image
 from actors.evaluation.pictures import (
     GAP,
     MIN_TILE,
+    MOST_NAME_WIDTH,
     NAME_HEIGHT,
     TITLE_HEIGHT,
     HeldOutPictures,
@@ -105,6 +106,17 @@ def test_names_of_columns_stand_once_above_them() -> None:
     strips = np.split(named[:NAME_HEIGHT], 2, axis=1)
     assert all(strip.min() < 100 for strip in strips)
     assert (strips[0] != strips[1]).any()
+
+
+def test_names_of_rows_stand_once_beside_them() -> None:
+    plain = grid(flat(10, 20, 30, 40), columns=2)
+    named = grid(flat(10, 20, 30, 40), 2, ["cat", "cat", "dog", "dog"])
+    width = named.shape[1] - 2 * MIN_TILE
+    np.testing.assert_array_equal(named[:, width:], plain)
+    strips = np.split(named[:, :width], 2)
+    assert all(strip.min() < 100 for strip in strips)
+    assert (strips[0] != strips[1]).any()
+    assert grid(flat(10, 20), 2, ["cat" * 200] * 2).shape[1] <= MOST_NAME_WIDTH + GAP + 2 * MIN_TILE
 
 
 def test_names_that_differ_within_a_column_stand_above_every_picture() -> None:

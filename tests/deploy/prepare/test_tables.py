@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,6 +90,26 @@ def test_columns_of_the_wrong_type_are_refused(
     path = tmp_path / "x.parquet"
     with pytest.raises(DataError, match=said):
         choose_columns(hub_table(pictures[:3], ("label",)).schema, options(path, **changes), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "said"),
+    [
+        (("image", "label", "cls"), {}, r"name the one with the class ids \(label or cls\) with --label-column"),
+        (("image", "img", "label"), {}, r"name the one with the pictures \(image or img\) with --image-column"),
+        (("image", "label", "label"), {}, "has 2 columns of the name label: rename all but the one that is meant"),
+        (("image", "label", "label"), {"label_column": "label"}, "has 2 columns of the name label"),
+        (("image", "image", "label"), {}, "has 2 columns of the name image"),
+    ],
+)
+def test_two_columns_that_could_both_be_meant_are_refused(
+    names: tuple[str, ...], changes: dict[str, Any], said: str, options: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.parquet"
+    fields = [pa.field(name, pa.binary() if name in ("image", "img") else pa.int64()) for name in names]
+    pq.write_table(pa.schema(fields).empty_table(), path)
+    with pytest.raises(DataError, match=said):
+        prepare(options(path, **changes))
 
 
 def test_a_table_that_lacks_the_columns_of_the_first_is_refused(

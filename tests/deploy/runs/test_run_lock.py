@@ -17,7 +17,7 @@ import pytest
 from common.errors import RecipeError
 from common.paths import CHECKOUT
 from deploy.runs import run_lock
-from deploy.runs.run_lock import LOCK, FolderHeldError, holder_text, lock_run, lock_state
+from deploy.runs.run_lock import LOCK, FolderHeldError, holder_text, lock_output, lock_run, lock_state
 
 HOLD = (
     "import sys; from pathlib import Path; from deploy.runs.run_lock import lock_run\n"
@@ -99,6 +99,21 @@ def test_where_the_storage_knows_no_locks_the_process_that_is_named_decides(
     assert lock_state(tmp_path) == "unknown"
     with lock_run(tmp_path):
         pass
+
+
+def test_an_output_leaves_no_file_of_the_lock_and_names_its_command(tmp_path: Path) -> None:
+    with lock_output(tmp_path / "out", "sample", "--out"):
+        (tmp_path / "out" / "000000.png").touch()
+        with pytest.raises(FolderHeldError) as caught:
+            lock_output(tmp_path / "out", "sample", "--out").__enter__()
+    assert str(caught.value) == (
+        f"`sample` into {tmp_path}/out is at work (process {os.getpid()} on {socket.gethostname()}): wait for its "
+        "end, or name another folder by --out"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000000.png"]
+    with lock_output(tmp_path / "new", "sample", "--out"):
+        pass
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:

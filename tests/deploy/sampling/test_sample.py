@@ -165,6 +165,28 @@ def test_text_prompts_lie_flat_and_are_no_geneval(text_recipe: Recipe, tiny_t5: 
     assert not (tmp_path / "new").exists()
 
 
+def test_the_overview_has_each_prompt_beside_its_pictures(
+    text_recipe: Recipe, tiny_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr("deploy.sampling.layout.save_panels", lambda path, panels: None)
+    monkeypatch.setattr("deploy.sampling.layout.grid", lambda *given: shown.append(given) or given[0][0])
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red photo\ngreen grass\n")
+    for per_prompt in (1, 3, 12):
+        options = SampleOptions(
+            tmp_path / str(per_prompt), prompts=prompts, text_encoder=str(tiny_t5), per_prompt=per_prompt
+        )
+        sample(text_recipe, options, InProcess())
+    (one, *of_one), (three, *of_three), (ten, *of_ten) = shown
+    assert of_one == [10, ("a red photo", "green grass")]
+    assert of_three == [3, ("a red photo",) * 3 + ("green grass",) * 3]
+    assert of_ten == [10, ("a red photo",) * 10 + ("green grass",) * 10]
+    assert [len(pixels_NHWC) for pixels_NHWC in (one, three, ten)] == [2, 6, 20]
+    second = np.asarray(Image.open(tmp_path / "12" / "000012.png"))  # the other prompt's first
+    np.testing.assert_array_equal(ten[10], second)
+
+
 def test_other_prompts_are_refused(text_recipe: Recipe, tiny_t5: Path, prompt_file: Path, tmp_path: Path) -> None:
     options = SampleOptions(tmp_path / "out", prompts=prompt_file, text_encoder=str(tiny_t5))
     sample(text_recipe, options, InProcess())

@@ -1,5 +1,6 @@
 """What `check` knows of a recipe before a GPU is taken; every problem is one sentence."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from common.atomic import write_json
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import UserError
 from common.models import families
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
+from deploy.__main__ import main
 from deploy.service.check import check, require_sound
 
 
@@ -27,7 +30,10 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     findings = list(check(recipe))
     assert [finding.problem for finding in findings] == [None] * 11
     details = {finding.subject: finding.detail for finding in findings}
-    assert details.pop("profile").startswith("corrected: no dropout; actors drop 0% of the conditions")
+    assert details.pop("profile") == (
+        "corrected: what learns is what sampled, without dropout and with the same 0% of the conditions dropped; "
+        "in the authors' scripts (profile=published) the learner alone drops conditions, and has dropout 0.1"
+    )
     assert details == {
         "source": "9 images, 0.89 epochs; 3 classes (a, b, c); 32 x 32 px",  # 2 steps of 4 images
         "tokenizer": "307,239 parameters, 8 x 8 tokens of 20 codes",
@@ -38,7 +44,8 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
         "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
         "checkpoints": "every 50 steps, the 2 newest kept in the run folder",
         "tracking": "the run folder alone",
-        "resources": "1 reward actors and 1 learner ranks: 2 CPU and 0 GPU in all",
+        "resources": "1 reward actor and 1 learner rank; they reserve 0 GPU and 2 CPU of a cluster, and share the "
+        "cores of one machine, however few",
     }
     require_sound(recipe)
 
@@ -46,7 +53,65 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
 def test_the_published_profile_says_how_it_differs(recipe: Recipe) -> None:
     published = with_changes(recipe, {"profile": "published", "context.condition_drop": 0.1})
     (detail,) = (finding.detail for finding in check(published) if finding.subject == "profile")
-    assert "a row a sample (4 times the work) with dropout 0.1 and drops 10% of their conditions" in detail
+    assert "the learner alone has dropout 0.1, drops 10% of the conditions, and takes a row a sample (4 " in detail
+
+
+@pytest.mark.parametrize(
+    ("num_actors", "num_ranks", "processes"),
+    [
+        (0, 8, "8 learner ranks that also roll out; they reserve 8 GPU and 8 CPU"),
+        (2, 1, "2 reward actors and 1 learner rank that also rolls out; they reserve 3 GPU and 3 CPU"),
+    ],
+)
+def test_ranks_that_roll_out_as_well_are_told_so(
+    num_actors: int, num_ranks: int, processes: str, recipe: Recipe
+) -> None:
+    changes = {"actors.count": num_actors, "learner.num_ranks": num_ranks, "placement": "colocated"}
+    one_gpu_each = {"actors.num_gpus": 1, "learner.num_gpus": 1}
+    step = {"learner.images_per_step": 8, "actors.images_per_ticket": 1, "learner.micro_batch_size": 1}
+    colocated = with_changes(recipe, changes | one_gpu_each | step)
+    (detail,) = (finding.detail for finding in check(colocated) if finding.subject == "resources")
+    assert detail.startswith(processes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "sentence"),
+    [
+        (
+            {"reward.lpips": 1, "perceptual": {"family": "lpips", "net": "vgg"}},
+            "perceptual",
+            "The vgg trunk of LPIPS is missing: a run downloads vgg16-397923af.pth from https://",
+        ),
+        (
+            {"policy.checkpoint": "hf://owner/model@v1/policy.pt"},
+            "policy",
+            "is not in this machine's cache yet: a run fetches it, or run this: hf download owner/model policy.pt "
+            "--revision v1",
+        ),
+    ],
+)
+def test_the_command_says_what_is_missing_and_fetches_nothing(
+    changes: dict[str, Any],
+    subject: str,
+    sentence: str,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    path = tmp_path / "recipe.json"
+    write_json(path, with_changes(recipe, changes).model_dump(mode="json"))
+    assert main(["check", str(path)]) == 2
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("NO"))
+    assert line.split()[1] == subject
+    assert sentence in line
 
 
 @pytest.mark.parametrize("section", ["tokenizer", "policy"])

@@ -111,8 +111,9 @@ def test_a_trunk_that_cannot_be_downloaded_is_named_with_its_url_and_the_way_out
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     sentence = (
-        f"The vgg trunk of LPIPS is missing: torchvision downloads vgg16-397923af.pth from {VGG_URL} to "
-        f"{tmp_path}/hub/checkpoints; without network, set perceptual.trunk=PATH to a local copy."
+        f"The vgg trunk of LPIPS is missing: a run downloads vgg16-397923af.pth from {VGG_URL} to "
+        f"{tmp_path}/hub/checkpoints itself; without network, copy it there, or set perceptual.trunk=PATH to a "
+        "local copy."
     )
 
     assert missing_trunk(LpipsSpec()) == sentence
