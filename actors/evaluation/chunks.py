@@ -100,10 +100,15 @@ class GenerateChunk:
         label_N, condition = self._condition(models)
         condition = {name: column.to(models.device) for name, column in condition.items()}
         tokens_NT = sample_tokens(policy, condition, sampling, self.seed, self.sample_indices)
+        few_NT = tokens_NT.split(models.recipe.reward.decode_batch_size)
+        pixels_NHWC = np.concatenate([self._pixels(tokens, models) for tokens in few_NT])
+        return GeneratedPictures(np.array(self.sample_indices), label_N, pixels_NHWC)
+
+    def _pixels(self, tokens_NT: Tensor, models: EvaluationModels) -> np.ndarray:
         pixels_NCHW = models.tokenizer.decode(tokens_NT)
         if self.output_size not in (None, pixels_NCHW.shape[-1]):
             pixels_NCHW = F.interpolate(pixels_NCHW.float(), self.output_size, mode="bicubic")
-        return GeneratedPictures(np.array(self.sample_indices), label_N, to_uint8(pixels_NCHW))
+        return to_uint8(pixels_NCHW)
 
     def _condition(self, models: EvaluationModels) -> tuple[np.ndarray, Condition]:
         """Labels int64 [N], and the condition columns for the policy."""

@@ -1,7 +1,7 @@
 """The product of hidden states and the vocabulary's embeddings, in float32 also where autocast has bfloat16.
 
-A bfloat16 logit of 8 to 16 is rounded to a sixteenth, and log-probabilities and ratios with it. On tensor cores the
-float32 result of bfloat16 operands is no slower (docs/log.md).
+A bfloat16 logit of 8 to 16 is rounded to a sixteenth, and log-probabilities and ratios with it. On tensor cores
+the float32 result of bfloat16 operands is no slower (docs/log.md).
 
 Shape letters: N rows, D width, V entries.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def float32_logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    """Logits float32 [..., V] of hidden states [..., D] and weights [V, D], of the dtype that autocast gives them."""
+    """Logits float32 [..., V] of hidden states [..., D] and weights [V, D]; under autocast of its dtype."""
     kind = hidden_ND.device.type
     if not torch.is_autocast_enabled(kind):
         return F.linear(hidden_ND, weight_VD).float()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.code_credit import code_credit
+from actors.evaluation.free_running import guidance_scales
 from actors.group_sampling import sample_groups
 from actors.rewards.build import reward_of
 from actors.rewards.own_term import OwnTerm
@@ -68,6 +69,7 @@ class Work:
     num_parameters: int  # of the policy
     policy_bytes: int
     frozen_bytes: int  # of tokenizer and perceptual metric
+    drawn_bytes: int  # of one free-running picture, while its tokens are drawn
 
 
 def count_work(recipe: Recipe) -> Work:
@@ -80,7 +82,22 @@ def count_work(recipe: Recipe) -> Work:
             num_parameters=sum(parameter.numel() for parameter in models.policy.parameters()),
             policy_bytes=size_bytes(models.policy),
             frozen_bytes=size_bytes(models.tokenizer) + size_bytes(models.perceptual),
+            drawn_bytes=_drawing_peak(recipe, models, 2) - _drawing_peak(recipe, models, 1),
         )
+
+
+@torch.no_grad()
+def _drawing_peak(recipe: Recipe, models: UntrainedModels, num_pictures: int) -> int:
+    """Follows `sample_tokens` for one token: the cache is whole from the first on. Has casts of weights, too."""
+    sampling = recipe.sampling
+    is_guided = any(scale != 1 for scale in guidance_scales(sampling, recipe.num_tokens))
+    drawing = torch.autocast("cpu", torch.bfloat16, enabled=sampling.autocast == "bfloat16")
+    with WorkMeter() as meter, meter("draw"), drawing:
+        decoder = models.policy.start_decoding(condition(recipe, num_pictures * (1 + is_guided)))
+        logits_NV = decoder.next_logits(None)[:num_pictures]
+        uniforms_N1 = torch.zeros(num_pictures, 1, dtype=torch.float64)
+        TokenDistribution.of(sampling).draw(logits_NV, uniforms_N1)
+    return meter.peak_bytes["draw"]
 
 
 @torch.no_grad()

@@ -32,8 +32,8 @@ class Gpu:
     shares: Shares
 
 
-# Kernels between products leave a GPU's multipliers idle while norms, activations and rotations go through its memory,
-# the more so the faster the multipliers.
+# Between products a GPU's multipliers wait while norms, activations and rotations go through its memory, the more
+# so the faster they are.
 ASSUMED = Shares(transformer=0.35, compiled_transformer=0.45, convolution=0.25, compiled_decoder=0.35)
 HOPPER = Shares(transformer=0.17, compiled_transformer=0.25, convolution=0.20, compiled_decoder=0.30)
 """Of the paper's XXL recipe on one H100, measured (docs/log.md); taken for Blackwell too."""

@@ -142,6 +142,28 @@ def _decodes_float32(recipe: Recipe, memory: ProcessMemory) -> bool:
     return memory.working_stage in ("decode", "gradient") and recipe.reward.decode_dtype == "float32"
 
 
+@dataclass(frozen=True)
+class SamplingMemory:
+    """Of free-running pictures, beside the models of a reward actor."""
+
+    a_picture: int  # bytes, while its tokens are drawn
+    most: int  # pictures at once that fit
+
+
+def sampling_memory(work: Work, actor: ProcessMemory) -> SamplingMemory:
+    return SamplingMemory(work.drawn_bytes, max(0, actor.limit - actor.fixed) // work.drawn_bytes)
+
+
+def sampling_problem(recipe: Recipe, memory: SamplingMemory) -> str | None:
+    """Set if fewer pictures fit than the recipe draws at once; where none does, the actor's problem says why."""
+    if not memory.most or recipe.sampling.batch_size <= memory.most:
+        return None
+    return (
+        f"{recipe.sampling.batch_size} free-running pictures at once take {_gb(memory.a_picture)} each: set "
+        f"sampling.batch_size={memory.most} or less"
+    )
+
+
 def learner_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     """As `actor_problem`, for a learner rank."""
     if memory.total <= memory.limit:

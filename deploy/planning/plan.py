@@ -8,11 +8,14 @@ from deploy.planning.counting import ActorWork, PublishedWork, Work, count_work,
 from deploy.planning.gpus import Gpu, Reached, Utilisation
 from deploy.planning.memory import (
     ProcessMemory,
+    SamplingMemory,
     StoreBytes,
     actor_memory,
     actor_problem,
     learner_memory,
     learner_problem,
+    sampling_memory,
+    sampling_problem,
     store_bytes,
     store_problem,
 )
@@ -29,6 +32,7 @@ class Plan:
     published: PublishedWork
     actor_memory: ProcessMemory
     learner_memory: ProcessMemory
+    sampling_memory: SamplingMemory
     store: StoreBytes
     timing: Timing
     price: float | None = None  # of an hour of a GPU, in any currency
@@ -41,6 +45,7 @@ class Plan:
             actor_problem(self.recipe, self.actor_memory) if has_actors else None,
             learner_problem(self.recipe, self.learner_memory),
             store_problem(self.recipe, self.store),
+            sampling_problem(self.recipe, self.sampling_memory),
         )
         return tuple(problem for problem in found if problem)
 
@@ -85,6 +90,7 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float |
     work = count_work(recipe)
     published = published_work(work.actor, recipe)
     rate = rates(recipe, gpu, utilisation)
+    of_actor = actor_memory(recipe, work, gpu)
     return Plan(
         recipe=recipe,
         gpu=gpu,
@@ -92,8 +98,9 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float |
         rates=rate,
         work=work,
         published=published,
-        actor_memory=actor_memory(recipe, work, gpu),
+        actor_memory=of_actor,
         learner_memory=learner_memory(recipe, work, gpu),
+        sampling_memory=sampling_memory(work, of_actor),
         store=store_bytes(recipe, work),
         timing=estimate(recipe, work, published, gpu, rate),
         price=price,

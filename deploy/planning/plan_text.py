@@ -90,6 +90,11 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield row("usable: 90 % of the GPU, or of the share reserved", actor.limit, learner.limit)
     if not recipe.compute.activation_checkpointing:
         yield row("all, with compute.activation_checkpointing=true", 0, learner.checkpointed_total)
+    drawn = plan.sampling_memory
+    yield _wrapped(
+        f"`sample` draws sampling.batch_size={recipe.sampling.batch_size} pictures at once in a reward actor; "
+        f"{drawn.most} would fit, {drawn.a_picture / 1e6:.3g} MB each."
+    )
 
 
 def _on_top(plan: Plan) -> str:

@@ -72,6 +72,19 @@ def test_an_output_size_resizes_by_plain_bicubic_before_rounding(
     assert pictures.pixels_NHWC.shape == (2, 20, 20, 3)
 
 
+def test_pictures_are_decoded_a_few_at_a_time(
+    policy: PolicyModule, models: EvaluationModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, decode = [], models.tokenizer.decode
+    monkeypatch.setattr(models.tokenizer, "decode", lambda tokens: sizes.append(len(tokens)) or decode(tokens))
+    few = replace(models, recipe=with_changes(models.recipe, {"reward.decode_batch_size": 2}))
+    drawn, at_once = (
+        GenerateChunk(tuple(range(5)), seed=0, temperature=1.0).run(policy, each) for each in (few, models)
+    )
+    assert sizes == [2, 2, 1, 5]
+    assert np.abs(drawn.pixels_NHWC.astype(int) - at_once.pixels_NHWC).max() <= 1
+
+
 def test_captions_are_what_a_text_conditional_policy_is_given(
     text_policy: PolicyModule, text_models: EvaluationModels
 ) -> None:

@@ -26,4 +26,5 @@ def work() -> Work:
         num_parameters=GB // 4,
         policy_bytes=1 * GB,
         frozen_bytes=GB // 2,
+        drawn_bytes=GB // 10,
     )

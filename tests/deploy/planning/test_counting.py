@@ -188,3 +188,15 @@ def test_counting_leaves_the_random_numbers_alone(tiny_recipe: Recipe) -> None:
     state = torch.get_rng_state()
     count_work(tiny_recipe)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_a_picture_that_is_drawn_holds_its_cache_and_its_logits(
+    tiny_recipe: Recipe, guidance_scale: float
+) -> None:
+    recipe = with_changes(tiny_recipe, {"sampling.guidance_scale": guidance_scale})
+    num_rows = 2 if guidance_scale != 1 else 1
+    layers, width, positions, entries = 2, 16, 64, 20
+    cache = num_rows * 2 * layers * width * positions * 4
+    drawn = count_work(recipe).drawn_bytes - cache
+    assert 0 < drawn < num_rows * entries * 4 + 20 * entries * 8  # float32 logits, and a distribution in float64

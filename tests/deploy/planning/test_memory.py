@@ -14,6 +14,8 @@ from deploy.planning.memory import (
     actor_problem,
     learner_memory,
     learner_problem,
+    sampling_memory,
+    sampling_problem,
     store_bytes,
 )
 
@@ -183,3 +185,11 @@ def test_the_store_holds_a_checkpoint_beside_two_versions_as_they_travel(tiny_re
     both = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16"}
     assert store_bytes(with_changes(tiny_recipe, both), work).at_most == groups + GB + state
     assert store_bytes(with_changes(tiny_recipe, COLOCATED), work).at_most == groups + state
+
+
+def test_pictures_drawn_at_once_take_what_an_actor_s_models_leave(tiny_recipe: Recipe, work: Work) -> None:
+    memory = sampling_memory(work, actor_memory(tiny_recipe, work, gpu_of(4)))
+    assert memory.most == 11  # 0.9 * 4 GB less the models and the context, in tenths of a GB
+    assert sampling_problem(with_changes(tiny_recipe, {"sampling.batch_size": 11}), memory) is None
+    said = sampling_problem(with_changes(tiny_recipe, {"sampling.batch_size": 12}), memory)
+    assert said == "12 free-running pictures at once take 0.1 GB each: set sampling.batch_size=11 or less"
