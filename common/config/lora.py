@@ -21,8 +21,8 @@ class LoraSection(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before A, as others have it. It must be 0: the policy that learns is the one that sampled."""
     targets: tuple[str, ...] = ()
-    """The linear layers that get an adapter, by the last parts of their names, such as [wqkv, wo]. Empty: all those
-    of the transformer blocks. `check` names them."""
+    """The linear layers that get an adapter, by the last parts of their names, such as [wqkv, wo]. Empty: all of
+    the transformer blocks. `check` names them."""
 
     @model_validator(mode="after")
     def _no_dropout(self) -> Self:

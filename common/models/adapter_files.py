@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -75,8 +73,8 @@ class Adapters:
         if found != self.base.sha256:
             raise CheckpointError(
                 f"The adapters {self.path} were trained beside {self.base.checkpoint} "
-                f"(sha256 {self.base.sha256[:12]}), and {checkpoint} holds other weights (sha256 {found[:12]}): point "
-                "policy.checkpoint at those."
+                f"(sha256 {self.base.sha256[:12]}), and {checkpoint} holds other weights (sha256 {found[:12]}): "
+                "point policy.checkpoint at those."
             )
 
     def add_to(self, policy: nn.Module) -> None:
@@ -112,8 +110,8 @@ class Adapters:
             base = weights.get(name)
             if base is None or down is None or up is None or base.shape != (len(up), down.shape[1]):
                 raise CheckpointError(
-                    f"The adapters {self.path} do not fit {self.base.checkpoint} at {name}: name the recipe that they "
-                    "were trained by."
+                    f"The adapters {self.path} do not fit {self.base.checkpoint} at {name}: name the recipe that "
+                    "they were trained by."
                 )
             added = base.float() + scaling * (up.float() @ down.float())
             merged[name] = added.to(base.dtype) if keep_dtype else added

@@ -156,8 +156,8 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
         found = file_in(path)
         if found is None and (path / "adapter_model.safetensors").is_file():
             raise CheckpointError(
-                f"The folder {path} holds adapters alone: merge them into their base by `convert {path} FILE`, and "
-                f"point {setting} at FILE."
+                f"The folder {path} holds adapters alone: merge them into their base by `convert {path} FILE`, "
+                f"and point {setting} at FILE."
             )
         if found is None:
             raise CheckpointError(

@@ -36,6 +36,6 @@ def require_same_base(recipe: Recipe, checkpoint: Checkpoint) -> None:
     if found.sha256 != checkpoint.base.sha256:
         raise CheckpointError(
             f"the adapters of {checkpoint.path} were trained beside weights with the sha256 "
-            f"{checkpoint.base.sha256[:12]}, and {found.checkpoint} now holds others ({found.sha256[:12]}): put the "
-            "former file there, or start anew with resume=never"
+            f"{checkpoint.base.sha256[:12]}, and {found.checkpoint} now holds others ({found.sha256[:12]}): put "
+            "the former file there, or start anew with resume=never"
         )
