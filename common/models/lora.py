@@ -58,7 +58,8 @@ def layers_to_adapt(policy: nn.Module, section: LoraSection) -> tuple[str, ...]:
         return tuple(name for name in layers if any(part.isdigit() for part in name.split(".")[:-1]))
     unknown = [target for target in section.targets if not any(_is_called(name, target) for name in layers)]
     if unknown:
-        known = dict.fromkeys(name if name[-1].isdigit() else name.rpartition(".")[2] for name in layers)
+        parts = [name.rpartition(".")[2] for name in layers]
+        known = dict.fromkeys(name if part.isdigit() else part for name, part in zip(layers, parts, strict=True))
         raise RecipeError(
             f"learner.lora.targets names {', '.join(unknown)}, and no linear layer of the policy is called that: "
             f"name some of {', '.join(known)}, or leave it empty for all of the transformer blocks"

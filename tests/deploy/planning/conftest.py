@@ -26,4 +26,6 @@ def work() -> Work:
         num_parameters=GB // 4,
         policy_bytes=1 * GB,
         frozen_bytes=GB // 2,
+        num_trained=GB // 4,
+        trained_bytes=1 * GB,
     )
