@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict] = {
     "activation checkpointing": {"compute.activation_checkpointing": True, "learner.logit_rows": 50},
     "the prior alone": NO_REWARD,
     "a KL prior": {"learner.prior": "kl"},
+    "adapters": {"learner.lora": {"rank": 3}},
     "old groups, corrected": {"learner.correction": "decoupled", "learner.ratio": "sequence"},
     "most likely tokens": {"group.top_k": 10, "group.top_p": 0.9, "group.temperature": 0.8},
     "noise and dropped conditions": {
@@ -53,6 +54,7 @@ ROUGH: dict[str, dict] = {
         "learner.logit_rows": 50,
     },
     "bfloat16 and captions": {**BFLOAT16, **CAPTIONS, "compute.activation_checkpointing": True},
+    "bfloat16 and adapters": {**BFLOAT16, "learner.lora": {"rank": 3}},
     "the published profile": {**BFLOAT16, "profile": "published", "context.condition_drop": 0.1},
 }
 """In bfloat16, for which CUDA's autocast has lists of its own, or with dropout, whose numbers a GPU draws."""
