@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.config.lora import LoraSection
 from common.errors import CheckpointError
-from common.hub import located
+from common.hub import SCHEME, located
 from common.models.lora import DOWN, UP, add_adapters
 from common.models.weights_files import read_weights
 from common.models.weights_reading import not_finite, shapes_of, some
@@ -30,11 +30,13 @@ _PLAIN: Mapping[str, Any] = {
     "bias": "none",
     "use_dora": False,
     "use_rslora": False,
+    "lora_bias": False,
     "fan_in_fan_out": False,
     "rank_pattern": {},
     "alpha_pattern": {},
     "modules_to_save": None,
     "layer_replication": None,
+    "trainable_token_indices": None,
 }
 
 
@@ -102,12 +104,8 @@ class Adapters:
         """
         merged, scaling = dict(weights), self.section.alpha / self.section.rank
         for layer in self.layers:
-            name, down, up = (
-                f"{layer}.weight",
-                self.tensors.get(f"{layer}.{DOWN}"),
-                self.tensors.get(f"{layer}.{UP}"),
-            )
-            base = weights.get(name)
+            name = f"{layer}.weight"
+            base, down, up = weights.get(name), *(self.tensors.get(f"{layer}.{end}") for end in (DOWN, UP))
             if base is None or down is None or up is None or base.shape != (len(up), down.shape[1]):
                 raise CheckpointError(
                     f"The adapters {self.path} do not fit {self.base.checkpoint} at {name}: name the recipe that "
@@ -123,37 +121,41 @@ def adapters_at(checkpoint: str | Path | None, setting: str) -> Path | None:
     if checkpoint is None:
         return None
     path = located(checkpoint, setting)
+    if str(checkpoint).startswith(SCHEME) and path.name == ADAPTERS:
+        located(str(checkpoint).removesuffix(ADAPTERS) + CONFIG, setting)  # into the same folder of the cache
     path = path / ADAPTERS if path.is_dir() else path
     return path if path.name == ADAPTERS and path.is_file() else None
 
 
 def read_adapters(path: Path) -> Adapters:
     """The adapters in a file beside their config. Raises CheckpointError."""
-    config = path.with_name(CONFIG)
-    try:
-        settings = json.loads(config.read_text())
-        unknown = [f"{key} {settings[key]}" for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
-        if unknown:
-            raise CheckpointError(
-                f"The adapters {path} are of a kind that is not read here ({', '.join(unknown)})."
-            )
-        section = LoraSection(rank=settings["r"], alpha=settings["lora_alpha"])
-        with safe_open(path, framework="pt", device="cpu") as stored:
-            tensors = {name.removeprefix(_PREFIX): stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            sha256 = (stored.metadata() or {}).get(_BASE_SHA256, "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    settings, section, stored, sha256 = _read(path)
+    unknown = [f"{key} {settings[key]}" for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
+    unknown += [name for name in tensors if not name.endswith((f".{DOWN}", f".{UP}"))]
+    if unknown or not tensors:
         raise CheckpointError(
-            f"The adapters {path} cannot be read, with {CONFIG} beside them ({reason})."
-        ) from error
-    strange = [name for name in tensors if not name.endswith((f".{DOWN}", f".{UP}"))]
-    if strange or not tensors:
-        raise CheckpointError(
-            f"The adapters {path} hold no adapters of linear layers alone: {some(strange) or 'none'}."
+            f"The adapters {path} are not those of linear layers alone, {some(unknown) or 'they are none'}: merge "
+            "them into their base by the tool that made them."
         )
     if sick := not_finite(tensors):
         raise CheckpointError(f"The adapters {path} hold NaN or infinity in {sick}: get a sound copy.")
-    return Adapters(path, section, tensors, Base(settings.get("base_model_name_or_path") or "", sha256))
+    return Adapters(path, section, tensors, Base(str(settings.get("base_model_name_or_path") or ""), sha256))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], LoraSection, dict[str, Tensor], str]:
+    """The config, what of it is ours, all tensors, and the base's SHA-256 if it is there."""
+    try:
+        settings = json.loads(path.with_name(CONFIG).read_text())
+        section = LoraSection(rank=settings["r"], alpha=settings["lora_alpha"])
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return settings, section, tensors, (file.metadata() or {}).get(_BASE_SHA256, "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(
+            f"The adapters {path} cannot be read, with {CONFIG} beside them ({reason}): get both anew."
+        ) from error
 
 
 def read_base(checkpoint: str) -> dict[str, Tensor]:
