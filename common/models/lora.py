@@ -30,7 +30,11 @@ class LoraLinear(nn.Linear):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.lora_B(self.lora_A(x)) * self.scaling
+        return super().forward(x) + self.added(x)
+
+    def added(self, x: Tensor) -> Tensor:
+        """What the adapter adds, for whoever takes the product with the weight by other means."""
+        return self.lora_B(self.lora_A(x)) * self.scaling
 
 
 def add_adapters(policy: nn.Module, section: LoraSection, layers: Iterable[str]) -> None:
