@@ -57,7 +57,8 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
         yield row("         logits again, to price the entries", actor.price, 0)
     yield row("         all", plan.actor_flops, plan.published_flops - rows)
     yield row("learner  forward", learner.forward, published.forward)
-    yield row("         backward, twice the forward", learner.backward, published.backward)
+    way_back = "past frozen weights" if plan.recipe.learner.lora else "twice the forward"
+    yield row(f"         backward, {way_back}", learner.backward, published.backward)
     yield row("         made again to save memory", learner.recomputed, 0)
     yield row("         all", plan.learner_flops, rows)
     yield row("both", plan.actor_flops + plan.learner_flops, plan.published_flops)
