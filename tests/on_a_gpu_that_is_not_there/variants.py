@@ -29,7 +29,6 @@ VARIANTS: dict[str, dict] = {
     "activation checkpointing": {"compute.activation_checkpointing": True, "learner.logit_rows": 50},
     "the prior alone": NO_REWARD,
     "a KL prior": {"learner.prior": "kl"},
-    "adapters": {"learner.lora": {"rank": 3}},
     "old groups, corrected": {"learner.correction": "decoupled", "learner.ratio": "sequence"},
     "most likely tokens": {"group.top_k": 10, "group.top_p": 0.9, "group.temperature": 0.8},
     "noise and dropped conditions": {
