@@ -21,6 +21,16 @@ from safetensors.torch import load_file as load_tensors
 
 from common.atomic import write_json
 from common.errors import CheckpointError
+from common.models.adapter_files import (
+    ADAPTERS,
+    CONFIG,
+    AdaptersOf,
+    Base,
+    metadata,
+    peft_config,
+    read_adapters,
+    stored_names,
+)
 from common.models.weights_reading import not_finite
 from common.types import TrainingState, WeightSnapshot
 from common.weights.snapshot import as_array, snapshot_of
@@ -35,7 +45,7 @@ POLICY, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
-FILES = (POLICY, OPTIMIZER, STATE)
+ALL_FILES = (POLICY, ADAPTERS, CONFIG, OPTIMIZER, STATE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,13 @@ class Checkpoint:
     state: CheckpointState
     weights: WeightSnapshot
     optimizer: Mapping[str, np.ndarray]
+    base: Base | None = None  # of adapters, which the weights then are
+
+
+def files_of(path: Path) -> tuple[str, ...]:
+    """The names of the files of a checkpoint of this run's kind, its manifest last."""
+    weights = (ADAPTERS, CONFIG) if (path / ADAPTERS).is_file() else (POLICY,)
+    return (*weights, OPTIMIZER, STATE, MANIFEST)
 
 
 def training_state(weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, np.ndarray]) -> TrainingState:
@@ -65,17 +82,19 @@ def training_state(weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, 
     return TrainingState({name: as_array(tensor) for name, tensor in weights.items()}, narrow, optimizer)
 
 
-def write_checkpoint(folder: Path, training: TrainingState, state: CheckpointState) -> Path:
+def write_checkpoint(
+    folder: Path, training: TrainingState, state: CheckpointState, adapters: AdaptersOf | None = None
+) -> Path:
     """Write `folder`/step-NNNNNN and return its path; an older one of the same step is replaced.
 
-    Raises OSError, and then leaves everything as it was.
+    `adapters` says what the weights are adapters of. Raises OSError, and then leaves everything as it was.
     """
     final = folder / f"step-{state.step:06d}"
     temporary = folder / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _fill(temporary, training, state)
+        _fill(temporary, training, state, adapters)
         _take_place(temporary, final)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(final)) from error
@@ -84,18 +103,28 @@ def write_checkpoint(folder: Path, training: TrainingState, state: CheckpointSta
     return final
 
 
-def _fill(folder: Path, training: TrainingState, state: CheckpointState) -> None:
+def _fill(folder: Path, training: TrainingState, state: CheckpointState, adapters: AdaptersOf | None) -> None:
     """Write all files, to the disk itself: some file systems say only then that they are full."""
     write_json(folder / STATE, asdict(state))
     digests = {
-        POLICY: write_safetensors(folder / POLICY, training.weights, training.bfloat16_names),
+        **write_weights(folder, training, adapters),
         OPTIMIZER: write_safetensors(folder / OPTIMIZER, training.optimizer),
         STATE: _digest(folder / STATE),
     }
     write_json(folder / MANIFEST, digests)
-    for name in (*FILES, MANIFEST):
+    for name in files_of(folder):
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def write_weights(folder: Path, training: TrainingState, adapters: AdaptersOf | None) -> dict[str, str]:
+    """Write policy.safetensors, or adapters in the files of peft; the SHA-256 of each file. Raises OSError."""
+    if adapters is None:
+        return {POLICY: write_safetensors(folder / POLICY, training.weights, training.bfloat16_names)}
+    write_json(folder / CONFIG, peft_config(adapters.section, training.weights, adapters.base))
+    weights, narrow = stored_names(training.weights), stored_names(dict.fromkeys(training.bfloat16_names))
+    digest = write_safetensors(folder / ADAPTERS, weights, narrow, metadata(adapters.base))
+    return {ADAPTERS: digest, CONFIG: _digest(folder / CONFIG)}
 
 
 def _take_place(new: Path, place: Path) -> None:
@@ -126,12 +155,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
     state = _state(json.loads((path / STATE).read_text()))
-    weights, optimizer = load_tensors(path / POLICY), load_file(path / OPTIMIZER)
+    (weights, base), optimizer = _weights(path), load_file(path / OPTIMIZER)
     moments = {name: torch.from_numpy(array) for name, array in optimizer.items()}
-    for name, tensors in ((POLICY, weights), (OPTIMIZER, moments)):
+    for name, tensors in ((files_of(path)[0], weights), (OPTIMIZER, moments)):
         if sick := not_finite(tensors):
             raise CheckpointError(f"{path / name} holds NaN or infinity in {sick}: resume from an older one")
-    return Checkpoint(path, state, snapshot_of(weights, state.step), optimizer)
+    return Checkpoint(path, state, snapshot_of(weights, state.step), optimizer, base)
+
+
+def _weights(path: Path) -> tuple[Mapping[str, torch.Tensor], Base | None]:
+    """Those of the policy, or adapters and their base."""
+    if not (path / ADAPTERS).is_file():
+        return load_tensors(path / POLICY), None
+    adapters = read_adapters(path / ADAPTERS)
+    return adapters.tensors, adapters.base
 
 
 def _state(stored: Mapping[str, Any]) -> CheckpointState:
@@ -170,7 +207,7 @@ def _damaged_file(path: Path) -> str | None:
         digests = json.loads((path / MANIFEST).read_text())
     except ValueError:
         return MANIFEST
-    for name in FILES:
+    for name in files_of(path)[:-1]:
         if not (path / name).is_file() or _digest(path / name) != digests.get(name):
             return name
     return None

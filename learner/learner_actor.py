@@ -22,6 +22,7 @@ from common.errors import ClusterError
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, gpu_uuid, prepare_device, resident_bytes
 from common.models.loading import load_policy
+from common.models.lora import frozen_names, trained_tensors
 from common.ray_calls_group import RayCalls
 from common.schema import concatenate, from_table
 from common.types import TrainingState, WeightSnapshot
@@ -130,15 +131,15 @@ class LearnerActor:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=self._timeout)
         self._rank, self._num_ranks = rank, num_ranks
+        policy = self._trainer.policy  # frozen weights are the same on every rank: rank 0 need not send gigabytes
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(policy, frozen_names(policy))
         log_context(role=f"rank-{rank}", step=self._trainer.step)
         log.info("one of %d ranks, on %s", num_ranks, self._device)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
-            self._ddp = DistributedDataParallel(
-                self._trainer.policy, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self._ddp = DistributedDataParallel(policy, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
         """One optimizer step on this rank's share of `num_groups` groups.
@@ -175,7 +176,7 @@ class LearnerActor:
         """Copy the weights as they are between two steps, for `snapshot` to hand out beside the next."""
         failure = None
         try:
-            self._weights.fill(self._trainer.policy.state_dict())
+            self._weights.fill(trained_tensors(self._trainer.policy))
         except Exception as error:
             failure = error
         self._copied.put((version, failure))
@@ -199,16 +200,16 @@ class LearnerActor:
     def _weights(self) -> WeightsBuffer:
         policy = self._trainer.policy
         narrow = linear_parameters(policy) if self._recipe.has_narrow_weights else ()
-        return WeightsBuffer(policy.state_dict(), narrow)
+        return WeightsBuffer(trained_tensors(policy), narrow)
 
     def training_state(self) -> tuple[int, TrainingState]:
         """Step, and what a checkpoint holds: on a CPU no copy, because Ray copies what is returned."""
-        return self._trainer.step, training_state(self._trainer.policy.state_dict(), self.optimizer_arrays())
+        return self._trainer.step, training_state(trained_tensors(self._trainer.policy), self.optimizer_arrays())
 
     @ray.method(concurrency_group=PUBLISHING)
     def weights_sha256(self) -> str:
         """Of the weights in full precision; to be asked where no step runs, whatever else the rank is at."""
-        return weights_sha256(self._trainer.policy.state_dict())
+        return weights_sha256(trained_tensors(self._trainer.policy))
 
     def optimizer_arrays(self) -> Arrays:
         return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)

@@ -124,9 +124,13 @@ def ce_prior(target_logprobs_BT: Tensor) -> Tensor:
 def frozen_reference(policy: PolicyModule, section: LearnerSection) -> PolicyModule | None:
     """The reference of the KL prior: a frozen copy of the initial policy; None under another prior.
 
-    Take it before the first update, before loading a resumed state, and before turning dropout on.
+    What does not train is shared, not copied. Take it before the first update, before loading a resumed state, and
+    before turning dropout on.
     """
-    return deepcopy(policy).eval().requires_grad_(False) if section.prior == "kl" else None
+    if section.prior != "kl":
+        return None
+    shared = {id(parameter): parameter for parameter in policy.parameters() if not parameter.requires_grad}
+    return deepcopy(policy, shared).eval().requires_grad_(False)
 
 
 def kl_prior(logprobs_BGT: Tensor, reference_logprobs_BGT: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> Arrays:
 def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Arrays) -> None:
     """Restore the state returned by `optimizer_arrays`."""
     for name, parameter in policy.named_parameters():
+        if not parameter.requires_grad:
+            continue
         state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if any(value is None for value in state.values()):
             if arrays:

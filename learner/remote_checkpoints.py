@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 
 from common.errors import CheckpointError, RecipeError, first_line
-from learner.checkpoint import FILES, MANIFEST
+from learner.checkpoint import ALL_FILES, MANIFEST, files_of
 from learner.checkpoint_names import step_of
 
 
@@ -32,7 +32,7 @@ class RemoteCheckpoints:
         remote = f"{self._root}/{checkpoint.name}"
         self._remove(remote)
         self._files.makedirs(remote, exist_ok=True)
-        for name in (*FILES, MANIFEST):
+        for name in files_of(checkpoint):
             self._files.put_file(str(checkpoint / name), f"{remote}/{name}")
 
     def newest(self) -> str | None:
@@ -53,7 +53,8 @@ class RemoteCheckpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
-            for file in (*FILES, MANIFEST):
+            there = {str(path).rpartition("/")[2] for path in self._files.ls(f"{self._root}/{name}", detail=False)}
+            for file in sorted(there.intersection((*ALL_FILES, MANIFEST))):
                 self._files.get_file(f"{self._root}/{name}/{file}", str(temporary / file))
             shutil.rmtree(folder / name, ignore_errors=True)
             return temporary.rename(folder / name)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,18 @@ _PIECE = 1 << 26  # bytes hashed and written at a time
 
 
 def write_safetensors(
-    path: Path, arrays: Mapping[str, np.ndarray], bfloat16_names: Collection[str] = frozenset()
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    bfloat16_names: Collection[str] = frozenset(),
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """Write `arrays`; those of `bfloat16_names` are the int16 bits of such numbers. Returns the file's SHA-256.
 
     Raises OSError.
     """
     by_size = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for name in by_size:
         array, start = arrays[name], end
         end += array.nbytes

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
+from common.config.lora import LoraSection
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -196,6 +197,8 @@ class LearnerSection(Section):
     divergence from the initial policy, estimated on the samples as in GRPO; every rank holds a frozen copy."""
     ce_weight: float = Field(default=0.1, ge=0)
     """β: weight of the prior, ce or kl. At 0 quality collapses."""
+    lora: LoraSection | None = None
+    """Train low-rank adapters in place of the whole policy; null trains all of it."""
     max_bad_steps: int = Field(default=3, gt=0)
     """A step with a non-finite gradient updates nothing; this many in a row end the run."""
     max_restarts: int = Field(default=10, ge=0)

@@ -6,6 +6,7 @@ from torch import Tensor
 from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.machine import require_compiler
+from common.models.adapter_files import Adapters, adapters_at, read_adapters, read_base
 from common.models.families import (
     PolicyModule,
     TokenizerModule,
@@ -13,8 +14,10 @@ from common.models.families import (
     build_policy,
     build_tokenizer,
 )
+from common.models.lora import add_adapters, draw_adapters, layers_to_adapt
 from common.models.weights_files import load_weights
 from common.protocols import PerceptualMetric
+from common.weights.snapshot import linear_parameters, make_bfloat16
 
 
 def load_policy(
@@ -22,21 +25,41 @@ def load_policy(
 ) -> PolicyModule:
     """The generator in eval mode, from `checkpoint` or the recipe's, to compute as the recipe's `compute` says.
 
-    Raises CheckpointError, and ClusterError where it cannot be compiled. Free-running sampling does without.
+    With learner.lora, adapters that give zeros are beside the recipe's weights, which are frozen; those of a
+    `checkpoint` of adapters are in any case. Raises CheckpointError, RecipeError for targets that the policy does
+    not have, and ClusterError where it cannot be compiled. Free-running sampling does without.
     """
     spec = recipe.policy
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
-    if checkpoint:
+    path = adapters_at(checkpoint, "--checkpoint")
+    if checkpoint and path is None:
         load_weights(policy, checkpoint, what="policy", setting="--checkpoint")
     else:
-        load_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
+        _load_base(policy, recipe, read_adapters(path) if path else None)
     policy = policy.to(device).eval()
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
     if recipe.compute.compile and may_compile:
         require_compiler(device)
         policy.compile_blocks()
     return policy
+
+
+def _load_base(policy: PolicyModule, recipe: Recipe, adapters: Adapters | None) -> None:
+    """Fill the policy with the recipe's weights, and add `adapters`, or new ones where the recipe has some."""
+    spec, section = recipe.policy, recipe.learner.lora
+    if adapters is not None:
+        adapters.require_base(read_base(spec.checkpoint), spec.checkpoint)
+    if (
+        adapters or section
+    ) and recipe.has_narrow_weights:  # before they take up memory: autocast casts them anyway
+        make_bfloat16(policy, linear_parameters(policy))
+    load_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
+    if adapters is not None:
+        adapters.add_to(policy)
+    elif section is not None:
+        add_adapters(policy, section, layers_to_adapt(policy, section))
+        draw_adapters(policy, recipe.seed)
 
 
 def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:

@@ -9,8 +9,10 @@ Shape letters: N rows, D width, V entries.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from common.models.lora import LoraLinear
 
 
 def float32_logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
@@ -28,6 +30,12 @@ def float32_logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
     return logits_NV.unflatten(0, hidden_ND.shape[:-1])
 
 
+def head_logits(hidden_ND: Tensor, head: nn.Linear) -> Tensor:
+    """The same of a head without a bias, which may have an adapter."""
+    logits_NV = float32_logits(hidden_ND, head.weight)
+    return logits_NV + head.added(hidden_ND).float() if isinstance(head, LoraLinear) else logits_NV
+
+
 class _Float32Product(torch.autograd.Function):
     """x Wᵀ; `torch.mm` to another dtype has no gradient of its own."""
 
@@ -37,7 +45,7 @@ class _Float32Product(torch.autograd.Function):
         return torch.mm(x_ND, weight_VD.T, out_dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, grad_NV: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad_NV: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         x_ND, weight_VD = ctx.saved_tensors
         narrow_NV = grad_NV.to(x_ND.dtype)
-        return narrow_NV @ weight_VD, narrow_NV.T @ x_ND
+        return narrow_NV @ weight_VD, narrow_NV.T @ x_ND if ctx.needs_input_grad[1] else None

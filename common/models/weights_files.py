@@ -154,6 +154,11 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
     path = located(path, setting)
     if path.is_dir():
         found = file_in(path)
+        if found is None and (path / "adapter_model.safetensors").is_file():
+            raise CheckpointError(
+                f"The folder {path} holds adapters alone: merge them into their base by `convert {path} FILE`, "
+                f"and point {setting} at FILE."
+            )
         if found is None:
             raise CheckpointError(
                 f"The folder {path} holds no policy.safetensors, so it is no checkpoint of a run, nor a model of "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.models.lora import trained_tensors
 from common.types import WeightEntry, WeightSnapshot
 
 ALIGNMENT = 64  # bytes, of each tensor in the buffer
@@ -45,8 +46,8 @@ class WeightsBuffer:
 
 
 def take_snapshot(policy: nn.Module, version: int, narrow: Collection[str] = ()) -> WeightSnapshot:
-    """A copy of the policy's weights; those named in `narrow` become bfloat16."""
-    return snapshot_of(policy.state_dict(), version, narrow)
+    """A copy of the policy's weights, or of its adapters; those named in `narrow` become bfloat16."""
+    return snapshot_of(trained_tensors(policy), version, narrow)
 
 
 def snapshot_of(tensors: Mapping[str, Tensor], version: int, narrow: Collection[str] = ()) -> WeightSnapshot:
@@ -70,8 +71,11 @@ def tensors_of(snapshot: WeightSnapshot) -> dict[str, Tensor]:
 
 
 def load_snapshot(policy: nn.Module, snapshot: WeightSnapshot) -> None:
-    """Copy the snapshot's weights into the policy in place. Raises ValueError where the names do not match."""
-    own, given = policy.state_dict(), tensors_of(snapshot)
+    """Copy the snapshot's weights into the policy, or into its adapters, in place.
+
+    Raises ValueError where the names do not match.
+    """
+    own, given = trained_tensors(policy), tensors_of(snapshot)
     if own.keys() != given.keys():
         raise ValueError(f"snapshot and policy differ in {sorted(own.keys() ^ given.keys())[:3]}")
     with torch.no_grad():

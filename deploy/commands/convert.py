@@ -9,7 +9,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Convert a weights file between the published .pt layouts and safetensors, bit for bit unless --dtype "
         "casts. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, or "
-        "one of a recipe. Only the weights are kept, not an optimizer or a moving average stored with them."
+        "one of a recipe. Only the weights are kept, not an optimizer or a moving average stored with them. "
+        "Adapters (learner.lora) are merged into the weights that they were trained beside."
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="a .pt, .pth or .safetensors file, or a checkpoint folder of a run"

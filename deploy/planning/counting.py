@@ -20,6 +20,7 @@ from common.code_credit import CodeCredit, codebook_codes
 from common.config.algorithm import GroupSection
 from common.config.recipe import Recipe
 from common.machine import autocast
+from common.models.lora import trained_tensors
 from common.token_distribution import TokenDistribution
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
 from deploy.planning.work_meter import WorkMeter
@@ -70,12 +71,15 @@ class Work:
     policy_bytes: int
     frozen_bytes: int  # of tokenizer and perceptual metric
     drawn_bytes: int  # of one free-running picture, while its tokens are drawn
+    num_trained: int  # of the policy's parameters: all, or the adapters'
+    trained_bytes: int  # of the policy's
 
 
 def count_work(recipe: Recipe) -> Work:
     with FakeTensorMode():
         models = UntrainedModels.of(recipe)
         actor = actor_work(recipe, models)
+        trained = list(trained_tensors(models.policy).values())
         return Work(
             actor=actor,
             learner=learner_work(recipe, models, actor),
@@ -83,6 +87,8 @@ def count_work(recipe: Recipe) -> Work:
             policy_bytes=size_bytes(models.policy),
             frozen_bytes=size_bytes(models.tokenizer) + size_bytes(models.perceptual),
             drawn_bytes=_drawing_peak(recipe, models, 2) - _drawing_peak(recipe, models, 1),
+            num_trained=sum(p.numel() for p in models.policy.parameters() if p.requires_grad),
+            trained_bytes=sum(tensor.nbytes for tensor in trained),
         )
 
 
@@ -145,23 +151,42 @@ def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:
 
 
 def learner_work(recipe: Recipe, models: UntrainedModels, actor: ActorWork) -> LearnerWork:
-    """A product's backward pass is two products: it is counted as twice the forward, not run."""
+    """A product's backward pass is two products: it is counted as twice the forward, not run.
+
+    Beside adapters the weights take no gradient, which leaves about one; there it is counted on the way back.
+    """
     rows_a_group = recipe.group.size if recipe.profile == "published" else 1
     num_rows = recipe.learner.micro_batch_size * rows_a_group
     num_policies = 2 if recipe.learner.prior == "kl" else 1  # includes the reference's forward
     plain = _micro_batch(recipe, models, num_rows, checkpointing=False)
     checkpointed = _micro_batch(recipe, models, num_rows, checkpointing=True)
     block_bytes = (plain.kept - checkpointed.kept) // models.policy.num_blocks
-    logits_again = plain.head_flops // num_rows - 3 * actor.head
+    backward = 2 * (actor.policy + actor.head)
+    if recipe.learner.lora is not None:
+        backward = _backward_beside_adapters(recipe, models) + actor.head
+    head_backward = actor.head if recipe.learner.lora is not None else 2 * actor.head
+    logits_again = plain.head_flops // num_rows - actor.head - head_backward
     # The condition's embedder counts as a block here; a caption's embedder is two thousandths of the total.
     blocks_again = actor.policy if recipe.compute.activation_checkpointing else 0
     return LearnerWork(
         forward=num_policies * rows_a_group * (actor.policy + actor.head),
-        backward=rows_a_group * 2 * (actor.policy + actor.head),
+        backward=rows_a_group * backward,
         recomputed=rows_a_group * (logits_again + blocks_again),
         plain_bytes=MicroBatchBytes(plain.kept, plain.on_top),
         checkpointed_bytes=MicroBatchBytes(checkpointed.kept, max(checkpointed.on_top, block_bytes)),
     )
+
+
+def _backward_beside_adapters(recipe: Recipe, models: UntrainedModels) -> int:
+    """FLOPs of the way back from the hidden states of one row."""
+    models.policy.activation_checkpointing = False
+    with WorkMeter() as meter:
+        with autocast(recipe.compute, _CPU):
+            hidden_NTD = models.policy(condition(recipe, 1), tokens(1, recipe.num_tokens - 1), head=False)
+        with meter("backward"):
+            hidden_NTD.float().sum().backward()
+        models.policy.zero_grad(set_to_none=True)
+    return meter.flops["backward"]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ _BYTES_A_NUMBER = 4  # weights, gradients and AdamW's state are float32
 
 def weights_bytes(recipe: Recipe, work: Work) -> int:
     """Of a version as it travels: nearly all of it is linear layers, which travel as autocast uses them."""
-    return work.policy_bytes // 2 if recipe.has_narrow_weights else work.policy_bytes
+    return work.trained_bytes // 2 if recipe.has_narrow_weights else work.trained_bytes
 
 
 def state_bytes(work: Work) -> int:
-    """Of a checkpoint: weights, and AdamW's two moments."""
-    return 3 * work.num_parameters * _BYTES_A_NUMBER
+    """Of a checkpoint: what is trained, and AdamW's two moments."""
+    return 3 * work.num_trained * _BYTES_A_NUMBER
 
 
 _ACTOR_KEYS = {
@@ -63,7 +63,7 @@ def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     peaks = work.actor.peak_bytes
     stage = max(peaks, key=lambda name: peaks[name])
     return ProcessMemory(
-        policy=weights_bytes(recipe, work),
+        policy=work.policy_bytes - work.trained_bytes + weights_bytes(recipe, work),
         frozen=work.frozen_bytes,
         gradients=0,
         adamw=0,
@@ -76,13 +76,13 @@ def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
 
 
 def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
-    one = work.num_parameters * _BYTES_A_NUMBER
+    one = work.num_trained * _BYTES_A_NUMBER
     sizes = work.learner
     recipes_own = sizes.checkpointed_bytes if recipe.compute.activation_checkpointing else sizes.plain_bytes
     activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
     if one > activations + working:  # AdamW needs a square root of each number, after the activations are freed
         activations, working, stage = 0, one, "optimizer"
-    reference = work.policy_bytes if recipe.learner.prior == "kl" else 0
+    reference = work.trained_bytes if recipe.learner.prior == "kl" else 0  # it shares what does not train
     checkpointed = sizes.checkpointed_bytes
     if recipe.placement == "colocated":  # it rolls out between two steps, when no activations are kept
         reference += work.frozen_bytes

@@ -26,6 +26,8 @@ def _head(plan: Plan) -> Iterator[str]:
     yield "An estimate by arithmetic: nothing of it was run or measured."
     if recipe.reward.own_terms:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
+    if recipe.learner.lora is not None:
+        yield f"Adapters are trained: {plan.work.num_trained:,} of {plan.work.num_parameters:,} parameters."
     if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 
@@ -55,7 +57,8 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
         yield row("         logits again, to price the entries", actor.price, 0)
     yield row("         all", plan.actor_flops, plan.published_flops - rows)
     yield row("learner  forward", learner.forward, published.forward)
-    yield row("         backward, twice the forward", learner.backward, published.backward)
+    way_back = "past frozen weights" if plan.recipe.learner.lora else "twice the forward"
+    yield row(f"         backward, {way_back}", learner.backward, published.backward)
     yield row("         made again to save memory", learner.recomputed, 0)
     yield row("         all", plan.learner_flops, rows)
     yield row("both", plan.actor_flops + plan.learner_flops, plan.published_flops)

@@ -94,7 +94,7 @@ def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rat
         copy_seconds=weights / COPY_BYTES_PER_SECOND,
         store_seconds=2 * weights / STORE_BYTES_PER_SECOND,
         checkpoint_seconds=state_bytes(work) / STATE_BYTES_PER_SECOND,
-        optimizer_seconds=work.num_parameters * _ADAMW_BYTES / (MEMORY_UTILISATION * gpu.bytes_per_second),
+        optimizer_seconds=work.num_trained * _ADAMW_BYTES / (MEMORY_UTILISATION * gpu.bytes_per_second),
     )
     of_recipe = model.of_recipe()
     num_ranks = recipe.learner.num_ranks

@@ -18,7 +18,9 @@ from common.models.families import (
     build_tokenizer,
     condition_format,
 )
+from common.models.lora import add_adapters, layers_to_adapt
 from common.protocols import Condition, PerceptualMetric
+from common.weights.snapshot import linear_parameters, make_bfloat16
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,20 @@ class UntrainedModels:
         tokenizer = build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
         uses_metric = recipe.reward.lpips > 0
         return cls(
-            policy=build_policy(recipe.policy, **size).eval(),
+            policy=_policy(recipe, **size),
             tokenizer=tokenizer.eval().requires_grad_(False),
             perceptual=build_perceptual_metric(recipe.perceptual, trained=False) if uses_metric else None,
         )
+
+
+def _policy(recipe: Recipe, **size: int) -> PolicyModule:
+    """Frozen beside adapters and as autocast uses it, where the recipe has some."""
+    policy, section = build_policy(recipe.policy, **size).eval(), recipe.learner.lora
+    if section is not None:
+        if recipe.has_narrow_weights:
+            make_bfloat16(policy, linear_parameters(policy))
+        add_adapters(policy, section, layers_to_adapt(policy, section))
+    return policy
 
 
 def size_bytes(module: object) -> int:

@@ -45,10 +45,11 @@ class LiveBytes(TorchDispatchMode):
         self._known: weakref.WeakSet = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in _tensors(args):  # what is not made here, such as weights, is not counted by its views
+            self._known.add(tensor.untyped_storage())
         made = func(*args, **(kwargs or {}))
-        for item in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(item, Tensor):
-                self._follow(item.untyped_storage())
+        for tensor in _tensors(made):
+            self._follow(tensor.untyped_storage())
         return made
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
@@ -62,6 +63,14 @@ class LiveBytes(TorchDispatchMode):
 
     def _forget(self, size: int) -> None:
         self.now -= size
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
 
 
 class WorkMeter(StageClock):

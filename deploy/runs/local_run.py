@@ -12,16 +12,16 @@ from common.errors import RecipeError
 from common.facts import Ended, Fact, RewardsFlat, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_policy
-from common.models.weights_files import save_weights
+from common.models.lora import trained_tensors
 from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
+from deploy.runs.final_weights import save_final
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.run_log import kept_log
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
-from learner.checkpoint import POLICY
 
 log = logging.getLogger("vapi.local")
 
@@ -61,12 +61,12 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
         if report.num_flat:
             tell(RewardsFlat.of(report))
         start = now
-    save_weights(policy.state_dict(), folder.path / POLICY)
+    save_final(policy, recipe, folder.path)
     summary = {
         "status": "succeeded",
         "steps": recipe.learner.num_steps,
         "groups_learned": groups_learned,
         "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
-        "weights_sha256": weights_sha256(policy.state_dict()),
+        "weights_sha256": weights_sha256(trained_tensors(policy)),
     }
     tell(Ended("succeeded", summary))

@@ -18,17 +18,18 @@ from common.errors import DataError, RecipeError
 from common.facts import Ended, Fact, StepLearned
 from common.machine import prepare_device
 from common.models.loading import load_policy
-from common.models.weights_files import save_weights
+from common.models.lora import trained_tensors
 from common.paths import find_run, places_text
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.types import StepReport
 from common.weights.snapshot import load_snapshot, weights_sha256
+from deploy.runs.final_weights import save_final
 from deploy.runs.group_records import FOLDER, read_groups, recorded_steps
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
-from learner.checkpoint import POLICY, read_checkpoint
+from learner.checkpoint import read_checkpoint
 from learner.optimizer import load_optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
@@ -108,13 +109,13 @@ def _learned(
         tell(StepLearned.alone(report, now - start))
         start, groups_learned = now, groups_learned + report.num_groups
         yield report
-    save_weights(trainer.policy.state_dict(), folder.path / POLICY)
+    save_final(trainer.policy, recipe, folder.path)
     summary = {
         "status": "succeeded",
         "steps": trainer.step,
         "groups_learned": groups_learned,
         "images_skipped": 0,
-        "weights_sha256": weights_sha256(trainer.policy.state_dict()),
+        "weights_sha256": weights_sha256(trained_tensors(trainer.policy)),
         "replay_of": str(source),
     }
     tell(Ended("succeeded", summary))

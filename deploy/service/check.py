@@ -20,6 +20,7 @@ from common.errors import UserError
 from common.hub import located
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer, check_perceptual_metric
 from common.models.image_classifier import ImageClassifier
+from common.models.lora import add_adapters, layers_to_adapt, trained_tensors
 from common.models.weights_files import check_weights
 from deploy.runs.tracking.tracker import require_packages
 from deploy.service.source_check import check_source
@@ -82,7 +83,14 @@ def _policy(recipe: Recipe) -> str:
     with torch.device("meta"):
         policy = build_policy(spec, codebook_size=recipe.tokenizer.codebook_size, grid_size=recipe.grid_size)
     check_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
-    return _size(policy)
+    section, size = recipe.learner.lora, _size(policy)
+    if section is None:
+        return size
+    layers = layers_to_adapt(policy, section)
+    add_adapters(policy, section, layers)
+    num_trained = sum(tensor.numel() for tensor in trained_tensors(policy).values())
+    kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+    return f"{size}, frozen; adapters of rank {section.rank} at {len(layers)} layers ({kinds}): {num_trained:,}"
 
 
 def _perceptual(recipe: Recipe) -> str:

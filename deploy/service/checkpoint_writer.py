@@ -6,12 +6,14 @@ One at a time: asked of the learner between two steps, fetched and written on a 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 from common.config.recipe import Recipe
 from common.errors import first_line
 from common.facts import CheckpointNotCopied, CheckpointWritten, Fact
+from common.models.adapter_files import AdaptersOf, base_of
 from common.ray_calls_group import ProcessLostError, RayCalls, ValueLostError
 from deploy.runs.run_folder import RunFolder, remote_checkpoints
 from deploy.service.stepper import Counts
@@ -31,6 +33,7 @@ class CheckpointWriter:
     ):
         """Raises RecipeError where checkpoint.url cannot be used."""
         self._keep = recipe.checkpoint.keep
+        self._lora, self._base_checkpoint = recipe.learner.lora, recipe.policy.checkpoint
         self._recipe = recipe.model_dump(mode="json")
         self._folder, self._tell, self._ray, self._learner = folder, tell, ray, learner
         self._remote = remote_checkpoints(recipe, folder.path.name)
@@ -86,10 +89,15 @@ class CheckpointWriter:
         """Wait for the one that is being written, and tell of it no more."""
         self._thread.shutdown(cancel_futures=True)
 
+    @cached_property
+    def _adapters(self) -> AdaptersOf | None:
+        """What the weights are adapters of. The base is read once, on the thread that writes."""
+        return AdaptersOf(self._lora, base_of(self._base_checkpoint)) if self._lora else None
+
     def _write(self, reference: Any, state: CheckpointState) -> list[Fact]:
         """Write it, complete or not at all; what is to be told. A copy that fails is told of, and no error."""
         start = perf_counter()
-        path = write_checkpoint(self._folder.checkpoints, self._ray.get(reference), state)
+        path = write_checkpoint(self._folder.checkpoints, self._ray.get(reference), state, self._adapters)
         prune_checkpoints(self._folder.checkpoints, self._keep)
         facts: list[Fact] = []
         if self._remote is not None:

@@ -22,7 +22,7 @@ from deploy.runs.run_log import kept_log
 from deploy.runs.status import Status
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
-from deploy.service.same_run import require_same_run
+from deploy.service.same_run import require_same_base, require_same_run
 from deploy.service.service import Parts, Service, Surroundings
 from learner.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 
@@ -56,6 +56,7 @@ def train(recipe: Recipe, parts: Parts | None = None) -> Outcome:
         checkpoint = read_checkpoint(path) if path else None
         if checkpoint is not None:
             require_same_run(recipe, checkpoint.state)
+            require_same_base(recipe, checkpoint)
         recipe = with_changes(recipe, {"run.name": folder.path.name})
         run = _Run(recipe, folder, exporter, Prometheus(recipe, metrics, exporter), parts, cleanup)
         return Outcome(folder, *run.until_done(checkpoint))

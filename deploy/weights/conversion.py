@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, UserError
+from common.models.adapter_files import adapters_at, read_adapters, read_base
 from common.models.weights_files import (
     SUFFIXES,
     completed,
@@ -48,10 +49,11 @@ def convert(
 ) -> Converted:
     """Write the weights in `source` to `target`, whose suffix sets the kind of file. Raises UserError.
 
+    Adapters are merged into their base: that of `recipe`, or the one that they name.
     `layout` is only for .pt files, "model" if None; `dtype` is the name of a dtype, or "keep".
     """
     _check_target(target, layout, overwrite)
-    stored = read_weights(source, noun="weights", setting="SOURCE")
+    stored = _stored(source, recipe, keep_dtype=dtype == "keep")
     name, model = recognise(shapes_of(stored), source, recipe, what)
     weights = completed(stored, model)
     if dtype != "keep":
@@ -66,6 +68,22 @@ def convert(
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
         num_bytes=target.stat().st_size,
     )
+
+
+def _stored(source: str | Path, recipe: Recipe | None, *, keep_dtype: bool) -> dict[str, Tensor]:
+    """The tensors of a file, or of a base with adapters merged into it."""
+    path = adapters_at(source, "SOURCE")
+    if path is None:
+        return read_weights(source, noun="weights", setting="SOURCE")
+    adapters = read_adapters(path)
+    checkpoint = recipe.policy.checkpoint if recipe else adapters.base.checkpoint
+    if not checkpoint:
+        raise UserError(
+            f"The adapters {path} do not say which weights they belong to: name their recipe by --recipe"
+        )
+    base = read_base(checkpoint)
+    adapters.require_base(base, checkpoint)
+    return adapters.merged_into(base, keep_dtype=keep_dtype)
 
 
 def _check_target(target: Path, layout: str | None, overwrite: bool) -> None:

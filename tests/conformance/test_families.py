@@ -4,11 +4,13 @@ from math import isqrt
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.config.lora import LoraSection
 from common.models import families
 from common.models.families import PolicyModule, PolicySpec, TokenizerSpec, build_policy, build_tokenizer
 from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
+from common.models.lora import add_adapters, draw_adapters, layers_to_adapt, trained_tensors
 from common.protocols import Condition, ImageTokenizer, Policy
 
 B, T, V = 3, 9, 20  # images, tokens of a 3 x 3 grid, codebook entries
@@ -51,6 +53,22 @@ def condition_for(spec: PolicySpec) -> Condition:
 def policy_inputs(name: str) -> tuple[PolicyModule, Condition, Tensor]:
     policy = random_policy(name)
     return policy, condition_for(POLICY_SPECS[name]), torch.randint(V, (B, T))
+
+
+@each_policy
+def test_adapters_at_zero_change_no_logit_and_are_all_that_trains(name: str) -> None:
+    policy, condition, tokens_BT = policy_inputs(name)
+    before_BTV = policy(condition, tokens_BT[:, :-1])
+    linear = tuple(name for name, module in policy.named_modules() if isinstance(module, nn.Linear))
+    section = LoraSection(rank=2, targets=linear)
+    add_adapters(policy, section, layers_to_adapt(policy, section))
+    draw_adapters(policy, seed=0)
+    after_BTV = policy(condition, tokens_BT[:, :-1])
+    assert after_BTV.equal(before_BTV)
+    after_BTV.square().sum().backward()
+    with_gradients = {name for name, each in policy.named_parameters() if each.grad is not None}
+    assert with_gradients == trained_tensors(policy).keys()
+    assert len(with_gradients) == 2 * len(linear)  # whoever takes a product by other means must ask the adapter
 
 
 def test_every_family_of_the_tables_is_tested_here() -> None:

@@ -87,6 +87,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
+    "adapters": {"learner.lora": {"rank": 3}, "learner.prior": "kl"},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
     "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
 }

@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file as load_tensors
 from torch import nn
 
+from common.config.lora import LoraSection
 from common.errors import CheckpointError
+from common.models.adapter_files import ADAPTERS, CONFIG, AdaptersOf, Base, read_adapters
 from common.models.weights_files import load_weights
+from common.weights.snapshot import tensors_of
 from learner.checkpoint import (
     MANIFEST,
     OPTIMIZER,
@@ -85,6 +88,39 @@ def test_a_checkpoint_leaves_no_temporary_files_and_replaces_the_same_step(tmp_p
     loaded = model(seed=2)
     load_weights(loaded, path, what="policy")
     assert loaded.state_dict()["0.weight"].equal(model(seed=1).state_dict()["0.weight"])
+
+
+LORA = LoraSection(rank=2, alpha=3)
+ADAPTERS_OF = AdaptersOf(LORA, Base("base.pt", "0123abcd"))
+TENSORS = {"0.lora_A.weight": torch.arange(6.0).view(2, 3), "0.lora_B.weight": torch.ones(4, 2)}
+
+
+def write_adapters(folder: Path, step: int) -> Path:
+    return write_checkpoint(folder, training_state(TENSORS, MOMENTS), state(step), ADAPTERS_OF)
+
+
+def test_of_adapters_only_they_are_kept_with_the_base_that_they_belong_to(tmp_path: Path) -> None:
+    path = write_adapters(tmp_path, step=3)
+    assert sorted(file.name for file in path.iterdir()) == sorted([ADAPTERS, CONFIG, MANIFEST, OPTIMIZER, STATE])
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.state, checkpoint.base) == (state(3), ADAPTERS_OF.base)
+    tensors = tensors_of(checkpoint.weights)
+    assert tensors.keys() == TENSORS.keys()
+    assert all(tensors[name].equal(tensor) for name, tensor in TENSORS.items())
+    assert read_adapters(path / ADAPTERS).section == LORA
+    assert newest_checkpoint(tmp_path) == path
+
+
+@each_damage
+@pytest.mark.parametrize("name", [ADAPTERS, CONFIG, OPTIMIZER, STATE])
+def test_adapters_with_a_file_that_is_not_as_it_was_written_are_passed_over(
+    name: str, damage, tmp_path: Path
+) -> None:
+    older, newer = write_adapters(tmp_path, step=3), write_adapters(tmp_path, step=4)
+    damage(newer / name)
+    assert newest_checkpoint(tmp_path) == older
+    with pytest.raises(CheckpointError, match="is not the file that the checkpoint's manifest names"):
+        read_checkpoint(newer)
 
 
 @each_damage

@@ -15,6 +15,7 @@ from common.config.recipe import Recipe
 from common.machine import prepare_device
 from common.models.families import PolicyModule, caption_format, class_format
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.models.lora import trained_tensors
 from common.protocols import SourceImage
 from common.schema import GroupBatch
 from common.types import WeightSnapshot
@@ -95,7 +96,7 @@ class Rank:
         self._trainer = Trainer(self.policy, recipe, self._device)
         self.is_narrow = recipe.has_narrow_weights
         narrow = linear_parameters(self.policy) if self.is_narrow else ()
-        self._weights = WeightsBuffer(self.policy.state_dict(), narrow)
+        self._weights = WeightsBuffer(trained_tensors(self.policy), narrow)
 
     def train(self, groups: GroupBatch) -> StepSums:
         sums, norm = self._trainer.train(groups, StageClock(self._device))
@@ -104,7 +105,7 @@ class Rank:
 
     def publish(self) -> WeightSnapshot:
         """What actors compute with."""
-        self._weights.fill(self.policy.state_dict())
+        self._weights.fill(trained_tensors(self.policy))
         return self._weights.snapshot(version=1)
 
     def state(self) -> tuple[WeightSnapshot, Arrays]:

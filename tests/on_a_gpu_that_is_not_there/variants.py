@@ -53,6 +53,7 @@ ROUGH: dict[str, dict] = {
         "learner.logit_rows": 50,
     },
     "bfloat16 and captions": {**BFLOAT16, **CAPTIONS, "compute.activation_checkpointing": True},
+    "bfloat16 and adapters": {**BFLOAT16, "learner.lora": {"rank": 3}},
     "the published profile": {**BFLOAT16, "profile": "published", "context.condition_drop": 0.1},
 }
 """In bfloat16, for which CUDA's autocast has lists of its own, or with dropout, whose numbers a GPU draws."""

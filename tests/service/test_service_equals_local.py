@@ -12,6 +12,7 @@ pytestmark = pytest.mark.ray
 
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
+LORA = {"learner.lora": {"rank": 3}}
 
 
 def losses(folder: Path) -> list[float]:
@@ -39,15 +40,16 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos)],
-    ids=["sample credit", "credit by gradient"],
+    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos), pytest.param(LORA, marks=pytest.mark.chaos)],
+    ids=["sample credit", "credit by gradient", "adapters"],
 )
 def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve, changes):
     one = run_local(small_run("one", changes)).path
     two = serve(small_run("two", changes | {"learner.num_ranks": 2})).folder.path
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
-    expected = load_file(one / "policy.safetensors")
-    actual = load_file(two / "checkpoints" / "step-000005" / "policy.safetensors")
+    (file,) = [path.name for path in one.glob("*.safetensors")]
+    expected = load_file(one / file)
+    actual = load_file(two / "checkpoints" / "step-000005" / file)
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
         assert abs(actual[name] - value).max() < 1e-5, name
@@ -55,8 +57,8 @@ def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos)],
-    ids=["sample credit", "credit by gradient"],
+    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos), LORA],
+    ids=["sample credit", "credit by gradient", "adapters"],
 )
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run, serve, changes):
     whole = run_local(small_run("whole", changes)).path

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import RecipeError
 from common.models.llamagen.embedders import CaptionEmbedder, ClassEmbedder
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
-from common.models.vocabulary_head import float32_logits
+from common.models.vocabulary_head import head_logits
 from common.protocols import CachedDecoder, Condition
 
 _ROPE_BASE = 10000.0
@@ -183,7 +183,7 @@ class LlamaGenTransformer(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 logits [..., V] of hidden states [..., D]: the vocabulary head."""
-        return float32_logits(self.norm(hidden_ND), self.output.weight)
+        return head_logits(self.norm(hidden_ND), self.output)
 
     def null_condition(self, condition: Condition) -> Condition:
         """The class id for no class, or the untrained caption with the same caption mask."""

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from common.atomic import write_json
 from common.config.load import with_changes
+from common.config.lora import LoraSection
 from common.config.recipe import Recipe
+from common.models.adapter_files import AdaptersOf, base_of
 from common.models.families import build_policy, build_tokenizer
 from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec, TransformerSize
-from common.models.weights_files import LAYOUTS
+from common.models.weights_files import LAYOUTS, save_published
 from common.paths import CHECKOUT
 from deploy.__main__ import main
 from learner.checkpoint import CheckpointState, training_state, write_checkpoint
@@ -131,6 +133,33 @@ def test_a_checkpoint_folder_of_a_run_becomes_a_published_file(
     recipe = written(tiny_recipe, tmp_path)
     assert convert(checkpoint, tmp_path / "trained.pt", "--recipe", recipe, "--what", "policy") == 0
     assert_same_bits(torch.load(tmp_path / "trained.pt", weights_only=True)["model"], policy.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_of_a_run_are_merged_into_the_base_that_they_name(
+    dtype: torch.dtype, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = build_policy(tiny_recipe.policy, codebook_size=20, grid_size=8).to(dtype).state_dict()
+    save_published(base, tmp_path / "base.pt", "model")
+    down, up = torch.randn(3, 16), torch.randn(16, 3)
+    adapters = {"layers.1.attention.wo.lora_A.weight": down, "layers.1.attention.wo.lora_B.weight": up}
+    state = CheckpointState(step=3, ledger={}, groups_learned=12, images_skipped=0, recipe={})
+    of = AdaptersOf(LoraSection(rank=3, alpha=6), base_of(str(tmp_path / "base.pt")))
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", training_state(adapters, {}), state, of)
+    recipe = written(with_changes(tiny_recipe, {"policy.checkpoint": str(tmp_path / "base.pt")}), tmp_path)
+    assert convert(checkpoint, tmp_path / "merged.pt", "--recipe", recipe) == 0
+    assert convert(checkpoint, tmp_path / "wide.pt", "--recipe", recipe, "--dtype", "float32") == 0
+    added = base["layers.1.attention.wo.weight"].float() + 2 * (up @ down)
+    expected = base | {"layers.1.attention.wo.weight": added.to(dtype)}
+    assert_same_bits(torch.load(tmp_path / "merged.pt", weights_only=True)["model"], expected)
+    wide = torch.load(tmp_path / "wide.pt", weights_only=True)["model"]
+    assert wide["layers.1.attention.wo.weight"].equal(added)  # not rounded on the way
+
+    base["norm.weight"] = base["norm.weight"] + 1
+    save_published(base, tmp_path / "base.pt", "model")
+    said = refusal(capsys, checkpoint, tmp_path / "again.pt", "--recipe", recipe)
+    assert said.startswith(f"The adapters {checkpoint / 'adapter_model.safetensors'} were trained beside ")
+    assert not (tmp_path / "again.pt").exists()
 
 
 def test_a_tokenizer_gets_the_key_that_the_published_loader_demands_and_loses_none(

@@ -200,3 +200,29 @@ def test_a_picture_that_is_drawn_holds_its_cache_and_its_logits(
     cache = num_rows * 2 * layers * width * positions * 4
     drawn = count_work(recipe).drawn_bytes - cache
     assert 0 < drawn < num_rows * entries * 4 + 20 * entries * 8  # float32 logits, and a distribution in float64
+
+
+def test_beside_adapters_only_they_take_gradients_and_the_way_back_is_one_forward(tiny_recipe: Recipe) -> None:
+    narrow = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16"}
+    changes = {"reward.lpips": 0, "perceptual": {"family": "lpips"}, **narrow}
+    whole = count_work(with_changes(tiny_recipe, changes))
+    work = count_work(with_changes(tiny_recipe, changes | {"learner.lora": {"rank": 3}}))
+    # of two blocks: wqkv 16 to 48, wo 16 to 16, w1 and w3 16 to 48, w2 48 to 16
+    assert work.num_trained == 2 * 3 * (64 + 32 + 64 + 64 + 64)
+    assert work.trained_bytes == 4 * work.num_trained
+    assert work.num_parameters == whole.num_parameters + work.num_trained
+    in_linear = 2 * (16 * 48 + 16 * 16 + 3 * 16 * 48) + 16 * 20  # the head, too
+    assert work.policy_bytes - work.trained_bytes == whole.policy_bytes - 2 * in_linear
+    assert whole.num_trained == whole.num_parameters
+    assert work.learner.recomputed == whole.learner.recomputed
+    assert 1.0 < work.learner.backward / work.learner.forward < 1.7  # adapters of a third of these layers' width
+
+
+def test_frozen_weights_that_are_used_as_they_are_count_as_weights_and_not_as_work(tiny_recipe: Recipe) -> None:
+    """Autocast makes no copy of them, and a view of one is not a new tensor."""
+    narrow = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16", "policy.size.dim": 256}
+    changes = {"reward.lpips": 0, "perceptual": {"family": "lpips"}, **narrow}
+    whole = count_work(with_changes(tiny_recipe, changes))
+    work = count_work(with_changes(tiny_recipe, changes | {"learner.lora": {"rank": 1}}))
+    assert work.actor.peak_bytes["policy"] < whole.actor.peak_bytes["policy"]
+    assert work.learner.plain_bytes.kept < whole.learner.plain_bytes.kept

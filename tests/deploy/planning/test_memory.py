@@ -193,3 +193,17 @@ def test_pictures_drawn_at_once_take_what_an_actor_s_models_leave(tiny_recipe: R
     assert sampling_problem(with_changes(tiny_recipe, {"sampling.batch_size": 11}), memory) is None
     said = sampling_problem(with_changes(tiny_recipe, {"sampling.batch_size": 12}), memory)
     assert said == "12 free-running pictures at once take 0.1 GB each: set sampling.batch_size=11 or less"
+
+
+def test_beside_adapters_a_rank_an_actor_and_the_store_hold_little_more_than_the_frozen_base(
+    tiny_recipe: Recipe, work: Work
+) -> None:
+    beside = replace(work, policy_bytes=GB // 2 + GB // 10, num_trained=GB // 40, trained_bytes=GB // 10)
+    narrow = {"compute.autocast": "bfloat16", "sampling.autocast": "bfloat16", "learner.prior": "kl"}
+    recipe = with_changes(tiny_recipe, {"learner.lora": {"rank": 3}, **narrow})
+    rank, actor = learner_memory(recipe, beside, GPUS["a100"]), actor_memory(recipe, beside, GPUS["a100"])
+    assert (rank.policy, rank.gradients, rank.adamw) == (GB // 2 + GB // 10, GB // 10, 2 * GB // 10)
+    assert rank.frozen == GB // 10  # the reference shares what does not train
+    assert actor.policy == GB // 2 + GB // 20
+    store = store_bytes(recipe, beside)
+    assert (store.weights_a_version, store.state_a_checkpoint) == (GB // 20, 3 * GB // 10)

@@ -1,14 +1,21 @@
 """What a checkpoint must have in common with the recipe that resumes from it."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.errors import RecipeError
-from deploy.service.same_run import require_same_run
-from learner.checkpoint import CheckpointState
+from common.errors import CheckpointError, RecipeError
+from common.models.adapter_files import Base, base_of
+from common.models.weights_files import save_published
+from common.types import WeightSnapshot
+from deploy.service.same_run import require_same_base, require_same_run
+from learner.checkpoint import Checkpoint, CheckpointState
 
 
 def state(recipe: dict[str, Any]) -> CheckpointState:
@@ -29,6 +36,7 @@ def test_a_run_goes_on_with_other_settings_of_what_surrounds_the_algorithm(tiny_
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
+        ({"learner.lora": {"rank": 3}}, "learner.lora"),
         ({"policy.num_classes": 5, "group.size": 2}, "policy, group"),
         (
             {"learner.images_per_step": 8, "actors.images_per_ticket": 4},
@@ -78,3 +86,24 @@ def test_a_checkpoint_whose_recipe_cannot_be_read_is_refused_in_a_sentence(tiny_
         "the checkpoint to resume from has a recipe of another version (start anew with resume=never): "
         "momentum is not a recipe key: see deploy/recipes"
     )
+
+
+def test_adapters_go_on_beside_the_same_weights_in_whatever_file_and_not_beside_others(
+    small_run: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = small_run("run", {"learner.lora": {"rank": 3}})
+
+    def checkpoint(base: Base | None) -> Checkpoint:
+        weights = WeightSnapshot(3, (), np.zeros(0, np.uint8))
+        return Checkpoint(tmp_path / "step-000003", state(stored(recipe)), weights, {}, base)
+
+    kept = checkpoint(base_of(recipe.policy.checkpoint))
+    weights = load_file(recipe.policy.checkpoint)
+    save_published(weights, tmp_path / "same.pt", "model")
+    require_same_base(with_changes(recipe, {"policy.checkpoint": str(tmp_path / "same.pt")}), kept)
+    weights["norm.weight"][0] += 1
+    save_published(weights, tmp_path / "other.pt", "model")
+    other = with_changes(recipe, {"policy.checkpoint": str(tmp_path / "other.pt")})
+    require_same_base(other, checkpoint(None))
+    with pytest.raises(CheckpointError, match=r"step-000003 were trained beside .*other\.pt now holds others"):
+        require_same_base(other, kept)
