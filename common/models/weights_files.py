@@ -88,13 +88,18 @@ def check_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from
     _check_fit(module, _part_of(read_shapes(file), module, file), file, what)
 
 
-def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Write a safetensors file, complete or not at all; `dtype` casts floating-point tensors."""
     with replacing(Path(path)) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         with as_os_errors(path):
-            save_file(_to_store(state_dict, dtype), partial)
+            save_file(_to_store(state_dict, dtype), partial, metadata)
         partial.chmod(mode)  # safetensors makes files that only their owner can read
 
 
