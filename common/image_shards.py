@@ -126,9 +126,7 @@ def mapped(path: Path) -> pa.MemoryMappedFile:
     return pa.memory_map(os.fsencode(path))
 
 
-def shard_schema(
-    conditioning: Conditioning, with_features: bool = False, with_prompts: bool = False
-) -> pa.Schema:
+def shard_schema(conditioning: Conditioning, with_features: bool = False, with_prompts: bool = False) -> pa.Schema:
     fields = [("image_id", pa.string()), ("image", pa.binary())]
     fields += [("label", pa.int64())] if conditioning == "label" else [("caption", pa.string())]
     if with_features:

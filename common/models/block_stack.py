@@ -60,7 +60,8 @@ def padded_attention(valid_BP: Tensor, length: int) -> Tensor:
 class BlockStack(nn.Module):
     """A `Policy`, but for its parts: the methods that raise here, and the attributes without a value.
 
-    With `activation_checkpointing` set, the backward pass recomputes each block instead of keeping its activations.
+    With `activation_checkpointing` set, the backward pass recomputes each block instead of keeping its
+    activations; with `as_released`, teacher-forced forwards are those of the family's released trainer.
     """
 
     codebook_size: int
@@ -105,13 +106,14 @@ class BlockStack(nn.Module):
     def forward(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
         """Float32 logits [B, T, V] of all tokens from the T-1 context tokens int64 [B, T-1].
 
+        From T context tokens they are read one token late: each has seen the token in its own place.
         Without `head`: the hidden states [B, T, D], which `logits` can then turn into logits in parts.
         """
         x_BSD = torch.cat([self.embed_condition(condition), self.embed_image(context_BT)], dim=1)
         length = x_BSD.shape[1]
         mask = self.attention_mask(condition, length)
         hidden_BSD = self.through_blocks(x_BSD, self.rope(x_BSD.device)[:, :length], mask)
-        hidden_BTD = hidden_BSD[:, self.num_condition_tokens - 1 :]
+        hidden_BTD = hidden_BSD[:, -self.num_tokens :]
         return self.logits(hidden_BTD) if head else hidden_BTD
 
     def start_decoding(self, condition: Condition) -> CachedDecoder:

@@ -32,6 +32,7 @@ def load_policy(
     else:
         load_weights(policy, spec.checkpoint, what="policy", obtain_from=spec.obtain_from)
     policy = policy.to(device).eval()
+    policy.as_released = recipe.profile == "published"
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
     if recipe.compute.compile and may_compile:
         require_compiler(device)

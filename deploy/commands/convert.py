@@ -9,8 +9,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Convert a weights file between the published .pt layouts and safetensors, bit for bit unless --dtype "
         "casts. Every key and shape is checked against a model: a published LlamaGen generator or tokenizer, a "
-        "Janus-Pro, or one of a recipe. A Janus-Pro is written as .bin (DeepSeek's names) or .safetensors (those of "
-        "transformers), or as shards beside an index of either. Only the weights are kept, not an optimizer or a moving average stored with them."
+        "Janus-Pro, or one of a recipe. A Janus-Pro is written as .bin (DeepSeek's names) or .safetensors (those "
+        "of transformers), or as shards beside an index of either. Only the weights are kept, not an optimizer or "
+        "a moving average stored with them."
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="a .pt, .pth or .safetensors file, or a checkpoint folder of a run"
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--original",
         metavar="PATH",
-        help="a published Janus-Pro in TARGET's layout: what SOURCE lacks (the tokenizer of a run's checkpoint, the "
-        "parts that understand images) is taken from it",
+        help="a published Janus-Pro in TARGET's layout: what SOURCE lacks (the tokenizer of a run's checkpoint, "
+        "the parts that understand images) is taken from it",
     )
     add("--shard-gb", type=float, default=5.0, metavar="N", help="gigabytes of a shard at most (default 5)")
     add("--overwrite", action="store_true", help="replace an existing TARGET")

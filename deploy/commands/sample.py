@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--text-encoder",
         metavar="PATH",
-        help="the prompts' T5 encoder, as for prepare: a folder or a hub name; or Janus-Pro's tokenizer.json, unless "
-        "policy.prompt_tokenizer names it",
+        help="the prompts' T5 encoder, as for prepare: a folder or a hub name; or Janus-Pro's tokenizer.json, "
+        "unless policy.prompt_tokenizer names it",
     )
     add(
         "--layout",

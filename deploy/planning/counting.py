@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actors.code_credit import code_credit
+from actors.evaluation.free_running import guidance_scales
 from actors.group_sampling import sample_groups
 from actors.rewards.build import reward_of
 from actors.rewards.own_term import OwnTerm
@@ -68,6 +69,7 @@ class Work:
     num_parameters: int  # of the policy
     policy_bytes: int
     frozen_bytes: int  # of tokenizer and perceptual metric
+    drawing: int  # FLOPs of a free-running picture's tokens, of two rows where sampling is guided
 
 
 def count_work(recipe: Recipe) -> Work:
@@ -80,6 +82,7 @@ def count_work(recipe: Recipe) -> Work:
             num_parameters=sum(parameter.numel() for parameter in models.policy.parameters()),
             policy_bytes=size_bytes(models.policy),
             frozen_bytes=size_bytes(models.tokenizer) + size_bytes(models.perceptual),
+            drawing=drawing_work(recipe, models),
         )
 
 
@@ -121,6 +124,20 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         gradient=flops["gradient"] // num_scored,
         price=flops["price"],
     )
+
+
+@torch.no_grad()
+def drawing_work(recipe: Recipe, models: UntrainedModels) -> int:
+    """The condition and two tokens are run; each later token attends to one position more, and costs that more."""
+    num_rows = 2 if any(scale != 1 for scale in guidance_scales(recipe.sampling, recipe.num_tokens)) else 1
+    with WorkMeter() as meter:
+        decoder = models.policy.start_decoding(condition(recipe, num_rows))
+        for stage in ("condition", "token", "next token"):
+            with meter(stage):
+                decoder.next_logits(None if stage == "condition" else tokens(num_rows))
+    flops, num_steps = meter.flops, recipe.num_tokens - 1
+    more = flops["next token"] - flops["token"]
+    return flops["condition"] + num_steps * flops["token"] + more * (num_steps * (num_steps - 1) // 2)
 
 
 def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:

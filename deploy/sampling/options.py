@@ -47,8 +47,8 @@ class SampleOptions:
         """Raise RecipeError if the options do not fit the policy's conditioning."""
         if conditioning == "text" and not self.prompts:
             raise RecipeError(
-                "policy.conditioning is text: name a file of prompts by --prompts, and their --text-encoder unless "
-                "the recipe names their tokenizer"
+                "policy.conditioning is text: name a file of prompts by --prompts, and their --text-encoder "
+                "unless the recipe names their tokenizer"
             )
         if conditioning == "class" and self.prompts:
             raise RecipeError("policy.conditioning is class: --prompts needs a text-conditional policy")

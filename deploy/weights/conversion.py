@@ -52,8 +52,8 @@ def convert(
 ) -> Converted:
     """Write the weights in `source` to `target`, whose suffix sets the kind of file. Raises UserError.
 
-    `layout` is only for .pt files, "model" if None; `dtype` is the name of a dtype, or "keep". For files that hold a
-    generator and its tokenizer: `original` has what `source` lacks, and shards are of at most `shard_gb` gigabytes.
+    `layout` is only for .pt files, "model" if None; `dtype` is the name of a dtype, or "keep". For files that hold
+    a generator and its tokenizer: `original` has what `source` lacks, and `shard_gb` is the most of a shard.
     """
     _check_exists(target, overwrite)
     stored = read_weights(source, noun="weights", setting="SOURCE")

@@ -1,7 +1,7 @@
 """Converts files that hold a generator, its tokenizer and parts that generation does not need: Janus-Pro's.
 
-Names are translated between the two published layouts. What generation does not need exists in each layout in a form
-of its own, so it is taken from a file of TARGET's layout: SOURCE itself, or the one named by `--original`.
+Names are translated between the two published layouts. What generation does not need exists in each layout in a
+form of its own, so it is taken from a file of TARGET's layout: SOURCE itself, or the one named by `--original`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,8 +57,8 @@ def target_layout(target: Path, layout: str | None) -> Layout:
     if by_ending is None or layout not in (None, by_ending):
         endings = ", ".join(f"{suffix} or {suffix}{_INDEX} ({known})" for suffix, known in _ENDINGS.items())
         raise UserError(
-            f"TARGET is {target}{f' and --layout {layout}' if layout else ''}, but SOURCE holds a generator and its "
-            f"tokenizer: name TARGET {endings}"
+            f"TARGET is {target}{f' and --layout {layout}' if layout else ''}, but SOURCE holds a generator and "
+            f"its tokenizer: name TARGET {endings}"
         )
     return by_ending
 
@@ -80,8 +80,8 @@ def whole(
         theirs = _layout_of(original, "--original")
         if theirs != target:
             raise CheckpointError(
-                f"--original is in the layout {theirs or 'of another model'}, and TARGET is to be {target}: name the "
-                "published file of that layout"
+                f"--original is in the layout {theirs or 'of another model'}, and TARGET is to be {target}: name "
+                "the published file of that layout"
             )
         kept = _not_needed(original, target) | kept
         of_tokenizer = {n: each for n, each in _needed(original, target).items() if n.startswith(TOKENIZER)}
@@ -170,17 +170,15 @@ def _recognised(own: Mapping[str, Tensor], source: str | Path, recipe: Recipe | 
                 build_policy(policy_spec, codebook_size=tokenizer_spec.codebook_size, grid_size=_GRID_SIZE),
                 build_tokenizer(tokenizer_spec, image_size=_IMAGE_SIZE),
             )
-        found = [
-            misfit(model, shapes_of(part)) for model, part in zip(built, (policy, tokenizer), strict=True)
-        ]
+        found = [misfit(model, shapes_of(part)) for model, part in zip(built, (policy, tokenizer), strict=True)]
         if not any(found):
             return name
         differing.append((sum(map(len, found)), name, found))
     _, nearest, found = min(differing, key=lambda each: each[0])
     said = "; ".join(str(each) for each in found if each)
     raise CheckpointError(
-        f"The weights {source} do not fit {nearest} ({said}): replace them with a whole file of it, or name the recipe "
-        "of a model of your own by --recipe."
+        f"The weights {source} do not fit {nearest} ({said}): replace them with a whole file of it, or name the "
+        "recipe of a model of your own by --recipe."
     )
 
 

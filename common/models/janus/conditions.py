@@ -29,7 +29,7 @@ class PromptConditions:
         }
 
     def of_caption(self, ids_2L: np.ndarray) -> ConditionRow:
-        """From a prompt and its null twin, int32 [2, L]. The null twin's own pad id is what both are padded with."""
+        """From a prompt and its null twin, int32 [2, L], padded with the null twin's pads."""
         length = self._spec.prompt_length
         missing = length - ids_2L.shape[1]
         if missing < 0:
@@ -64,8 +64,8 @@ class PromptConditions:
         if prompts.vocabulary_size > spec.network.vocabulary_size:
             yield (
                 f"the prompts at {folder} are of a tokenizer with {prompts.vocabulary_size} tokens "
-                f"({prompts.tokenizer}) and the policy knows {spec.network.vocabulary_size}: prepare them with the "
-                "tokenizer.json of the model"
+                f"({prompts.tokenizer}) and the policy knows {spec.network.vocabulary_size}: prepare them with "
+                "the tokenizer.json of the model"
             )
 
     def require_encoder(self, text_encoder: str) -> None:
@@ -84,4 +84,3 @@ class PromptConditions:
                 "tokenizer.json of the model"
             )
         return loaded_tokenizer(path, self._spec.prompt_length)
-

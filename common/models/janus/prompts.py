@@ -29,8 +29,8 @@ class PromptTokenizer:
         least = 1 + len(self._ids(_BEFORE)) + len(self._after)
         if length <= least:
             raise UserError(
-                f"prompts of {length} tokens have no room for a caption, because {least} are the template's: raise "
-                "the length of prompts (policy.prompt_length, --prompt-length)"
+                f"prompts of {length} tokens have no room for a caption, because {least} are the template's: "
+                "raise the length of prompts (policy.prompt_length, --prompt-length)"
             )
         self._length = length
 
@@ -71,7 +71,9 @@ def _opened(path: str) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise UserError("prompts need the tokenizers package, which is not installed: pip install '.[text]'") from None
+        raise UserError(
+            "prompts need the tokenizers package, which is not installed: pip install '.[text]'"
+        ) from None
     file = located(path, "the prompts' tokenizer")
     file = file / FILE if file.is_dir() else file
     if not file.is_file():

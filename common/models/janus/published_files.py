@@ -13,7 +13,6 @@ Our names are deepseek's; the tokenizer's, after `gen_vision_model.`, are LlamaG
 (the last two lines) is left out. In transformers' layout the leading `model.` may be gone, where all names had it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeVar
 
@@ -34,15 +33,8 @@ _PREFIXES = (  # deepseek's, transformers'
     ("gen_head.output_mlp_projector.", "generation_head.proj_out."),
     ("gen_head.vision_head.", "generation_head.vision_head."),
 )
-_TOKENIZER_PARTS = (  # the same below the tokenizer's prefix
-    (r"^encoder\.conv_blocks\.(\d+)\.res\.", r"^encoder\.down\.(\d+)\.block\.", "encoder.conv_blocks.{}.res.", "encoder.down.{}.block."),
-    (r"^decoder\.conv_blocks\.(\d+)\.res\.", r"^decoder\.up\.(\d+)\.block\.", "decoder.conv_blocks.{}.res.", "decoder.up.{}.block."),
-    (r"^encoder\.conv_blocks\.(\d+)\.", r"^encoder\.down\.(\d+)\.", "encoder.conv_blocks.{}.", "encoder.down.{}."),
-    (r"^decoder\.conv_blocks\.(\d+)\.", r"^decoder\.up\.(\d+)\.", "decoder.conv_blocks.{}.", "decoder.up.{}."),
-    (r"^(encoder|decoder)\.mid\.0\.", r"^(encoder|decoder)\.mid\.block_1\.", "{}.mid.0.", "{}.mid.block_1."),
-    (r"^(encoder|decoder)\.mid\.1\.", r"^(encoder|decoder)\.mid\.attn_1\.", "{}.mid.1.", "{}.mid.attn_1."),
-    (r"^(encoder|decoder)\.mid\.2\.", r"^(encoder|decoder)\.mid\.block_2\.", "{}.mid.2.", "{}.mid.block_2."),
-)  # fmt: skip
+_MIDDLE = {"0": "block_1", "1": "attn_1", "2": "block_2"}  # of encoder and decoder
+_LEVELS = {"encoder": "down", "decoder": "up"}  # for `conv_blocks`, whose `res` are `block`
 
 
 def layout_of(names: Iterable[str]) -> Layout | None:
@@ -105,8 +97,13 @@ def _plain(name: str) -> str:
 
 
 def _tokenizer_name(name: str, *, to_own: bool) -> str:
-    for own, theirs, own_form, their_form in _TOKENIZER_PARTS:
-        pattern, form = (theirs, own_form) if to_own else (own, their_form)
-        if found := re.match(pattern, name):
-            return form.format(found[1]) + name[found.end() :]
-    return name
+    """Between `encoder.conv_blocks.0.res.1.conv1.weight` and `encoder.down.0.block.1.conv1.weight`."""
+    half, *parts = name.split(".")
+    levels, middle = {"conv_blocks": _LEVELS.get(half, ""), "res": "block"}, _MIDDLE
+    if to_own:
+        levels, middle = ({new: old for old, new in each.items()} for each in (levels, middle))
+    if half in _LEVELS and parts[0] == "mid":
+        parts[1] = middle.get(parts[1], parts[1])
+    elif half in _LEVELS and parts[0] in levels:
+        parts[0], parts[2] = levels[parts[0]], levels.get(parts[2], parts[2])
+    return ".".join([half, *parts])

@@ -44,17 +44,22 @@ class JanusPolicySpec(Section):
     prompt_length: int = Field(default=128, gt=0)
     """Prompt tokens: shorter prompts are padded on the left, the captions of longer ones are cut."""
     prompt_tokenizer: str = ""
-    """The model's tokenizer.json, its folder, or hf://OWNER/REPO/tokenizer.json: for the prompts of `sample`. Training
-    needs none, because `prepare --prompts` stores token ids."""
+    """The model's tokenizer.json, its folder, or hf://OWNER/REPO/tokenizer.json: for the prompts of `sample`.
+    Training needs none, because `prepare --prompts` stores token ids."""
     checkpoint: str
-    """Weights: a published file of either layout, the index or the folder of its shards, a checkpoint folder of a run,
-    or a file of the Hugging Face hub as hf://OWNER/REPO/FILE."""
+    """Weights: a published file of either layout, the index or the folder of its shards, a checkpoint folder of a
+    run, or a file of the Hugging Face hub as hf://OWNER/REPO/FILE."""
     obtain_from: ObtainFrom = ""
     """How to get the weights if the file is missing: hf://OWNER/REPO/FILE, a URL, or a command to run."""
 
     @property
     def network(self) -> JanusSize:
         return self.size if isinstance(self.size, JanusSize) else JANUS_SIZES[self.size]
+
+    @property
+    def released_context_is_whole(self) -> bool:
+        """Whether the released trainer gives all T tokens as context, and so reads its logits one token late."""
+        return True
 
     @property
     def conditioning(self) -> Literal["class", "text"]:
@@ -73,13 +78,13 @@ class JanusPolicySpec(Section):
         """Why this policy cannot be, or cannot be trained on a source of that kind."""
         if source_kind not in _CAPTIONED_SOURCES:
             yield (
-                f"policy.family is janus, but source.kind {source_kind} has no prompts: set source.kind=parquet, with "
-                "shards that `prepare --prompts` made"
+                f"policy.family is janus, but source.kind {source_kind} has no prompts: set source.kind=parquet, "
+                "with shards that `prepare --prompts` made"
             )
         size = self.network
         if size.dim % (2 * size.num_heads):
             yield (
-                f"policy.size.dim is {size.dim} with {size.num_heads} heads: dim / num_heads must be a whole, even "
+                f"policy.size.dim is {size.dim} with {size.num_heads} heads: dim / num_heads must be an even "
                 "number"
             )
 

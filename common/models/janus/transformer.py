@@ -35,6 +35,12 @@ def rotate(x_BHQd: Tensor, rope_2Qr: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BHQd.dtype)
 
 
+def padded_on_the_right(condition: Condition) -> Condition:
+    """As the released trainer has prompts: image tokens then come later the shorter a prompt is."""
+    order_BP = condition["prompt_mask"].argsort(dim=1, descending=True, stable=True)
+    return {name: column.gather(1, order_BP) for name, column in condition.items()}
+
+
 class Attention(nn.Module):
     def __init__(self, size: JanusSize) -> None:
         super().__init__()
@@ -44,9 +50,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(size.dim, size.dim, bias=False)
         self.o_proj = nn.Linear(size.dim, size.dim, bias=False)
 
-    def forward(
-        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None) -> Tensor:
         q_BHQd, k_BHQd, v_BHQd = (
             part(x_BQD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (self.q_proj, self.k_proj, self.v_proj)
@@ -74,9 +78,7 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(size.dim, _NORM_EPS)
         self.post_attention_layernorm = RMSNorm(size.dim, _NORM_EPS)
 
-    def forward(
-        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None) -> Tensor:
         x_BQD = x_BQD + self.self_attn(self.input_layernorm(x_BQD), rope_2Qr, mask_B1QK, cache)
         return x_BQD + self.mlp(self.post_attention_layernorm(x_BQD))
 
@@ -96,9 +98,7 @@ class Aligner(nn.Module):
 
     def __init__(self, size: JanusSize) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(size.code_dim, size.dim), nn.GELU(), nn.Linear(size.dim, size.dim)
-        )
+        self.layers = nn.Sequential(nn.Linear(size.code_dim, size.dim), nn.GELU(), nn.Linear(size.dim, size.dim))
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.layers(codes)
@@ -122,15 +122,13 @@ class JanusTransformer(BlockStack):
     divide the size.
     """
 
-    def __init__(
-        self, spec: JanusPolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, spec: JanusPolicySpec, *, codebook_size: int, grid_size: int, dropout: float = 0.0) -> None:
         super().__init__()
         size = spec.network
         if size.dim % (2 * size.num_heads):
             raise RecipeError(
-                f"a transformer of dim {size.dim} with num_heads {size.num_heads} cannot be built: each head needs "
-                f"an even number of channels, so make dim a multiple of {2 * size.num_heads}"
+                f"a transformer of dim {size.dim} with num_heads {size.num_heads} cannot be built: each head "
+                f"needs an even number of channels, so make dim a multiple of {2 * size.num_heads}"
             )
         if dropout:
             raise RecipeError(f"dropout is {dropout:g}, but Janus has none: set it to 0")
@@ -164,6 +162,9 @@ class JanusTransformer(BlockStack):
     @property
     def num_condition_tokens(self) -> int:
         return self.prompt_length
+
+    def forward(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
+        return super().forward(padded_on_the_right(condition) if self.as_released else condition, context_BT, head)
 
     def embed_condition(self, condition: Condition) -> Tensor:
         return self.llama.embed_tokens(condition["prompt_ids"])

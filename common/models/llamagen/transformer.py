@@ -52,9 +52,7 @@ class Attention(nn.Module):
         self.wo = nn.Linear(size.dim, size.dim, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None) -> Tensor:
         heads = self.wqkv(x_BQD).unflatten(-1, (3, self.num_heads, -1))
         q_BHQd, k_BHQd, v_BHQd = heads.permute(2, 0, 3, 1, 4)
         q_BHQd, k_BHQd = rotate(q_BHQd, rope_2Qr), rotate(k_BHQd, rope_2Qr)
@@ -82,9 +80,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(size.dim, _NORM_EPS)
         self.ffn_norm = RMSNorm(size.dim, _NORM_EPS)
 
-    def forward(
-        self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x_BQD: Tensor, rope_2Qr: Tensor, mask_B1QK: Tensor | None, cache: Cache | None) -> Tensor:
         x_BQD = x_BQD + self.attention(self.attention_norm(x_BQD), rope_2Qr, mask_B1QK, cache)
         return x_BQD + self.feed_forward(self.ffn_norm(x_BQD))
 

@@ -1,4 +1,4 @@
-"""The small random Janus of tests/data/janus, in both published layouts, and what the published mathematics gives."""
+"""The small random Janus of tests/data/janus, in both published layouts, and what it should give."""
 
 from pathlib import Path
 from typing import Any

@@ -128,5 +128,5 @@ def test_heads_that_do_not_divide_the_width_and_dropout_are_refused() -> None:
     spec = JanusPolicySpec(family="janus", size=size, checkpoint="")
     with pytest.raises(RecipeError, match="make dim a multiple of 6"):
         JanusTransformer(spec, codebook_size=64, grid_size=4)
-    with pytest.raises(RecipeError, match="dropout is 0.1, but Janus has none"):
+    with pytest.raises(RecipeError, match=r"dropout is 0\.1, but Janus has none"):
         JanusTransformer(POLICY, codebook_size=64, grid_size=4, dropout=0.1)
