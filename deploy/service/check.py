@@ -59,9 +59,9 @@ def _profile(recipe: Recipe) -> str:
         if recipe.has_whole_context:
             return (
                 f"published: the learner takes a row a sample ({recipe.group.size} times the work); logits are "
-                "read one token late, where the token itself is in the context; prompts are padded on the right, so "
-                "that image tokens of shorter ones stand elsewhere than in sampling. The script's too, but keys: "
-                "context.noise=1, learner.images_per_step=64, perceptual.net=alex"
+                "read one token late, where the token itself is in the context; prompts are padded on the right, "
+                "so that image tokens of shorter ones stand elsewhere than in sampling. The script's too, but "
+                "keys: context.noise=1, learner.images_per_step=64, perceptual.net=alex"
             )
         return (
             "published, as the authors' scripts train: what learns is not what sampled, since the learner alone "
