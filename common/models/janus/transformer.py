@@ -170,7 +170,8 @@ class JanusTransformer(BlockStack):
         return self.llama.embed_tokens(condition["prompt_ids"])
 
     def embed_image(self, tokens: Tensor) -> Tensor:
-        return self.gen_aligner(self.gen_embed(tokens))
+        # In the residual stream's dtype: under autocast, steps of decoding would else be in bfloat16 throughout.
+        return self.gen_aligner(self.gen_embed(tokens)).to(self.llama.embed_tokens.weight.dtype)
 
     def attention_mask(self, condition: Condition, length: int) -> Tensor:
         return padded_attention(condition["prompt_mask"], length)

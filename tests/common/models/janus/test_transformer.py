@@ -105,7 +105,11 @@ def test_logits_are_float32_under_autocast_and_in_bfloat16() -> None:
     model, golden = policy(), expected()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model(condition(), golden["noisy_context"])
-        first = model.start_decoding(condition()).next_logits(None)
+        decoder = model.start_decoding(condition())
+        first = decoder.next_logits(None)
+        second = decoder.next_logits(golden["noisy_context"][:, 0])
+    assert_close(first, mixed[:, 0], rtol=0.05, atol=0.05)
+    assert_close(second, mixed[:, 1], rtol=0.05, atol=0.05)
     lowered = model.bfloat16()(condition(), golden["noisy_context"])
     assert mixed.dtype == first.dtype == lowered.dtype == torch.float32
     for logits in (mixed, lowered):
