@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from common.errors import RecipeError
 from common.models.block_stack import BlockStack, Cache, RMSNorm, attend, padded_attention
 from common.models.janus.spec import JanusPolicySpec, JanusSize
+from common.models.vocabulary_head import float32_logits
 from common.protocols import Condition
 
 _ROPE_BASE = 10000.0
@@ -111,7 +112,9 @@ class Head(nn.Module):
         self.vision_head = nn.Linear(size.dim, codebook_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.vision_head(F.gelu(self.output_mlp_projector(hidden)))
+        """Float32 logits."""
+        inner = F.gelu(self.output_mlp_projector(hidden))
+        return float32_logits(inner, self.vision_head.weight) + self.vision_head.bias
 
 
 class JanusTransformer(BlockStack):
@@ -180,7 +183,7 @@ class JanusTransformer(BlockStack):
         return rope_table(self.prompt_length + self.num_tokens, self.head_dim, device)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        return self.gen_head(self.llama.norm(hidden_ND)).float()
+        return self.gen_head(self.llama.norm(hidden_ND))
 
     def null_condition(self, condition: Condition) -> Condition:
         """The prompt of pads between its first and last token, which are attended to: the mask stays."""
