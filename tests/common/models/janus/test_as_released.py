@@ -57,7 +57,10 @@ def test_the_profile_sets_it_and_check_names_the_differences() -> None:
     published, corrected = load_recipe(TWIN, ["profile=published"]), load_recipe(TWIN)
     assert load_policy(published, torch.device("cpu")).as_released
     assert not load_policy(corrected, torch.device("cpu")).as_released
-    said = {recipe.profile: next(iter(check(recipe))).detail for recipe in (published, corrected)}
+    said = {
+        recipe.profile: next(finding.detail for finding in check(recipe) if finding.subject == "profile")
+        for recipe in (published, corrected)
+    }
     for words in ("one token late", "padded on the right", "context.noise=1", "perceptual.net=alex"):
         assert words in said["published"]
     assert "read before its token" in said["corrected"]
