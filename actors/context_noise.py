@@ -10,14 +10,18 @@ from torch import Tensor
 
 
 def noisy_context(
-    target_tokens_BT: Tensor, noises: Sequence[float], codebook_size: int, generators: Sequence[torch.Generator]
+    target_tokens_BT: Tensor,
+    noises: Sequence[float],
+    codebook_size: int,
+    generators: Sequence[torch.Generator],
+    whole: bool = False,
 ) -> Tensor:
     """The first T-1 target tokens, each replaced by a uniform codebook id with its image's probability ξ.
 
     Drawn once per group: the group's samples and the learner share the context. The replacement may equal the
-    original. One CPU generator per image; returns int64 [B, T-1].
+    original. One CPU generator per image; returns int64 [B, T-1]; all T tokens if `whole`.
     """
-    context_BT = target_tokens_BT[:, :-1].clone()
+    context_BT = (target_tokens_BT if whole else target_tokens_BT[:, :-1]).clone()
     length = context_BT.shape[1]
     for context_T, noise, generator in zip(context_BT, noises, generators, strict=True):
         if noise == 0:

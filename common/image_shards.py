@@ -9,6 +9,8 @@ once the folder is complete, manifest.json. A row is one picture:
     caption           string  text-conditional shards: the original caption
     caption_tokens    int32   with text features: the number of tokens, L; it defines the mask
     caption_features  binary  with text features: float16, little-endian, [L, D] in row-major order
+    prompt_ids        list    with prompts: int32 token ids of the whole prompt
+    null_prompt_ids   list    with prompts: those of its unconditional twin, as many
 """
 
 import json
@@ -54,6 +56,15 @@ class Captions:
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """The prompts of a folder of shards."""
+
+    tokenizer: str  # path or hub address
+    length: int  # the largest number of tokens, to which longer prompts were cut
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     format: int
     kind: str  # folder, tars, parquet or saved
@@ -70,6 +81,7 @@ class Manifest:
     input_items: int
     input_sha256: str  # of the names and sizes of the input's files
     shard_rows: dict[str, int]  # file name: rows, in order
+    prompts: Prompts | None = None
 
     def write(self, folder: Path) -> None:
         write_json(folder / MANIFEST, asdict(self))
@@ -81,10 +93,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         tree = parsed_json(path.read_bytes())
         if tree["format"] == FORMAT:
-            captions = tree["captions"]
-            return Manifest(
-                **tree | {"captions": captions and Captions(**captions), "classes": tuple(tree["classes"])}
-            )
+            captions, prompts = tree["captions"], tree.get("prompts")
+            parsed = {
+                "captions": captions and Captions(**captions),
+                "prompts": prompts and Prompts(**prompts),
+                "classes": tuple(tree["classes"]),
+            }
+            return Manifest(**tree | parsed)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"source.path {folder} has no {MANIFEST}: make it with `python -m deploy prepare INPUT {folder}`, and "
@@ -111,11 +126,13 @@ def mapped(path: Path) -> pa.MemoryMappedFile:
     return pa.memory_map(os.fsencode(path))
 
 
-def shard_schema(conditioning: Conditioning, with_features: bool) -> pa.Schema:
+def shard_schema(conditioning: Conditioning, with_features: bool = False, with_prompts: bool = False) -> pa.Schema:
     fields = [("image_id", pa.string()), ("image", pa.binary())]
     fields += [("label", pa.int64())] if conditioning == "label" else [("caption", pa.string())]
     if with_features:
         fields += [("caption_tokens", pa.int32()), ("caption_features", pa.binary())]
+    if with_prompts:
+        fields += [("prompt_ids", pa.list_(pa.int32())), ("null_prompt_ids", pa.list_(pa.int32()))]
     return pa.schema(fields)
 
 

@@ -91,6 +91,9 @@ class Policy(Protocol):
     num_tokens: int
     codebook_size: int
     activation_checkpointing: bool  # whether the backward pass recomputes each block; may be set
+    as_released: (
+        bool  # whether teacher-forced forwards are those of a released trainer, if they differ; may be set
+    )
 
     def __call__(self, condition: Condition, context_BT: Tensor, head: bool = True) -> Tensor:
         """Teacher-forced float32 logits [B, T, V] from the T-1 context tokens int64 [B, T-1].

@@ -28,7 +28,7 @@ class GroupBatch:
     image_id_B: tuple[str, ...]
     policy_version: int  # of the policy that sampled
     codebook_size: int  # V
-    context_tokens_BT: np.ndarray  # int32 [B, T-1]; the noisy teacher-forcing input
+    context_tokens_BT: np.ndarray  # int32 [B, T-1], or [B, T] if whole; the noisy teacher-forcing input
     target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes
     sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]

@@ -26,6 +26,7 @@ class RolloutSettings:
     context_noise: Callable[[int], float]  # ξ of a sample, by its index
     condition_drop: float
     compute: ComputeSection
+    whole_context: bool = False  # of all T tokens
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -37,6 +38,7 @@ class RolloutSettings:
             context_noise=recipe.context_noise,
             condition_drop=recipe.actor_condition_drop,
             compute=recipe.compute,
+            whole_context=recipe.has_whole_context,
         )
 
 
@@ -45,7 +47,7 @@ class Draws:
     """The samples of B groups."""
 
     condition: Condition  # as the policy was given it
-    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input
+    context_BT: Tensor  # int64 [B, T-1], or [B, T] if whole; the teacher-forcing input
     targets_BT: Tensor  # int64
     samples_BGT: Tensor  # int64
     logprobs_BGT: Tensor  # float32, of the policy that drew

@@ -41,7 +41,8 @@ class TeacherForced:
             ]
             condition = drop_conditions(policy, condition, torch.cat(chances) < settings.condition_drop)
             noise_draws = self._generators("context noise", sample_indices)
-            context_BT = noisy_context(targets_BT, noises, self._tokenizer.codebook_size, noise_draws)
+            num_codes, is_whole = self._tokenizer.codebook_size, settings.whole_context
+            context_BT = noisy_context(targets_BT, noises, num_codes, noise_draws, is_whole)
             with autocast(settings.compute, device):
                 hidden_BTD = policy(condition, context_BT, head=False)
         with clock("sample"), autocast(settings.compute, device):

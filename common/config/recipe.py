@@ -121,6 +121,11 @@ class Recipe(Section):
         return f"{counted(self.actors.count, 'reward actor')} and {ranks}" if self.actors.count else ranks
 
     @property
+    def has_whole_context(self) -> bool:
+        """Whether the context is all T tokens instead of the first T-1, as some released trainers have it."""
+        return self.profile == "published" and self.policy.released_context_is_whole
+
+    @property
     def tickets_per_step(self) -> int:
         return self.learner.images_per_step // self.actors.images_per_ticket
 

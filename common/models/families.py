@@ -7,6 +7,8 @@ with their trained weights.
 from collections.abc import Callable
 from typing import Any, cast
 
+from common.models.janus.conditions import PromptConditions
+from common.models.janus.transformer import JanusTransformer
 from common.models.llamagen.conditions import conditions_of
 from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.llamagen.vq_tokenizer import VQTokenizer
@@ -15,7 +17,7 @@ from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
 from common.protocols import CaptionFormat, ClassFormat, ConditionFormat, PerceptualMetric
 
 # Each is a union with one member per family: an `nn.Module` that satisfies its protocol.
-PolicyModule = LlamaGenTransformer
+PolicyModule = LlamaGenTransformer | JanusTransformer
 TokenizerModule = VQTokenizer
 
 
@@ -43,8 +45,8 @@ def _check_shift_tolerant_lpips(spec: ShiftTolerantLpipsSpec) -> None:
     weights_file(spec)
 
 
-POLICIES: dict[str, Callable[..., PolicyModule]] = {"llamagen": LlamaGenTransformer}
-CONDITIONS: dict[str, Callable[[Any], ConditionFormat]] = {"llamagen": conditions_of}
+POLICIES: dict[str, Callable[..., PolicyModule]] = {"llamagen": LlamaGenTransformer, "janus": JanusTransformer}
+CONDITIONS: dict[str, Callable[[Any], ConditionFormat]] = {"llamagen": conditions_of, "janus": PromptConditions}
 TOKENIZERS: dict[str, Callable[..., TokenizerModule]] = {"llamagen_vq": VQTokenizer}
 # Imported on use: their packages import torchvision, and a run needs at most one metric.
 PERCEPTUAL_METRICS: dict[str, Callable[..., PerceptualMetric]] = {

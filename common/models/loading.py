@@ -38,6 +38,7 @@ def load_policy(
     else:
         _load_base(policy, recipe, read_adapters(path) if path else None)
     policy = policy.to(device).eval()
+    policy.as_released = recipe.profile == "published"
     policy.activation_checkpointing = recipe.compute.activation_checkpointing
     if recipe.compute.compile and may_compile:
         require_compiler(device)

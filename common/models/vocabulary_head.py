@@ -31,8 +31,10 @@ def float32_logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
 
 
 def head_logits(hidden_ND: Tensor, head: nn.Linear) -> Tensor:
-    """The same of a head without a bias, which may have an adapter."""
+    """The same of a head, which may have a bias and an adapter."""
     logits_NV = float32_logits(hidden_ND, head.weight)
+    if head.bias is not None:
+        logits_NV = logits_NV + head.bias
     return logits_NV + head.added(hidden_ND).float() if isinstance(head, LoraLinear) else logits_NV
 
 

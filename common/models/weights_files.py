@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from common.atomic import replacing
 from common.errors import CheckpointError
 from common.hub import how_to_get, located
+from common.models.janus.published_files import Value, part_of
 from common.models.state_dicts import prefixes_of
 from common.models.weights_reading import (
     READABLE,
@@ -67,7 +68,7 @@ def load_weights(
     CheckpointError.
     """
     file = _of_recipe(path, what, obtain_from, setting)
-    stored = read_tensors(file)
+    stored = _part_of(read_tensors(file), module, file)
     _check_fit(module, shapes_of(stored), file, what)
     weights = completed(stored, module)
     own = module.state_dict()
@@ -84,16 +85,21 @@ def check_weights(module: nn.Module, path: str | Path, *, what: str, obtain_from
     `module` may be on the meta device and is not changed.
     """
     file = _of_recipe(path, what, obtain_from)
-    _check_fit(module, read_shapes(file), file, what)
+    _check_fit(module, _part_of(read_shapes(file), module, file), file, what)
 
 
-def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Write a safetensors file, complete or not at all; `dtype` casts floating-point tensors."""
     with replacing(Path(path)) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         with as_os_errors(path):
-            save_file(_to_store(state_dict, dtype), partial)
+            save_file(_to_store(state_dict, dtype), partial, metadata)
         partial.chmod(mode)  # safetensors makes files that only their owner can read
 
 
@@ -181,6 +187,14 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
             "its .index.json."
         )
     return WeightsFile(path, noun, setting)
+
+
+def _part_of(stored: Mapping[str, Value], module: nn.Module, file: WeightsFile) -> Mapping[str, Value]:
+    """What the module needs of a file that holds a generator and its tokenizer."""
+    try:
+        return part_of(stored, module.state_dict())
+    except ValueError as error:
+        raise file.refused(f"{error}: get it anew") from None
 
 
 def _to_store(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:

@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--text-encoder", metavar="PATH", help="also store features of this T5 encoder: a folder or a hub name")
     add("--text-batch-size", type=int, default=32, metavar="N", help="captions encoded together (default 32)")
     add("--caption-length", type=int, default=120, metavar="N", help="most tokens per caption (default 120)")
+    add("--prompts", metavar="PATH", help="also store the prompts of Janus-Pro, by its tokenizer.json or folder")
+    add("--prompt-length", type=int, default=128, metavar="N", help="most tokens per prompt (default 128)")
     cpus = os.cpu_count() or 1
     add("--workers", type=int, default=cpus, metavar="N", help=f"Ray tasks at a time; 0: no Ray (default {cpus})")
     add("--gpus-per-worker", type=float, default=0.0, metavar="F", help="GPU share of a task (default 0)")

@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompts: JSON objects with the key prompt (.jsonl), or plain text, one per line",
     )
     add("--per-prompt", type=int, metavar="N", help="pictures per prompt (default 1)")
-    add("--text-encoder", metavar="PATH", help="the prompts' T5 encoder, as for prepare: a folder or a hub name")
+    add(
+        "--text-encoder",
+        metavar="PATH",
+        help="the prompts' T5 encoder, as for prepare: a folder or a hub name; or Janus-Pro's tokenizer.json, "
+        "unless policy.prompt_tokenizer names it",
+    )
     add(
         "--layout",
         choices=LAYOUTS,

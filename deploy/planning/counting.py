@@ -73,6 +73,7 @@ class Work:
     drawn_bytes: int  # of one free-running picture, while its tokens are drawn
     num_trained: int  # of the policy's parameters: all, or the adapters'
     trained_bytes: int  # of the policy's
+    drawing: int  # FLOPs of a free-running picture's tokens, of two rows where sampling is guided
 
 
 def count_work(recipe: Recipe) -> Work:
@@ -89,6 +90,7 @@ def count_work(recipe: Recipe) -> Work:
             drawn_bytes=_drawing_peak(recipe, models, 2) - _drawing_peak(recipe, models, 1),
             num_trained=sum(p.numel() for p in models.policy.parameters() if p.requires_grad),
             trained_bytes=sum(tensor.nbytes for tensor in trained),
+            drawing=drawing_work(recipe, models),
         )
 
 
@@ -144,6 +146,20 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         gradient=flops["gradient"] // num_scored,
         price=flops["price"],
     )
+
+
+@torch.no_grad()
+def drawing_work(recipe: Recipe, models: UntrainedModels) -> int:
+    """The condition and two tokens are run; each later token attends to one position more, and costs that more."""
+    num_rows = 2 if any(scale != 1 for scale in guidance_scales(recipe.sampling, recipe.num_tokens)) else 1
+    with WorkMeter() as meter:
+        decoder = models.policy.start_decoding(condition(recipe, num_rows))
+        for stage in ("condition", "token", "next token"):
+            with meter(stage):
+                decoder.next_logits(None if stage == "condition" else tokens(num_rows))
+    flops, num_steps = meter.flops, recipe.num_tokens - 1
+    more = flops["next token"] - flops["token"]
+    return flops["condition"] + num_steps * flops["token"] + more * (num_steps * (num_steps - 1) // 2)
 
 
 def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:

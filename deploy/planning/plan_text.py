@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
+from actors.evaluation.free_running import guidance_scales
 from common.text import counted
 from deploy.planning.counting import published_group_size
 from deploy.planning.gpus import COPY_BYTES_PER_SECOND, STATE_BYTES_PER_SECOND, STORE_BYTES_PER_SECOND
@@ -70,7 +71,13 @@ def _arithmetic(plan: Plan) -> Iterator[str]:
         "A multiply-add is 2. Published: the arithmetic of the released scripts, which take the image through the "
         f"learner and through the metric {num_published} times instead of once.",
         idle_kl if plan.recipe.policy.conditioning == "class" else "",
+        f"To draw the tokens of a picture by `sample`, {_guided(plan)}: {plan.work.drawing / divisor:.2f}.",
     )
+
+
+def _guided(plan: Plan) -> str:
+    scales = set(guidance_scales(plan.recipe.sampling, plan.recipe.num_tokens))
+    return "without guidance" if scales == {1} else "with guidance, and so twice"
 
 
 def _memory(plan: Plan) -> Iterator[str]:

@@ -27,6 +27,8 @@ class PrepareOptions:
     text_encoder: str | None = None
     text_batch_size: int = 32
     caption_length: int = 120
+    prompts: str | None = None  # the tokenizer.json that prompts are made with
+    prompt_length: int = 128
     workers: int = 0  # 0: in this process, without Ray
     gpus_per_worker: float = 0.0
 
@@ -37,6 +39,7 @@ class PrepareOptions:
             "shard_size": 1,
             "text_batch_size": 1,
             "caption_length": 1,
+            "prompt_length": 1,
             "workers": 0,
             "gpus_per_worker": 0,
         }
@@ -50,16 +53,19 @@ class PrepareOptions:
             ImageColor.getrgb(self.ground)
         except ValueError:
             raise UserError(f"--ground is {self.ground}: name a colour, such as white, or #rrggbb") from None
-        wants_caption = self.caption_column or self.caption_field or self.text_encoder
-        if self.label_column and wants_caption:
+        if self.label_column and self._wants_caption:
             raise UserError(
-                "--label-column asks for class ids, and --caption-column, --caption-field or --text-encoder for "
-                "captions: a folder of shards has one of the two"
+                "--label-column asks for class ids, and --caption-column, --caption-field, --text-encoder or "
+                "--prompts for captions: a folder of shards has one of the two"
             )
 
     @property
     def wants(self) -> Literal["label", "caption"] | None:
         """What to condition on, where an option says so."""
-        if self.caption_column or self.caption_field or self.text_encoder:
+        if self._wants_caption:
             return "caption"
         return "label" if self.label_column else None
+
+    @property
+    def _wants_caption(self) -> bool:
+        return any((self.caption_column, self.caption_field, self.text_encoder, self.prompts))

@@ -17,15 +17,17 @@ from common.image_shards import (
     SKIPPED,
     Captions,
     Manifest,
+    Prompts,
     ShardFacts,
     read_facts,
     shard_schema,
 )
+from common.models.janus.prompts import loaded_tokenizer
 from common.models.text_encoders import encoder_width
 from common.text import shown_name
 from deploy.prepare.listing import Listing, list_input
 from deploy.prepare.options import WHITE, PrepareOptions
-from deploy.prepare.shard import ShardWork, TextSettings, make_shard
+from deploy.prepare.shard import PromptSettings, ShardWork, TextSettings, make_shard
 from deploy.prepare.workers import Workers
 from deploy.runs.claimed_folder import claim
 from deploy.runs.progress_line import ProgressLine, shards_text
@@ -46,14 +48,15 @@ def prepare(
     Shard k holds items k · shard_size … of the input's listing, without those skipped: which call or worker
     makes it does not matter.
     """
-    captions = _captions(options)
+    captions, prompts = _captions(options), _prompts(options)
     with (
         lock_output(options.output, "prepare", "OUTPUT"),
         Workers(options.workers, options.gpus_per_worker) as workers,
     ):
         listing = list_input(options, workers)
-        if captions and listing.found.conditioning != "caption":
-            raise DataError(f"{options.input} has no captions: --text-encoder has nothing to read")
+        if (captions or prompts) and listing.found.conditioning != "caption":
+            option = "--text-encoder" if captions else "--prompts"
+            raise DataError(f"{options.input} has no captions: {option} has nothing to read")
         for note in listing.found.notes:
             say(note)
         settings = _settings(options, listing)
@@ -70,7 +73,7 @@ def prepare(
                 facts[missing[place]] = shard
                 made.append(shard)
                 line.show(shards_text(made, len(missing) - len(made), len(works), line.seconds))
-        return _sum_up(options, listing, captions, dict(zip(names, filter(None, facts), strict=True)))
+        return _sum_up(options, listing, captions, prompts, dict(zip(names, filter(None, facts), strict=True)))
 
 
 def _captions(options: PrepareOptions) -> Captions | None:
@@ -78,6 +81,14 @@ def _captions(options: PrepareOptions) -> Captions | None:
     if options.text_encoder is None:
         return None
     return Captions(options.text_encoder, encoder_width(options.text_encoder), options.caption_length)
+
+
+def _prompts(options: PrepareOptions) -> Prompts | None:
+    """Known before the first shard: whether the tokenizer can be had, and its vocabulary."""
+    if options.prompts is None:
+        return None
+    size = loaded_tokenizer(options.prompts, options.prompt_length).vocabulary_size
+    return Prompts(options.prompts, options.prompt_length, size)
 
 
 def _settings(options: PrepareOptions, listing: Listing) -> dict[str, Any]:
@@ -98,6 +109,7 @@ def _settings(options: PrepareOptions, listing: Listing) -> dict[str, Any]:
         "--shard-size": options.shard_size,
         **({} if options.ground == WHITE else {"--ground": options.ground}),
         **(text if options.text_encoder else {"--text-encoder": None}),
+        **({"--prompts": options.prompts, "--prompt-length": options.prompt_length} if options.prompts else {}),
         "items of the input": len(listing),
         "sha256 of the input's listing": listing.found.sha256,
     }
@@ -107,6 +119,7 @@ def _works(options: PrepareOptions, listing: Listing) -> list[ShardWork]:
     text = options.text_encoder and TextSettings(
         options.text_encoder, options.caption_length, options.text_batch_size
     )
+    prompts = PromptSettings(options.prompts, options.prompt_length) if options.prompts else None
     return [
         ShardWork(
             path=options.output / f"shard-{number:05d}.parquet",
@@ -116,13 +129,18 @@ def _works(options: PrepareOptions, listing: Listing) -> list[ShardWork]:
             min_side=options.min_side,
             ground=options.ground,
             text=text or None,
+            prompts=prompts,
         )
         for number, start in enumerate(range(0, len(listing), options.shard_size))
     ]
 
 
 def _sum_up(
-    options: PrepareOptions, listing: Listing, captions: Captions | None, facts: dict[str, ShardFacts]
+    options: PrepareOptions,
+    listing: Listing,
+    captions: Captions | None,
+    prompts: Prompts | None,
+    facts: dict[str, ShardFacts],
 ) -> Manifest:
     skipped = [item for fact in facts.values() for item in fact.skipped]
     _write_skipped(options.output / SKIPPED, skipped)
@@ -133,6 +151,7 @@ def _sum_up(
             f"none of {len(listing)} items of {options.input} can be used; the first, {name}: {reason}"
         )
     found = listing.found
+    schema = shard_schema(found.conditioning, captions is not None, prompts is not None)
     manifest = Manifest(
         format=FORMAT,
         kind=listing.kind,
@@ -140,7 +159,7 @@ def _sum_up(
         image_size=options.image_size,
         num_rows=num_rows,
         num_skipped=len(skipped),
-        columns={field.name: str(field.type) for field in shard_schema(found.conditioning, captions is not None)},
+        columns={field.name: str(field.type) for field in schema},
         rows_per_group=ROWS_PER_GROUP,
         classes=found.classes,
         max_label=max(fact.max_label for fact in facts.values()),
@@ -149,6 +168,7 @@ def _sum_up(
         input_items=len(listing),
         input_sha256=found.sha256,
         shard_rows={name: fact.num_rows for name, fact in facts.items()},
+        prompts=prompts,
     )
     manifest.write(options.output)
     return manifest

@@ -14,6 +14,7 @@ from actors.sources.picture import read_picture
 from common.atomic import replacing
 from common.errors import BrokenImageError
 from common.image_shards import ROWS_PER_GROUP, Conditioning, ShardFacts, add_facts, shard_schema
+from common.models.janus.prompts import loaded_tokenizer
 from common.models.t5.captions import clean_caption
 from common.models.text_encoders import loaded_encoder
 from deploy.prepare.items import Item, Piece, Skipped
@@ -30,6 +31,12 @@ class TextSettings:
 
 
 @dataclass(frozen=True)
+class PromptSettings:
+    tokenizer: str
+    length: int  # tokens a prompt is cut to
+
+
+@dataclass(frozen=True)
 class ShardWork:
     path: Path
     pieces: tuple[Piece, ...]
@@ -38,11 +45,12 @@ class ShardWork:
     min_side: int
     ground: str  # the colour under transparent pictures
     text: TextSettings | None
+    prompts: PromptSettings | None = None
 
 
 def make_shard(work: ShardWork) -> ShardFacts:
     """Write the shard under a temporary name and rename it; what is skipped stands in its footer."""
-    schema = shard_schema(work.conditioning, with_features=work.text is not None)
+    schema = shard_schema(work.conditioning, work.text is not None, work.prompts is not None)
     rows_at_once = lcm(ROWS_PER_GROUP, work.text.batch_size if work.text else 1)
     skipped: list[tuple[str, str]] = []
     num_rows, max_label = 0, -1
@@ -57,6 +65,8 @@ def make_shard(work: ShardWork) -> ShardFacts:
         for rows in _chunks(_rows(work, skipped), rows_at_once):
             if work.text:
                 _add_features(rows, work.text)
+            if work.prompts:
+                _add_prompts(rows, work.prompts)
             writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=ROWS_PER_GROUP)
             num_rows += len(rows)
             max_label = max(max_label, *(row.get("label", -1) for row in rows))
@@ -119,3 +129,9 @@ def _add_features(rows: list[dict], text: TextSettings) -> None:
         for row, features_LD in zip(batch, encoder.features([row["caption"] for row in batch]), strict=True):
             row["caption_tokens"] = len(features_LD)
             row["caption_features"] = features_LD.tobytes()
+
+
+def _add_prompts(rows: list[dict], prompts: PromptSettings) -> None:
+    tokenizer = loaded_tokenizer(prompts.tokenizer, prompts.length)
+    for row in rows:
+        row["prompt_ids"], row["null_prompt_ids"] = tokenizer.of_caption(row["caption"]).tolist()

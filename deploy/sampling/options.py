@@ -18,7 +18,7 @@ class SampleOptions:
     num: int | None = None  # pictures of classes; None: DEFAULT_NUM
     prompts: Path | None = None
     per_prompt: int | None = None  # pictures; None: 1
-    text_encoder: str | None = None  # folder or hub name of the T5 model, as for `prepare`
+    text_encoder: str | None = None  # of the prompts, as for `prepare`; None: the recipe's, where it names one
     layout: Literal["flat", "geneval"] = "flat"
 
     def __post_init__(self) -> None:
@@ -30,11 +30,6 @@ class SampleOptions:
             raise RecipeError(f"--seed is {self.seed}: seeds are 0 or above")
         if self.prompts and self.num is not None:
             raise RecipeError("--num counts pictures of classes: with --prompts say --per-prompt")
-        if self.prompts and not self.text_encoder:
-            raise RecipeError(
-                "--prompts needs --text-encoder: name the T5 model that the generator was trained with, such as "
-                "google/flan-t5-xl"
-            )
         if not self.prompts:
             self._require_no_prompt_options()
 
@@ -52,7 +47,8 @@ class SampleOptions:
         """Raise RecipeError if the options do not fit the policy's conditioning."""
         if conditioning == "text" and not self.prompts:
             raise RecipeError(
-                "policy.conditioning is text: name a file of prompts by --prompts, and their --text-encoder"
+                "policy.conditioning is text: name a file of prompts by --prompts, and their --text-encoder "
+                "unless the recipe names their tokenizer"
             )
         if conditioning == "class" and self.prompts:
             raise RecipeError("policy.conditioning is class: --prompts needs a text-conditional policy")

@@ -57,10 +57,23 @@ def require_sound(recipe: Recipe, *, in_ray: bool = True) -> None:
 def _profile(recipe: Recipe) -> str:
     drop = recipe.context.condition_drop
     if recipe.profile == "published":
+        if recipe.has_whole_context:
+            return (
+                f"published: the learner takes a row a sample ({recipe.group.size} times the work); logits are "
+                "read one token late, where the token itself is in the context; prompts are padded on the right, "
+                "so that image tokens of shorter ones stand elsewhere than in sampling. The script's too, but "
+                "keys: context.noise=1, learner.images_per_step=64, perceptual.net=alex"
+            )
         return (
             "published, as the authors' scripts train: what learns is not what sampled, since the learner alone "
             f"has dropout {PUBLISHED_DROPOUT:g}, drops {drop:.0%} of the conditions, and takes a row a sample "
             f"({recipe.group.size} times the work)"
+        )
+    if recipe.policy.released_context_is_whole:
+        return (
+            f"corrected: each logit is read before its token, as in sampling, and prompts are padded on the left; "
+            f"actors drop {drop:.0%} of the conditions; the released script reads logits one token late, pads on "
+            "the right and drops none"
         )
     return (
         f"corrected: what learns is what sampled, without dropout and with the same {drop:.0%} of the conditions "

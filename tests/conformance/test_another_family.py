@@ -41,6 +41,10 @@ class DummyPolicySpec(Section):
     def condition_bytes(self) -> int:
         return 4
 
+    @property
+    def released_context_is_whole(self) -> bool:
+        return False
+
     def problems(self, source_kind: str) -> Iterator[str]:
         if self.num_classes > 100:
             yield "policy.num_classes is above 100: a dummy knows no more"
@@ -73,6 +77,7 @@ class DummyPolicy(nn.Module):
     """Each token's logits are a table's row for the token before, plus the class's hue times a row."""
 
     activation_checkpointing = False
+    as_released = False
     num_blocks = 1
 
     def __init__(self, spec, *, codebook_size, grid_size, dropout=0.0):
@@ -135,22 +140,25 @@ def checkout(tmp_path: Path) -> Path:
         (folder / f"{name}.py").write_text(text)
     replaced(
         copy / "common" / "models" / "specs.py",
-        ("PolicySpec = LlamaGenPolicySpec\n", "PolicySpec = LlamaGenPolicySpec | DummyPolicySpec\n"),
         (
-            "from common.models.llamagen import spec as llamagen\n",
+            "    LlamaGenPolicySpec | JanusPolicySpec, ",
+            "    LlamaGenPolicySpec | JanusPolicySpec | DummyPolicySpec, ",
+        ),
+        (
+            "from common.models.janus import spec as janus\n",
             "from common.models.dummy.spec import DummyPolicySpec\n"
-            "from common.models.llamagen import spec as llamagen\n",
+            "from common.models.janus import spec as janus\n",
         ),
     )
     replaced(
         copy / "common" / "models" / "families.py",
-        ('"llamagen": LlamaGenTransformer}', '"llamagen": LlamaGenTransformer, "dummy": DummyPolicy}'),
-        ('"llamagen": conditions_of}', '"llamagen": conditions_of, "dummy": DummyConditions}'),
+        ('"janus": JanusTransformer}', '"janus": JanusTransformer, "dummy": DummyPolicy}'),
+        ('"janus": PromptConditions}', '"janus": PromptConditions, "dummy": DummyConditions}'),
         (
-            "from common.models.llamagen.conditions import conditions_of\n",
+            "from common.models.janus.conditions import PromptConditions\n",
             "from common.models.dummy.conditions import DummyConditions\n"
             "from common.models.dummy.policy import DummyPolicy\n"
-            "from common.models.llamagen.conditions import conditions_of\n",
+            "from common.models.janus.conditions import PromptConditions\n",
         ),
     )
     return copy

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.config.lora import LoraSection
 from common.models import families
 from common.models.families import PolicyModule, PolicySpec, TokenizerSpec, build_policy, build_tokenizer
+from common.models.janus.spec import JanusPolicySpec, JanusSize
 from common.models.llamagen.spec import LlamaGenPolicySpec, LlamaGenTokenizerSpec, TokenizerSize, TransformerSize
 from common.models.lora import add_adapters, draw_adapters, layers_to_adapt, trained_tensors
 from common.protocols import Condition, ImageTokenizer, Policy
@@ -20,6 +21,12 @@ POLICY_SPECS: dict[str, PolicySpec] = {
     "llamagen, class": LlamaGenPolicySpec(size=TRANSFORMER, num_classes=5, checkpoint=""),
     "llamagen, text": LlamaGenPolicySpec(
         size=TRANSFORMER, conditioning="text", caption_dim=6, caption_length=4, checkpoint=""
+    ),
+    "janus": JanusPolicySpec(
+        family="janus",
+        size=JanusSize(num_layers=2, num_heads=2, dim=16, ffn_dim=24, vocabulary_size=9, code_dim=4),
+        prompt_length=4,
+        checkpoint="",
     ),
 }
 TOKENIZER_SPECS: dict[str, TokenizerSpec] = {
@@ -47,6 +54,11 @@ def condition_for(spec: PolicySpec) -> Condition:
     if spec.conditioning == "class":
         return {"label": torch.tensor([0, 4, 2])}
     mask_BL = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
+    if spec.family == "janus":
+        mask_BL = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
+        ids_BL = torch.tensor([[8, 1, 5, 2], [1, 3, 4, 2], [8, 8, 1, 2]])
+        null_BL = torch.tensor([[8, 1, 8, 2], [1, 8, 8, 2], [8, 8, 1, 2]])
+        return {"prompt_ids": ids_BL, "null_prompt_ids": null_BL, "prompt_mask": mask_BL}
     return {"caption_features": torch.randn(B, 4, 6) * mask_BL[..., None], "caption_mask": mask_BL}
 
 

@@ -11,8 +11,8 @@ import pytest
 from actors import context_noise, image_batch, incoming_weights, rollout_pipeline
 from actors.evaluation import chunks, free_running
 from common import code_credit, machine, token_grid
-from common.models import loading
-from common.models.llamagen import embedders, transformer
+from common.models import block_stack, cached_decoding, loading
+from common.models.llamagen import transformer
 from common.models.perceptual import staged_lpips
 from common.token_distribution import TokenDistribution
 from common.weights import snapshot
@@ -56,7 +56,7 @@ MUTANTS = {
     ),
     "labels stay on the CPU": Mutant(chunks.GenerateChunk.run, "column.to(models.device)", "column", MIXED),
     "the mask of captions is made on the CPU": Mutant(
-        embedders.caption_attention, "device = caption_mask_BL.device", "device = None", MIXED, CAPTIONS
+        block_stack.padded_attention, "device = valid_BP.device", "device = None", MIXED, CAPTIONS
     ),
     "the rotary table is made on the CPU": Mutant(
         transformer.rope_table,
@@ -65,7 +65,7 @@ MUTANTS = {
         MIXED,
     ),
     "the cache of keys and values is on the CPU": Mutant(
-        transformer.KeyValueCache.append, "keys_BHQd.new_empty(", "torch.empty(", MIXED
+        cached_decoding.KeyValueCache.append, "keys_BHQd.new_empty(", "torch.empty(", MIXED
     ),
     "an array is read from the GPU": Mutant(
         snapshot.as_array, "tensor.detach().cpu()", "tensor.detach()", "can't convert cuda:0"

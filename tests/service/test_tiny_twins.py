@@ -11,13 +11,13 @@ from PIL import Image
 from common.config.load import load_recipe
 from common.models.weights_files import read_weights
 from deploy.__main__ import main
-from deploy.recipes.tiny.make import CLASS_TABLE, drawings, with_all_classes
+from deploy.recipes.tiny.make import CLASS_TABLE, JANUS_FILES, drawings, with_all_classes
 from deploy.service.check import require_sound
 
 RECIPES = Path(__file__).parents[2] / "deploy" / "recipes"
 TINY = RECIPES / "tiny"
 FIXTURES = Path(__file__).parents[1] / "data" / "llamagen"
-NAMES = ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i"]
+NAMES = ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i", "janus_pro_1b_t2i"]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ def test_a_twin_has_all_that_it_reads_beside_it(name: str) -> None:
 
 
 def test_what_the_twins_read_is_small() -> None:
-    assert sum(path.stat().st_size for path in TINY.rglob("*") if path.suffix != ".pyc") < 3_000_000
+    assert sum(path.stat().st_size for path in TINY.rglob("*") if path.suffix != ".pyc") < 5_000_000
 
 
 def test_the_shipped_pictures_are_the_drawn_ones() -> None:
@@ -79,6 +79,11 @@ def test_the_shipped_generators_are_the_fixtures_with_more_classes(name: str) ->
 @pytest.mark.parametrize("name", ["llamagen_vq_tiny.pt", "llamagen_t2i_tiny.pt"])
 def test_the_other_shipped_weights_are_the_fixtures(name: str) -> None:
     assert (TINY / name).read_bytes() == (FIXTURES / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", JANUS_FILES)
+def test_the_shipped_janus_is_the_fixture(name: str) -> None:
+    assert (TINY / "janus" / Path(name).name).read_bytes() == (FIXTURES.parent / "janus" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -90,6 +90,11 @@ class CaptionConditions:
 
     def require_encoder(self, text_encoder: str) -> None:
         """DataError if the encoder's features do not fit the policy; loads no weights."""
+        if not text_encoder:
+            raise DataError(
+                "--prompts needs --text-encoder: name the T5 model that the generator was trained with, such as "
+                "google/flan-t5-xl"
+            )
         width = encoder_width(text_encoder)
         if width != self._spec.caption_dim:
             raise DataError(

@@ -8,20 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.models.block_stack import padded_attention
 from common.models.llamagen.spec import LlamaGenPolicySpec
 from common.protocols import Condition
-
-
-def caption_attention(caption_mask_BL: Tensor, length: int) -> Tensor:
-    """Attention mask, bool [B, 1, S, S]: each position sees the past, without the caption's padding.
-
-    Padding still sees itself; otherwise its softmax would be empty.
-    """
-    device = caption_mask_BL.device
-    visible_BS = F.pad(caption_mask_BL.bool(), (0, length - caption_mask_BL.shape[1]), value=True)
-    causal_SS = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    itself_SS = torch.eye(length, dtype=torch.bool, device=device)
-    return ((causal_SS & visible_BS[:, None]) | itself_SS)[:, None]
 
 
 class ClassEmbedder(nn.Module):
@@ -79,4 +68,4 @@ class CaptionEmbedder(nn.Module):
         return {"caption_features": unconditional, "caption_mask": condition["caption_mask"]}
 
     def attention_mask(self, condition: Condition, length: int) -> Tensor:
-        return caption_attention(condition["caption_mask"], length)
+        return padded_attention(condition["caption_mask"], length)

@@ -62,6 +62,11 @@ class LlamaGenPolicySpec(Section):
         return self.size if isinstance(self.size, TransformerSize) else TRANSFORMER_SIZES[self.size]
 
     @property
+    def released_context_is_whole(self) -> bool:
+        """Whether the released trainer gives all T tokens as context, and so reads its logits one token late."""
+        return False
+
+    @property
     def condition_bytes(self) -> int:
         """Bytes of one group's condition: a class id, or a caption's float16 features and mask."""
         return self.caption_length * (2 * self.caption_dim + 1) if self.conditioning == "text" else 8

@@ -2,7 +2,9 @@
 
     pictures/      drawn shapes in one folder a class, for the class-conditional twins
     captions/      the same with captions, a table for `prepare`
-    captioned/     the shards that it makes of them with features, for the text-conditional twin
+    captioned/     the shards that it makes of them with features, for LlamaGen's text-conditional twin
+    prompted/      those with prompts, for Janus-Pro's
+    janus/         the random model of tests/data/janus in its first published layout, and its tokenizer
     t5/            the random text encoder of those features, for prompts: 24 numbers wide, a token a byte
     llamagen_*.pt  the random models of tests/data/llamagen, the class-conditional ones with 1,000 classes
 
@@ -25,7 +27,9 @@ from deploy.prepare.prepare import prepare
 
 FOLDER = Path("deploy/recipes/tiny")  # relative: shards name what they were made of
 FIXTURES = Path("tests/data/llamagen")
-IMAGE_SIZE = 64
+JANUS_FIXTURES = Path("tests/data/janus")
+IMAGE_SIZE, JANUS_IMAGE_SIZE = 64, 32
+JANUS_FILES = ("original/pytorch_model.bin", "original/config.json", "hf/tokenizer.json")
 CLASS_TABLE = "cls_embedding.embedding_table.weight"
 NUM_CLASSES = 1000
 FEATURE_WIDTH = 24
@@ -48,6 +52,15 @@ def main() -> None:
             output=FOLDER / "captioned",
             image_size=IMAGE_SIZE,
             text_encoder=str(FOLDER / "t5"),
+        )
+    )
+    make_janus(FOLDER / "janus")
+    prepare(
+        PrepareOptions(
+            input=FOLDER / "captions",
+            output=FOLDER / "prompted",
+            image_size=JANUS_IMAGE_SIZE,
+            prompts=str(FOLDER / "janus"),
         )
     )
 
@@ -93,6 +106,12 @@ def make_weights(folder: Path) -> None:
     flat = with_all_classes(torch.load(FIXTURES / "llamagen_c2i_tiny_fsdp.pt", weights_only=True))
     halved = {name: tensor.to(torch.bfloat16) for name, tensor in flat.items()}  # as FSDP trains them
     torch.save(halved, folder / "llamagen_c2i_tiny_fsdp.pt")
+
+
+def make_janus(folder: Path) -> None:
+    folder.mkdir()
+    for file in JANUS_FILES:
+        shutil.copyfile(JANUS_FIXTURES / file, folder / Path(file).name)
 
 
 def with_all_classes(state: dict[str, Tensor]) -> dict[str, Tensor]:

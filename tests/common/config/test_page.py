@@ -78,7 +78,8 @@ def test_types_and_defaults_are_told_as_a_recipe_writes_them() -> None:
     assert keys["learner.lr"] == ("number, > 0", "1e-06")
     assert keys["learner.num_steps"] == ("integer, > 0", "required")
     assert keys["learner.betas"] == ("list of 2: number, ≥ 0, < 1", "[0.9, 0.999]")
-    assert keys["policy.size"] == ("`B` | `L` | `XL` | `XXL` | `3B`, or a section, below", "required")
+    sizes = [key.type for part in parts() for key in part.keys if key.path == "policy.size"]  # of each family
+    assert sizes == ["`B` | `L` | `XL` | `XXL` | `3B`, or a section, below", "`1B` | `7B`, or a section, below"]
     assert keys["perceptual.trunk"] == ("text, or null", "null")
     assert keys["actors.label_selector"] == ("mapping of text to text", "{}")
 

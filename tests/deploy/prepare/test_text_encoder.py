@@ -98,5 +98,7 @@ def test_without_transformers_the_message_says_what_to_install(monkeypatch: pyte
 
 
 def test_an_input_without_captions_is_refused(tiny_t5: Path, as_folder: Path, options: Make) -> None:
-    with pytest.raises(DataError, match="has no captions: text needs tars or Parquet"):
+    with pytest.raises(
+        DataError, match=r"has no captions: each picture needs a text of its name beside it, such as ant/000\.txt"
+    ):
         prepare(options(as_folder, text_encoder=str(tiny_t5)))

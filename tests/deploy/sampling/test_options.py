@@ -18,7 +18,6 @@ PROMPTS: dict[str, Any] = {"prompts": Path("p.txt"), "text_encoder": "t5"}
         ({"seed": -1}, "--seed is -1"),
         (PROMPTS | {"per_prompt": 0}, "--per-prompt is 0"),
         (PROMPTS | {"num": 3}, "--num counts pictures of classes: with --prompts say --per-prompt"),
-        ({"prompts": Path("p.txt")}, "--prompts needs --text-encoder"),
         ({"per_prompt": 4}, "--per-prompt is given without --prompts"),
         ({"text_encoder": "t5"}, "--text-encoder is given without --prompts"),
         ({"layout": "geneval"}, "--layout geneval is given without --prompts"),

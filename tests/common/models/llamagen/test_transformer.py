@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from common.errors import RecipeError
-from common.models.llamagen.embedders import caption_attention
+from common.models.block_stack import padded_attention
 from common.models.llamagen.spec import LlamaGenPolicySpec, TransformerSize
 from common.models.llamagen.transformer import LlamaGenTransformer, rope_table
 from common.models.weights_files import load_weights
@@ -148,7 +148,7 @@ def test_condition_positions_are_erased_and_the_first_grid_position_is_the_ident
 
 
 def test_caption_padding_is_invisible_but_to_itself() -> None:
-    mask = caption_attention(torch.tensor([[0, 1]]), length=4)
+    mask = padded_attention(torch.tensor([[0, 1]]), length=4)
     assert mask.int().tolist() == [[[[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]]]
 
 
