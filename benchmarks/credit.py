@@ -40,6 +40,7 @@ from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, TokenizerModule, build_policy, build_tokenizer
+from common.models.llamagen.transformer import LlamaGenTransformer
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.models.weights_files import save_weights
 from common.protocols import PerceptualMetric
@@ -225,6 +226,7 @@ def untrained_vq16(folder: Path, image_size: int) -> Case:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(recipe.tokenizer, image_size=image_size)
     policy = build_policy(recipe.policy, codebook_size=tokenizer.codebook_size, grid_size=recipe.grid_size)
+    assert isinstance(policy, LlamaGenTransformer)
     nn.init.normal_(policy.output.weight, std=0.1)  # LlamaGen's zero would leave the blocks without gradient
     save_weights(tokenizer.state_dict(), folder / "tokenizer.safetensors")
     save_weights(policy.state_dict(), folder / "policy.safetensors")

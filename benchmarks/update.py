@@ -21,6 +21,7 @@ from torch import nn
 from common.config.algorithm import LearnerSection
 from common.models.families import PolicyModule, build_policy
 from common.models.llamagen.spec import TRANSFORMER_SIZES, LlamaGenPolicySpec
+from common.models.llamagen.transformer import LlamaGenTransformer
 from common.token_distribution import TokenDistribution
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
@@ -109,6 +110,7 @@ def main() -> None:
         size = size.model_copy(update={"num_layers": options.layers})
     spec = LlamaGenPolicySpec(size=size, num_classes=NUM_CLASSES, checkpoint="none: random weights")
     policy = build_policy(spec, codebook_size=options.codebook_size, grid_size=options.grid_size).eval()
+    assert isinstance(policy, LlamaGenTransformer)
     nn.init.normal_(policy.output.weight, std=0.02)  # LlamaGen's zero would leave the blocks without gradient
     grouped = random_groups(policy, options.codebook_size, policy.num_tokens, options.groups, options.samples)
     forms = {"grouped": grouped, "repeated": grouped.repeated()}

@@ -233,7 +233,7 @@ def _saturation(plan: Plan) -> str:
 
 
 def _wrapped(*sentences: str) -> str:
-    return textwrap.fill(" ".join(sentences), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(" ".join(filter(None, sentences)), _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _row(label: str, *cells: str) -> str:

@@ -106,7 +106,8 @@ def write(whole: Whole, target: Path, shard_bytes: int) -> int:
         return target.stat().st_size
     stem, suffix = target.name.removesuffix(_INDEX).rsplit(".", 1)
     shards = list(_shards(whole.weights, shard_bytes))
-    places, num_bytes = {}, 0
+    places: dict[str, str] = {}
+    num_bytes = 0
     for number, shard in enumerate(shards, start=1):
         path = target.with_name(f"{stem}-{number:05d}-of-{len(shards):05d}.{suffix}")
         _write_file(shard, path, whole.layout)
