@@ -17,7 +17,7 @@ from deploy.service.check import require_sound
 RECIPES = Path(__file__).parents[2] / "deploy" / "recipes"
 TINY = RECIPES / "tiny"
 FIXTURES = Path(__file__).parents[1] / "data" / "llamagen"
-NAMES = ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i", "janus_pro_1b_t2i"]
+NAMES = ["llamagen_xl_c2i", "llamagen_xxl_c2i", "llamagen_xl_t2i", "janus_pro_1b_t2i", "janus_pro_7b_t2i_lora"]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
