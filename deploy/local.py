@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.code_credit import code_credit
-from actors.context_noise import noisy_context
+from actors.context_noise import ContextNoise
 from actors.group_sampling import sample_groups
 from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rewards.decoded_reward import DecodedReward
@@ -85,11 +85,10 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
 
     # 1. The image's own codes are the targets; with noise they become the teacher-forcing context.
     targets_BT = tokenizer.encode(pixels_BCHW)
-    noises = [recipe.context_noise(index) for index in kept]
-    draws = [generator(recipe.seed, "context noise", index) for index in kept]
-    context_BT = noisy_context(targets_BT, noises, tokenizer.codebook_size, draws)
     chances = [torch.rand(1, generator=generator(recipe.seed, "condition drop", index)) for index in kept]
     condition = drop_conditions(policy, condition, torch.cat(chances) < recipe.context.condition_drop)
+    noise = ContextNoise.of(recipe)
+    context_BT = noise.context(policy, condition, targets_BT, tokenizer.codebook_size, recipe.seed, kept)
 
     # 2. One forward gives the distribution at every position; each of the G samples draws from all of them.
     group = recipe.group

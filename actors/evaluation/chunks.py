@@ -201,12 +201,9 @@ class HeldOutChunk:
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult | Unscored:
         recipe, source = models.recipe, models.held_out
-        settings = replace(
-            RolloutSettings.of(recipe),
-            seed=self.seed,
-            condition_drop=0.0,
-            context_noise=lambda _: recipe.context.noise,  # whatever the place in the run
-        )
+        settings = RolloutSettings.of(recipe)
+        context = replace(settings.context, level=lambda _: recipe.context.noise)  # whatever the place in the run
+        settings = replace(settings, seed=self.seed, condition_drop=0.0, context=context)
         order = SampleOrder(recipe.seed, len(source))
         reward = models.held_out_reward
         pipeline = RolloutPipeline(recipe, source, models.tokenizer, reward, models.device, order, settings)

@@ -3,12 +3,13 @@
 Letters: B images, G samples per group, T image tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from torch import Tensor
 
+from actors.context_noise import ContextNoise
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.config.service import ComputeSection
@@ -23,7 +24,7 @@ class RolloutSettings:
     seed: int
     group_size: int
     distribution: TokenDistribution
-    context_noise: Callable[[int], float]  # ξ of a sample, by its index
+    context: ContextNoise
     condition_drop: float
     compute: ComputeSection
 
@@ -34,7 +35,7 @@ class RolloutSettings:
             seed=recipe.seed,
             group_size=recipe.group.size,
             distribution=TokenDistribution.of(recipe.group),
-            context_noise=recipe.context_noise,
+            context=ContextNoise.of(recipe),
             condition_drop=recipe.actor_condition_drop,
             compute=recipe.compute,
         )

@@ -11,16 +11,26 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
+ContextKernel = Literal["uniform", "other", "self"]
+
+
 class ContextSection(Section):
     """The teacher-forcing context."""
 
     noise: float = Field(default=0.0, ge=0, le=1)
-    """ξ: the probability that a context token is replaced by a uniform codebook id."""
-    noise_schedule: Literal["constant", "linear"] = "constant"
+    """ξ: the probability that a context token is replaced by another id, which kernel draws."""
+    noise_schedule: Literal["constant", "linear", "rear"] = "constant"
     """constant: ξ is noise throughout. linear: it goes from noise in the first step to noise_end in the last, by
-    the step that the image belongs to, not by who rolls it out or when."""
+    the step that the image belongs to, not by who rolls it out or when. rear: noise · max(0, 1 - 4/3 t), t from 0
+    in the first step to 1 in the last, so that the last quarter is clean (reAR, arXiv 2510.04450)."""
     noise_end: float = Field(default=0.0, ge=0, le=1)
     """For noise_schedule linear: ξ in the last of learner.num_steps."""
+    noise_per_sequence: bool = False
+    """Draw each image's own ξ uniformly between 0 and what noise and noise_schedule give, as reAR does."""
+    kernel: ContextKernel = "uniform"
+    """What replaces a token. uniform: any codebook id, with a small chance the same, as in the released scripts.
+    other: any id but the token's own, as the paper has it. self: what the policy samples at that place given the
+    clean context, at the temperature of group; it costs the actors one more forward."""
     condition_drop: float = Field(default=0.0, ge=0, lt=1)
     """The probability that a group's condition is dropped, so that guidance keeps working."""
 

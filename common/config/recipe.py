@@ -130,11 +130,13 @@ class Recipe(Section):
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
     def context_noise(self, sample_index: int) -> float:
-        """ξ of the run's `sample_index`-th image."""
+        """ξ of the run's `sample_index`-th image; the most it can be, where each image draws its own."""
         context, last_step = self.context, max(1, self.learner.num_steps - 1)
         if context.noise_schedule == "constant":
             return context.noise
         progress = min(1.0, sample_index // self.learner.images_per_step / last_step)
+        if context.noise_schedule == "rear":
+            return context.noise * max(0.0, 1 - 4 * progress / 3)
         return context.noise + progress * (context.noise_end - context.noise)
 
     @property

@@ -86,6 +86,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "a KL prior": {"learner.prior": "kl"},
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
+    "reAR's noise": {
+        "context.noise": 1.0,
+        "context.noise_schedule": "rear",
+        "context.noise_per_sequence": True,
+        "context.kernel": "other",
+    },
+    "the policy's own noise": {"context.kernel": "self", "context.condition_drop": 0.3},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
     "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
