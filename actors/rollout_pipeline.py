@@ -26,6 +26,7 @@ from common.errors import BrokenImageError
 from common.finite import non_finite_groups, take_rows
 from common.machine import autocast
 from common.protocols import ImageSource, ImageTokenizer, Policy
+from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.types import SkippedImage
@@ -88,7 +89,10 @@ class RolloutPipeline:
             pixels_BCHW, condition = images.tensors(self._device)
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
-        terms = self._reward.measure(draws.samples_BGT, sources, clock)
+        if self._settings.keeps_pixels:
+            terms = RewardTerms((len(kept), draws.samples_BGT.shape[1]))
+        else:
+            terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
         K = None if credit is None else self._recipe.num_samples_kept
         groups = GroupBatch(
@@ -104,6 +108,7 @@ class RolloutPipeline:
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
             credit={} if credit is None else _arrays(credit.columns),
+            source={"pixels": images.pixels_BHWC} if self._settings.keeps_pixels else {},
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
         )
@@ -116,6 +121,7 @@ class RolloutPipeline:
         if gradient_BTD is None:
             return None
         settings = self._settings
+        assert draws.hidden_BTD is not None, "a gradient is that of samples"
         with clock("sample"), autocast(settings.compute, self._device):
             return code_credit(
                 policy.logits,

@@ -65,7 +65,13 @@ class ImageTokenizer(Protocol):
     def codes(self, tokens: Tensor) -> Tensor:
         """The codebook's vectors float [..., D], as the decoder takes them, of token ids [...].
 
-        This and `decode_codes` are needed only if advantage.credit is gradient.
+        This and `decode_codes` are needed only if advantage.credit is gradient, or under another learner.method
+        than grpo.
+        """
+
+    def stored_codes(self) -> Tensor:
+        """The codebook's rows as they are stored, float [V, D]; needed only if learner.method is ste and profile
+        published.
         """
 
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class GroupBatch:
     codebook_size: int  # V
     context_tokens_BT: np.ndarray  # int32 [B, T-1]; the noisy teacher-forcing input
     target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes
-    sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]
+    sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]; G is 0 where the learner alone takes samples
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]
     condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] per column
     reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
@@ -39,6 +39,8 @@ class GroupBatch:
     credit: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`.
     Tokens and log-probabilities are then those of one sample, unless a term without a gradient compares all G."""
+    source: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The images themselves, where the learner compares pictures with them: pixels, uint8 [B, H, W, 3]."""
     gradient_weights: Mapping[str, float] = field(default_factory=dict)
     """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
@@ -71,6 +73,7 @@ _NAMED_COLUMNS = {
     "reward_terms": "reward.",
     "reward_maps": "reward_map.",
     "credit": "credit.",
+    "source": "source.",
 }
 
 
@@ -81,7 +84,8 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "image_id": pa.array(groups.image_id_B, pa.string()),
         "policy_version": pa.array([groups.policy_version] * len(groups), pa.int64()),
     }
-    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
+    tensors = {name: getattr(groups, field) for name, field in _TENSOR_COLUMNS.items()}
+    columns |= {name: _tensor_column(array) for name, array in tensors.items() if array.size}
     for named, prefix in _NAMED_COLUMNS.items():
         columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
     facts = {
@@ -106,7 +110,11 @@ def from_table(table: pa.Table) -> GroupBatch:
             "the code that wrote them"
         )
     table = table.combine_chunks()
-    columns: dict[str, Any] = {field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items()}
+    present = {name: field for name, field in _TENSOR_COLUMNS.items() if name in table.column_names}
+    columns: dict[str, Any] = {field: _array(table[name]) for name, field in present.items()}
+    B, T = columns["target_tokens_BT"].shape
+    columns.setdefault("sampled_tokens_BGT", np.zeros((B, 0, T), np.int32))  # Arrow has no tensors without numbers
+    columns.setdefault("behaviour_logprobs_BGT", np.zeros((B, 0, T), np.float32))
     columns |= {field: _named(table, prefix) for field, prefix in _NAMED_COLUMNS.items()}
     return GroupBatch(
         sample_index_B=table["sample_index"].to_numpy(),

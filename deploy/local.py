@@ -31,6 +31,7 @@ from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
+from deploy.local_methods import post_train_in_parts
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
@@ -53,6 +54,9 @@ def post_train(
 ) -> Iterator[StepReport]:
     """Train `policy` in place, one optimizer step at a time; yields each step's report."""
     learner = recipe.learner
+    if recipe.is_scored_in_learner:  # another method than the paper's
+        yield from post_train_in_parts(policy, tokenizer, reward, source, recipe, device)
+        return
     optimizer = build_optimizer(policy, learner)
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None

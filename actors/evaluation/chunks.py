@@ -203,7 +203,14 @@ class HeldOutChunk:
         recipe, source = models.recipe, models.held_out
         settings = RolloutSettings.of(recipe)
         context = replace(settings.context, level=lambda _: recipe.context.noise)  # whatever the place in the run
-        settings = replace(settings, seed=self.seed, condition_drop=0.0, context=context)
+        settings = replace(
+            settings,
+            seed=self.seed,
+            group_size=recipe.group.size,
+            condition_drop=0.0,
+            context=context,
+            keeps_pixels=False,
+        )
         order = SampleOrder(recipe.seed, len(source))
         reward = models.held_out_reward
         pipeline = RolloutPipeline(recipe, source, models.tokenizer, reward, models.device, order, settings)

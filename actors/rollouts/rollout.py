@@ -22,22 +22,24 @@ class RolloutSettings:
     """Everything random about a sample comes from `seed` and its index."""
 
     seed: int
-    group_size: int
+    group_size: int  # 0: no samples are drawn, and the policy is not asked for any
     distribution: TokenDistribution
     context: ContextNoise
     condition_drop: float
     compute: ComputeSection
+    keeps_pixels: bool  # groups have the images themselves, for the learner to score
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
         """Those of a training run."""
         return cls(
             seed=recipe.seed,
-            group_size=recipe.group.size,
+            group_size=0 if recipe.learner.method == "ste" else recipe.group.size,
             distribution=TokenDistribution.of(recipe.group),
             context=ContextNoise.of(recipe),
             condition_drop=recipe.actor_condition_drop,
             compute=recipe.compute,
+            keeps_pixels=recipe.is_scored_in_learner,
         )
 
 
@@ -50,7 +52,7 @@ class Draws:
     targets_BT: Tensor  # int64
     samples_BGT: Tensor  # int64
     logprobs_BGT: Tensor  # float32, of the policy that drew
-    hidden_BTD: Tensor  # what its head makes logits of
+    hidden_BTD: Tensor | None  # what its head makes logits of; None where no samples were drawn
 
 
 class Rollout(Protocol):

@@ -41,6 +41,9 @@ class TeacherForced:
             context_BT = settings.context.context(
                 policy, condition, targets_BT, self._tokenizer.codebook_size, settings.seed, sample_indices
             )
+            if not settings.group_size:
+                none_B0T = targets_BT[:, None][:, :0]
+                return Draws(condition, context_BT, targets_BT, none_B0T, none_B0T.float(), None)
             with autocast(settings.compute, device):
                 hidden_BTD = policy(condition, context_BT, head=False)
         with clock("sample"), autocast(settings.compute, device):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
+from common.config.methods import Method
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -168,6 +169,10 @@ class AdvantageSection(Section):
 class LearnerSection(Section):
     """GRPO with the cross-entropy prior, AdamW, on one or more DDP ranks."""
 
+    method: Method = "grpo"
+    """grpo: the paper's, from groups of samples that actors have scored. ste: the picture of one code per place is
+    compared with the image, and the error goes back through the decoder and a straight-through estimator into the
+    policy, all in the learner; actors give images and contexts. Which to choose: docs/methods.md."""
     num_ranks: int = Field(default=1, gt=0)
     """Learner processes; each holds the whole policy and a share of every step's groups."""
     num_steps: int = Field(gt=0)

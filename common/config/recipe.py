@@ -20,6 +20,7 @@ from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
+from common.config.methods import SteSection, method_problems
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -76,6 +77,8 @@ class Recipe(Section):
     """The reward actors."""
     learner: LearnerSection
     """The learner."""
+    ste: SteSection = SteSection()
+    """For learner.method ste."""
     buffer: BufferSection = BufferSection()
     """The buffer between actors and learner."""
     compute: ComputeSection = ComputeSection()
@@ -145,6 +148,11 @@ class Recipe(Section):
         return self.compute.autocast == self.sampling.autocast == "bfloat16"
 
     @property
+    def is_scored_in_learner(self) -> bool:
+        """Whether the learner decodes pictures, and compares them with the images that groups then carry."""
+        return self.learner.method != "grpo"
+
+    @property
     def has_reward_maps(self) -> bool:
         """Whether groups have maps of the reward's terms over the picture."""
         return self.advantage.credit == "token"
@@ -162,7 +170,12 @@ class Recipe(Section):
 
     @property
     def num_samples_kept(self) -> int:
-        """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL."""
+        """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL.
+
+        None under learner.method ste, whose codes the learner takes.
+        """
+        if self.learner.method == "ste":
+            return 0
         return self.group.size if self.sampled_weights or not self.has_code_gradients else 1
 
     @property
@@ -196,18 +209,19 @@ class Recipe(Section):
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of a scored group: context, target, sampled tokens, log-probs, terms, credit, condition, ids.
+        """Bytes of a group: context, target, sampled tokens, log-probs, terms, credit, pixels, condition, ids.
 
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
         of 256 bytes, such as a path in a folder of pictures.
         """
         condition = self.policy.condition_bytes
-        num_terms = len(self.reward.weights)
+        num_terms = 0 if self.is_scored_in_learner else len(self.reward.weights)
+        pixels = 3 * self.image_size**2 if self.is_scored_in_learner else 0
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = num_maps * self.num_tokens + num_terms
         a_token = 2 + 2 * self.num_samples_kept + self.num_code_numbers
         numbers = self.num_tokens * a_token + self.group.size * a_sample
-        return 4 * numbers + condition + 280
+        return 4 * numbers + pixels + condition + 280
 
     def _model_problems(self) -> Iterator[str]:
         yield from self.policy.problems(self.source.kind)
@@ -215,7 +229,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (*self._model_problems(), *credit_problems(self), *_service_problems(self)):
+        for problem in (
+            *self._model_problems(),
+            *credit_problems(self),
+            *method_problems(self),
+            *_service_problems(self),
+        ):
             raise ValueError(problem)
         return self
 

@@ -83,9 +83,11 @@ def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:
 
 def _require_terms(groups: GroupBatch, recipe: Recipe) -> None:
     """RecipeError where the recipe weighs what was not recorded."""
+    require_credit(groups, recipe)
+    if recipe.is_scored_in_learner:
+        return
     terms = {name: torch.from_numpy(np.array(column)) for name, column in groups.reward_terms.items()}
     RewardTerms((len(groups), groups.group_size), terms).rewards(recipe.reward.weights)
-    require_credit(groups, recipe)
     if recipe.has_reward_maps and not groups.reward_maps:
         raise RecipeError(
             "advantage.credit is token, and these groups were recorded without reward maps: leave it at sample"

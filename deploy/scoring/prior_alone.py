@@ -50,6 +50,8 @@ class PriorAlone:
 def prior_alone(recipe: Recipe) -> Recipe:
     """The same training without a reward, and so without any credit but the default."""
     changes = {
+        "learner.method": "grpo",
+        "ste": {},
         "learner.ce_weight": 1,
         "learner.prior": "ce",
         "advantage": {},

@@ -95,6 +95,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "the policy's own noise": {"context.kernel": "self", "context.condition_drop": 0.3},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
+    "straight through": {"learner.method": "ste", "reward.l1": 0.5},
+    "straight through, drawn": {
+        "learner.method": "ste",
+        "ste.sample": "gumbel",
+        "ste.tau": 0.7,
+        "context.condition_drop": 0.3,
+    },
     "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
 }
 

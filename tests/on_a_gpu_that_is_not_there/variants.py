@@ -42,6 +42,8 @@ VARIANTS: dict[str, dict] = {
         "context.kernel": "self",
     },
     "noise without the token itself": {"context.noise": 0.9, "context.kernel": "other"},
+    "straight through": {"learner.method": "ste"},
+    "straight through, drawn": {"learner.method": "ste", "ste.sample": "gumbel", "context.condition_drop": 0.5},
     "guided pictures": {"sampling.guidance_scale": 4.0, "sampling.top_k": 5, "sampling.top_p": 0.9},
     "captions": {**CAPTIONS, "context.condition_drop": 0.5, "sampling.guidance_scale": 2.0},
     "LPIPS by token": {"perceptual": {"family": "lpips", "net": "squeeze"}, "advantage.credit": "token"},

@@ -260,6 +260,10 @@ class VQTokenizer(nn.Module):
         """Unit rows of the codebook, [..., D], for token ids [...]."""
         return self.quantize(tokens)
 
+    def stored_codes(self) -> Tensor:
+        """Rows of the codebook, [V, D], of any length."""
+        return self.quantize.embedding.weight
+
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images [B, 3, H, W] of unit codes, in the dtype of the decoder."""
         # Contiguous, because the rounding of convolutions depends on memory layout: equal codes, equal pictures.

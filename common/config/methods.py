@@ -1,0 +1,53 @@
+"""The training methods beside GRPO: their settings, and what they cannot be combined with."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from common.config.base import Section
+
+if TYPE_CHECKING:
+    from common.config.recipe import Recipe
+
+Method = Literal["grpo", "ste"]
+
+
+class SteSection(Section):
+    """learner.method ste: the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432)."""
+
+    sample: Literal["argmax", "gumbel"] = "argmax"
+    """The code that is decoded at each place. argmax: the likeliest, as in the paper. gumbel: one that is drawn,
+    with Gumbel noise that the way back has too, as in the released scripts."""
+    tau: float = Field(default=1.0, gt=0)
+    """The way back is that of softmax(logits / tau)."""
+
+
+def method_problems(recipe: "Recipe") -> Iterator[str]:
+    """What `learner.method` cannot be combined with, a sentence each, with what to change."""
+    method = recipe.learner.method
+    if method != "ste" and recipe.ste != SteSection():
+        yield f"ste is set, and learner.method is {method}: set learner.method=ste, or leave ste out"
+    if method == "grpo":
+        return
+    if not recipe.reward.differentiable_weights:
+        yield (
+            f"learner.method is {method}, but no term with a gradient has a weight: give reward.mse, reward.lpips "
+            "or reward.l1 one, or set learner.method=grpo"
+        )
+    if recipe.reward.python:
+        yield (
+            f"learner.method is {method}, and reward.python names {', '.join(recipe.reward.own_terms)}, which has "
+            "no gradient: leave reward.python out, or set learner.method=grpo"
+        )
+    for key, value, default in (
+        ("advantage.credit", recipe.advantage.credit, "sample"),
+        ("learner.prior", recipe.learner.prior, "ce"),
+        ("learner.correction", recipe.learner.correction, "none"),
+        ("learner.ratio", recipe.learner.ratio, "token"),
+    ):
+        if value != default:
+            yield (
+                f"learner.method is {method}, which compares no samples, and {key} is {value}: set "
+                f"{key}={default}, or learner.method=grpo"
+            )
