@@ -34,7 +34,7 @@ class RolloutSettings:
         """Those of a training run."""
         return cls(
             seed=recipe.seed,
-            group_size=0 if recipe.learner.method == "ste" else recipe.group.size,
+            group_size=recipe.num_samples_drawn,
             distribution=TokenDistribution.of(recipe.group),
             context=ContextNoise.of(recipe),
             condition_drop=recipe.actor_condition_drop,

@@ -169,14 +169,14 @@ class Recipe(Section):
         return {name: weight for name, weight in self.reward.weights.items() if name not in priced}
 
     @property
-    def num_samples_kept(self) -> int:
-        """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL.
+    def num_samples_drawn(self) -> int:
+        """Samples of a group that actors draw; none under learner.method ste, whose codes the learner takes."""
+        return 0 if self.learner.method == "ste" else self.group.size
 
-        None under learner.method ste, whose codes the learner takes.
-        """
-        if self.learner.method == "ste":
-            return 0
-        return self.group.size if self.sampled_weights or not self.has_code_gradients else 1
+    @property
+    def num_samples_kept(self) -> int:
+        """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL."""
+        return self.num_samples_drawn if self.sampled_weights or not self.has_code_gradients else 1
 
     @property
     def num_code_numbers(self) -> int:
