@@ -13,16 +13,28 @@ from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.machine import gpu_peak_bytes, require_compiler, resident_bytes
-from common.models.families import PolicyModule
+from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
 from common.schema import to_table
 from common.types import GroupReceipt, WorkTicket
 
 
 class TicketWork:
-    def __init__(self, recipe: Recipe, policy: PolicyModule, device: torch.device, *, only_draws: bool = False):
-        """Load what it takes beside the policy; no metric where it `only_draws` free-running pictures."""
-        tokenizer = load_tokenizer(recipe, device)
+    def __init__(
+        self,
+        recipe: Recipe,
+        policy: PolicyModule,
+        device: torch.device,
+        *,
+        only_draws: bool = False,
+        tokenizer: TokenizerModule | None = None,
+    ):
+        """Load what it takes beside the policy; no metric where it `only_draws` free-running pictures.
+
+        A `tokenizer` is somebody else's, who trains it.
+        """
+        tokenizer = tokenizer or load_tokenizer(recipe, device)
+        self.trained: PolicyModule | TokenizerModule = tokenizer if recipe.trains_decoder else policy
         perceptual = None if only_draws else load_perceptual_metric(recipe, device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, device)
         self._policy, self._device = policy, device

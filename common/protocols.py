@@ -77,6 +77,11 @@ class ImageTokenizer(Protocol):
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images of codes [B, D, h, w] on the square grid, differentiable."""
 
+    def train_decoder(self) -> None:
+        """Turn the gradients of the decoder on, and of nothing else; it is also an `nn.Module`, and its call is
+        `decode_codes`. Needed only if learner.method is decoder.
+        """
+
     def for_scoring(self, dtype: torch.dtype, compiled_for: int | None = None) -> Self:
         """The same with a decoder that computes in `dtype`, compiled for batches of `compiled_for` pictures.
 

@@ -8,6 +8,7 @@ Letters: B source images (groups), G samples per group, T image tokens, D width 
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
 from common.errors import DataError
 from common.machine import autocast
-from common.models.families import PolicyModule
+from common.models.families import PolicyModule, TokenizerModule
 from common.protocols import Condition, ImageSource, ImageTokenizer
 from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
@@ -55,7 +56,7 @@ def post_train(
     """Train `policy` in place, one optimizer step at a time; yields each step's report."""
     learner = recipe.learner
     if recipe.is_scored_in_learner:  # another method than the paper's
-        yield from post_train_in_parts(policy, tokenizer, reward, source, recipe, device)
+        yield from post_train_in_parts(policy, cast(TokenizerModule, tokenizer), reward, source, recipe, device)
         return
     optimizer = build_optimizer(policy, learner)
     reference = frozen_reference(policy, learner)  # None unless the prior is KL

@@ -13,8 +13,8 @@ from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.errors import DataError
-from common.models.families import PolicyModule
-from common.protocols import ImageSource, ImageTokenizer
+from common.models.families import PolicyModule, TokenizerModule
+from common.protocols import ImageSource
 from common.schema import GroupBatch, concatenate
 from common.types import StepReport
 from learner.train_step import Trainer
@@ -22,19 +22,30 @@ from learner.train_step import Trainer
 
 def post_train_in_parts(
     policy: PolicyModule,
-    tokenizer: ImageTokenizer,
+    tokenizer: TokenizerModule,
     reward: DecodedReward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,
 ) -> Iterator[StepReport]:
-    """As `post_train`, for a `learner.method` whose pictures the learner scores."""
+    """As `post_train`, for a `learner.method` whose pictures the learner scores.
+
+    It trains `policy`, or the decoder of `tokenizer`, in place.
+    """
     pipeline = RolloutPipeline(recipe, source, tokenizer, reward, device)
-    trainer = Trainer(policy, recipe, device)
+    trainer = Trainer(trained_of(recipe, policy, tokenizer), recipe, device)
     for step in range(recipe.learner.num_steps):
         groups = _rolled_out(pipeline, policy, recipe, step)
         sums, norm = trainer.train(groups, StageClock())
         yield sums.report(trainer.step, norm, {})
+
+
+def trained_of(recipe: Recipe, policy: PolicyModule, tokenizer: TokenizerModule) -> PolicyModule | TokenizerModule:
+    """The one of the two that the recipe trains, ready for it."""
+    if not recipe.trains_decoder:
+        return policy
+    tokenizer.train_decoder()
+    return tokenizer
 
 
 def _rolled_out(pipeline: RolloutPipeline, policy: PolicyModule, recipe: Recipe, step: int) -> GroupBatch:

@@ -29,13 +29,18 @@ from learner.safetensors_file import write_safetensors
 
 log = logging.getLogger("vapi.checkpoint")
 
-POLICY, OPTIMIZER, STATE, MANIFEST = (
-    "policy.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "manifest.json",
-)
-FILES = (POLICY, OPTIMIZER, STATE)
+POLICY, TOKENIZER = "policy.safetensors", "tokenizer.safetensors"
+OPTIMIZER, STATE, MANIFEST = "optimizer.safetensors", "state.json", "manifest.json"
+
+
+def weights_name(method: str) -> str:
+    """The file of what was trained: the policy, or the tokenizer where its decoder learns."""
+    return TOKENIZER if method == "decoder" else POLICY
+
+
+def files_of(manifest: Mapping[str, str]) -> tuple[str, ...]:
+    """The files that a checkpoint must have, with or without a digest in its manifest."""
+    return (TOKENIZER if TOKENIZER in manifest else POLICY, OPTIMIZER, STATE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class CheckpointState:
     groups_learned: int
     images_skipped: int
     recipe: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """Of the learner; checkpoints from before there was a choice have none."""
+        return self.recipe.get("learner", {}).get("method", "grpo")
 
 
 @dataclass(frozen=True)
@@ -86,14 +96,15 @@ def write_checkpoint(folder: Path, training: TrainingState, state: CheckpointSta
 
 def _fill(folder: Path, training: TrainingState, state: CheckpointState) -> None:
     """Write all files, to the disk itself: some file systems say only then that they are full."""
+    weights = weights_name(state.method)
     write_json(folder / STATE, asdict(state))
     digests = {
-        POLICY: write_safetensors(folder / POLICY, training.weights, training.bfloat16_names),
+        weights: write_safetensors(folder / weights, training.weights, training.bfloat16_names),
         OPTIMIZER: write_safetensors(folder / OPTIMIZER, training.optimizer),
         STATE: _digest(folder / STATE),
     }
     write_json(folder / MANIFEST, digests)
-    for name in (*FILES, MANIFEST):
+    for name in (*digests, MANIFEST):
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
 
@@ -126,11 +137,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
     state = _state(json.loads((path / STATE).read_text()))
-    weights, optimizer = load_tensors(path / POLICY), load_file(path / OPTIMIZER)
+    name = weights_name(state.method)
+    weights, optimizer = load_tensors(path / name), load_file(path / OPTIMIZER)
     moments = {name: torch.from_numpy(array) for name, array in optimizer.items()}
-    for name, tensors in ((POLICY, weights), (OPTIMIZER, moments)):
+    for file, tensors in ((name, weights), (OPTIMIZER, moments)):
         if sick := not_finite(tensors):
-            raise CheckpointError(f"{path / name} holds NaN or infinity in {sick}: resume from an older one")
+            raise CheckpointError(f"{path / file} holds NaN or infinity in {sick}: resume from an older one")
     return Checkpoint(path, state, snapshot_of(weights, state.step), optimizer)
 
 
@@ -170,7 +182,7 @@ def _damaged_file(path: Path) -> str | None:
         digests = json.loads((path / MANIFEST).read_text())
     except ValueError:
         return MANIFEST
-    for name in FILES:
+    for name in files_of(digests):
         if not (path / name).is_file() or _digest(path / name) != digests.get(name):
             return name
     return None

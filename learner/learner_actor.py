@@ -21,7 +21,7 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, gpu_uuid, prepare_device, resident_bytes
-from common.models.loading import load_policy
+from common.models.loading import load_trained
 from common.ray_calls_group import RayCalls
 from common.schema import concatenate, from_table
 from common.types import TrainingState, WeightSnapshot
@@ -87,8 +87,7 @@ class LearnerActor:
         set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
         self._recipe = recipe
-        policy = load_policy(recipe, self._device)
-        self._trainer = Trainer(policy, recipe, self._device)
+        self._trainer = Trainer(load_trained(recipe, self._device), recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
         # of each copy of the weights: its version, and what went wrong
@@ -138,7 +137,7 @@ class LearnerActor:
                 "ignore", FutureWarning
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
             self._ddp = DistributedDataParallel(
-                self._trainer.policy, broadcast_buffers=False, gradient_as_bucket_view=True
+                self._trainer.model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
@@ -176,7 +175,7 @@ class LearnerActor:
         """Copy the weights as they are between two steps, for `snapshot` to hand out beside the next."""
         failure = None
         try:
-            self._weights.fill(self._trainer.policy.state_dict())
+            self._weights.fill(self._trainer.model.state_dict())
         except Exception as error:
             failure = error
         self._copied.put((version, failure))
@@ -198,27 +197,27 @@ class LearnerActor:
 
     @cached_property
     def _weights(self) -> WeightsBuffer:
-        policy = self._trainer.policy
-        narrow = linear_parameters(policy) if self._recipe.has_narrow_weights else ()
-        return WeightsBuffer(policy.state_dict(), narrow)
+        model = self._trainer.model
+        narrow = linear_parameters(model) if self._recipe.has_narrow_weights else ()
+        return WeightsBuffer(model.state_dict(), narrow)
 
     def training_state(self) -> tuple[int, TrainingState]:
         """Step, and what a checkpoint holds: on a CPU no copy, because Ray copies what is returned."""
-        return self._trainer.step, training_state(self._trainer.policy.state_dict(), self.optimizer_arrays())
+        return self._trainer.step, training_state(self._trainer.model.state_dict(), self.optimizer_arrays())
 
     @ray.method(concurrency_group=PUBLISHING)
     def weights_sha256(self) -> str:
         """Of the weights in full precision; to be asked where no step runs, whatever else the rank is at."""
-        return weights_sha256(self._trainer.policy.state_dict())
+        return weights_sha256(self._trainer.model.state_dict())
 
     def optimizer_arrays(self) -> Arrays:
-        return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
+        return optimizer_arrays(self._trainer.optimizer, self._trainer.model)
 
     def resume(self, step: int, arrays: Arrays, weights: WeightSnapshot | None = None) -> None:
         """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
         if weights is not None:
-            load_snapshot(self._trainer.policy, weights)
-        load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
+            load_snapshot(self._trainer.model, weights)
+        load_optimizer_arrays(self._trainer.optimizer, self._trainer.model, arrays)
         self._trainer.step = step
         log_context(step=step)
 

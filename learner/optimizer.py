@@ -40,7 +40,8 @@ def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> Arrays:
 
 def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Arrays) -> None:
     """Restore the state returned by `optimizer_arrays`."""
-    for name, parameter in policy.named_parameters():
+    trained = ((name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad)
+    for name, parameter in trained:
         state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if any(value is None for value in state.values()):
             if arrays:

@@ -7,8 +7,8 @@ under softmax(logits / τ), through which the decoder's gradient g goes on:
     backward  ∂L/∂logit_u = p_u / τ · (e_u - Σ_v p_v e_v) · g,   p = softmax((logits [+ Gumbel noise]) / τ)
 
 (Bengio et al. 2013, arXiv 1308.3432; with noise Jang et al. 2017, arXiv 1611.01144). The loss is the picture's
-plus β · CE; tokenizer and metric are frozen. No samples are compared, so no group is ever old: of a ticket it takes
-the images, their codes and the noisy contexts.
+plus β · CE; tokenizer and metric are frozen. No samples are compared, so no group is ever old: of a ticket it
+takes the images, their codes and the noisy contexts.
 
 Letters: B groups, T image tokens, V codebook entries, D numbers of a code.
 """

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.finite import quarantine
 from common.machine import autocast
-from common.models.families import PolicyModule
+from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_codes
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
@@ -26,6 +27,7 @@ from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import CodePrices, code_prices
+from learner.decoder_training import DecoderTraining
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.recorded_credit import require_credit
@@ -38,21 +40,24 @@ PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the 
 
 
 class Trainer:
-    """The policy, its optimizer, and the optimizer step."""
+    """What is trained (`load_trained`), its optimizer, and the optimizer step."""
 
-    def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
-        self.policy = policy.eval()  # no dropout, in learning as in sampling
+    def __init__(self, model: PolicyModule | TokenizerModule, recipe: Recipe, device: torch.device):
+        self.model = model.eval()  # no dropout, in learning as in sampling
+        self._policy = policy = cast(PolicyModule, model)  # unless the decoder is trained, which asks for none
         self._reference = frozen_reference(policy, recipe.learner)
         self._is_published = recipe.profile == "published"
         if self._is_published:
-            turn_on_dropout(policy, PUBLISHED_DROPOUT)
-        self.optimizer = build_optimizer(policy, recipe.learner)
+            turn_on_dropout(model, PUBLISHED_DROPOUT)
+        self.optimizer = build_optimizer(model, recipe.learner)
         self.step = 0
         self._recipe = recipe
         self._distribution = TokenDistribution.of(recipe.group)
         self._device = device
         self._codes_VD = load_codes(recipe, device) if recipe.has_code_gradients else None
-        self._method = StraightThrough(policy, recipe, device) if recipe.learner.method == "ste" else None
+        methods = {"ste": StraightThrough, "decoder": DecoderTraining}
+        method: Any = methods.get(recipe.learner.method)
+        self._method = None if method is None else method(model, recipe, device)
 
     def train(
         self,
@@ -68,7 +73,7 @@ class Trainer:
     ) -> tuple[StepSums, float]:
         """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
 
-        Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, `num_groups` counts the groups
+        Under DDP, `forward` is the wrapped model, `no_sync` its context manager, `num_groups` counts the groups
         of all ranks, and `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step
         still counts; it is the norm of the averaged gradient, so all ranks skip together.
         """
@@ -86,11 +91,11 @@ class Trainer:
             for start in starts:
                 rows = slice(start, start + learner.micro_batch_size)
                 with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.policy)
+                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.model)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
-            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), learner.max_grad_norm))
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), learner.max_grad_norm))
             if math.isfinite(norm):
                 self.optimizer.step()
         self.step += 1
@@ -139,8 +144,8 @@ class Trainer:
         if self._is_published:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
-            rows = rows.without_conditions(self.policy, dropped_N)
-        logprobs = self._logprobs(self.policy.logits, forward, rows)
+            rows = rows.without_conditions(self._policy, dropped_N)
+        logprobs = self._logprobs(self._policy.logits, forward, rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )

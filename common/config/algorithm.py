@@ -172,7 +172,8 @@ class LearnerSection(Section):
     method: Method = "grpo"
     """grpo: the paper's, from groups of samples that actors have scored. ste: the picture of one code per place is
     compared with the image, and the error goes back through the decoder and a straight-through estimator into the
-    policy, all in the learner; actors give images and contexts. Which to choose: docs/methods.md."""
+    policy, all in the learner; actors give images and contexts. decoder: the policy stays as it is, and the
+    tokenizer's decoder learns to draw the images from its samples. Which to choose: docs/methods.md."""
     num_ranks: int = Field(default=1, gt=0)
     """Learner processes; each holds the whole policy and a share of every step's groups."""
     num_steps: int = Field(gt=0)

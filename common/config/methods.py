@@ -10,7 +10,7 @@ from common.config.base import Section
 if TYPE_CHECKING:
     from common.config.recipe import Recipe
 
-Method = Literal["grpo", "ste"]
+Method = Literal["grpo", "ste", "decoder"]
 
 
 class SteSection(Section):
@@ -40,6 +40,12 @@ def method_problems(recipe: "Recipe") -> Iterator[str]:
             f"learner.method is {method}, and reward.python names {', '.join(recipe.reward.own_terms)}, which has "
             "no gradient: leave reward.python out, or set learner.method=grpo"
         )
+    yield from _unused(recipe, method)
+    if method == "decoder":
+        yield from _of_decoder(recipe)
+
+
+def _unused(recipe: "Recipe", method: Method) -> Iterator[str]:
     for key, value, default in (
         ("advantage.credit", recipe.advantage.credit, "sample"),
         ("learner.prior", recipe.learner.prior, "ce"),
@@ -51,3 +57,16 @@ def method_problems(recipe: "Recipe") -> Iterator[str]:
                 f"learner.method is {method}, which compares no samples, and {key} is {value}: set "
                 f"{key}={default}, or learner.method=grpo"
             )
+
+
+def _of_decoder(recipe: "Recipe") -> Iterator[str]:
+    if recipe.profile == "published":
+        yield (
+            "learner.method is decoder and profile published, which is for the training of the policy: set "
+            "profile=corrected"
+        )
+    if recipe.reward.decode_dtype != "float32":
+        yield (
+            f"learner.method is decoder, which learns in float32, and reward.decode_dtype is "
+            f"{recipe.reward.decode_dtype}: set reward.decode_dtype=float32"
+        )

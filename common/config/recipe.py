@@ -145,12 +145,17 @@ class Recipe(Section):
     @property
     def has_narrow_weights(self) -> bool:
         """Whether actors get bfloat16 where autocast would cast to it anyway, in training as in sampling."""
-        return self.compute.autocast == self.sampling.autocast == "bfloat16"
+        return self.compute.autocast == self.sampling.autocast == "bfloat16" and not self.trains_decoder
 
     @property
     def is_scored_in_learner(self) -> bool:
         """Whether the learner decodes pictures, and compares them with the images that groups then carry."""
         return self.learner.method != "grpo"
+
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether the learner trains the tokenizer's decoder, and the policy stays as it is."""
+        return self.learner.method == "decoder"
 
     @property
     def has_reward_maps(self) -> bool:

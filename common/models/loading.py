@@ -50,6 +50,15 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
     return tokenizer if device.type == "cuda" else tokenizer.to(memory_format=torch.channels_last)
 
 
+def load_trained(recipe: Recipe, device: torch.device) -> PolicyModule | TokenizerModule:
+    """What the learner trains: the policy; or the tokenizer, of which the decoder alone has gradients."""
+    if not recipe.trains_decoder:
+        return load_policy(recipe, device)
+    tokenizer = load_tokenizer(recipe, device)
+    tokenizer.train_decoder()
+    return tokenizer
+
+
 def load_codes(recipe: Recipe, device: torch.device) -> Tensor:
     """The vectors of the tokenizer's codebook, float32 [V, D]; of the rest nothing is kept."""
     cpu = torch.device("cpu")

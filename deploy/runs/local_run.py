@@ -3,6 +3,9 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import cast
+
+from torch import nn
 
 from actors.rewards.build import load_reward
 from actors.sources.build import build_source
@@ -21,7 +24,7 @@ from deploy.runs.run_folder import RunFolder, open_run_folder
 from deploy.runs.run_log import kept_log
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
-from learner.checkpoint import POLICY
+from learner.checkpoint import weights_name
 
 log = logging.getLogger("vapi.local")
 
@@ -61,12 +64,14 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
         if report.num_flat:
             tell(RewardsFlat.of(report))
         start = now
-    save_weights(policy.state_dict(), folder.path / POLICY)
+    trained = reward.tokenizer if recipe.trains_decoder else policy
+    weights = cast(nn.Module, trained).state_dict()
+    save_weights(weights, folder.path / weights_name(recipe.learner.method))
     summary = {
         "status": "succeeded",
         "steps": recipe.learner.num_steps,
         "groups_learned": groups_learned,
         "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
-        "weights_sha256": weights_sha256(policy.state_dict()),
+        "weights_sha256": weights_sha256(weights),
     }
     tell(Ended("succeeded", summary))

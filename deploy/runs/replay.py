@@ -17,7 +17,7 @@ from common.config.recipe import Recipe
 from common.errors import DataError, RecipeError
 from common.facts import Ended, Fact, StepLearned
 from common.machine import prepare_device
-from common.models.loading import load_policy
+from common.models.loading import load_trained
 from common.models.weights_files import save_weights
 from common.paths import find_run, places_text
 from common.reward_terms import RewardTerms
@@ -28,7 +28,7 @@ from deploy.runs.group_records import FOLDER, read_groups, recorded_steps
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
-from learner.checkpoint import POLICY, read_checkpoint
+from learner.checkpoint import read_checkpoint, weights_name
 from learner.optimizer import load_optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
@@ -99,7 +99,7 @@ def _learned(
 ) -> Iterator[StepReport]:
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
-    trainer = Trainer(load_policy(recipe, device), recipe, device)
+    trainer = Trainer(load_trained(recipe, device), recipe, device)
     _begin(trainer, source, min(paths) - 1)
     groups_learned, start = 0, time.monotonic()
     for path in paths.values():
@@ -110,13 +110,13 @@ def _learned(
         tell(StepLearned.alone(report, now - start))
         start, groups_learned = now, groups_learned + report.num_groups
         yield report
-    save_weights(trainer.policy.state_dict(), folder.path / POLICY)
+    save_weights(trainer.model.state_dict(), folder.path / weights_name(recipe.learner.method))
     summary = {
         "status": "succeeded",
         "steps": trainer.step,
         "groups_learned": groups_learned,
         "images_skipped": 0,
-        "weights_sha256": weights_sha256(trainer.policy.state_dict()),
+        "weights_sha256": weights_sha256(trainer.model.state_dict()),
         "replay_of": str(source),
     }
     tell(Ended("succeeded", summary))
@@ -133,8 +133,8 @@ def _begin(trainer: Trainer, source: Path, step: int) -> None:
             "its start, or keep the checkpoint that it was resumed from"
         )
     checkpoint = read_checkpoint(path)
-    load_snapshot(trainer.policy, checkpoint.weights)
-    load_optimizer_arrays(trainer.optimizer, trainer.policy, checkpoint.optimizer)
+    load_snapshot(trainer.model, checkpoint.weights)
+    load_optimizer_arrays(trainer.optimizer, trainer.model, checkpoint.optimizer)
     trainer.step = step
 
 

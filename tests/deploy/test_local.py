@@ -63,8 +63,8 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
             ticket += 1
         sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
         reports.append(sums.report(trainer.step, norm, {}))
-        actor_policy.load_state_dict(trainer.policy.state_dict())
-    return reports, weights_sha256(trainer.policy.state_dict())
+        actor_policy.load_state_dict(trainer.model.state_dict())
+    return reports, weights_sha256(trainer.model.state_dict())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.numpy import load_file
 
+from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError
+from common.models.loading import load_tokenizer
 from deploy.runs.local_run import run_local
 from deploy.runs.replay import replay
 from deploy.service.driver import Parts, train
+from deploy.weights.conversion import convert
 from tests.fakes import FakeRay, FakeSession
 from tests.service.reading import digest, lines
 
@@ -17,12 +22,19 @@ COLOCATED = {"placement": "colocated", "actors.count": 0}
 SHORT = {"learner.num_steps": 2, "learner.images_per_step": 4}
 METHODS: dict[str, dict[str, Any]] = {
     "straight through": {**SHORT, "learner.method": "ste", "ste.sample": "gumbel", "reward.lpips": 0.5},
+    "decoder": {**SHORT, "learner.method": "decoder", "group.size": 1},
 }
 
 
 def served(recipe: Recipe) -> Path:
     ray = FakeRay()
     return train(recipe, Parts(ray=ray, session=FakeSession(ray))).folder.path
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """The weights at the end of a run of the service."""
+    (path,) = (run / "checkpoints" / "step-000002").glob("[pt]*.safetensors")
+    return load_file(path)
 
 
 def losses(run: Path) -> list[float]:
@@ -57,6 +69,29 @@ def test_the_published_form_of_ste_has_raw_codes_and_dropout_and_is_a_function_o
     one, again = (served(small_run(name, published)) for name in ("one", "again"))
     assert losses(one) == losses(again)
     assert losses(one)[0] != losses(served(small_run("corrected", changes)))[0]
+
+
+def test_the_decoder_alone_is_trained_and_its_weights_are_a_tokenizer_that_converts(small_run, tmp_path):
+    recipe = small_run("run", METHODS["decoder"])
+    run = served(recipe)
+    before, after = load_file(recipe.tokenizer.checkpoint), trained(run)
+    changed = {name for name in before if not (before[name] == after[name]).all()}
+    assert {name.partition(".")[0] for name in changed} == {"decoder", "post_quant_conv"}
+    assert len(changed) == sum(name.startswith(("decoder.", "post_quant_conv.")) for name in before)
+
+    checkpoint = run / "checkpoints" / "step-000002"
+    published = tmp_path / "vq.pt"
+    converted = convert(checkpoint, published, recipe=recipe, what="tokenizer")
+    assert converted.left_out == ()
+    tokens = torch.zeros(1, 64, dtype=torch.long)
+    folder, file, base = (
+        load_tokenizer(with_changes(recipe, {"tokenizer.checkpoint": str(path)}), torch.device("cpu")).decode(
+            tokens
+        )
+        for path in (checkpoint, published, recipe.tokenizer.checkpoint)
+    )
+    assert folder.equal(file)
+    assert not folder.equal(base)
 
 
 def test_a_run_of_one_method_is_not_gone_on_with_by_another(small_run):
