@@ -23,11 +23,23 @@ class SteSection(Section):
     """The way back is that of softmax(logits / tau)."""
 
 
+class DecoderSection(Section):
+    """learner.method decoder. At 0 and 0 it is the paper's form, which smooths more and more in a long training."""
+
+    clean_weight: float = Field(default=0.0, ge=0)
+    """Weight of the same loss for the images' own codes, so that reconstructions stay good."""
+    anchor_weight: float = Field(default=0.0, ge=0)
+    """Weight of the distance, by the same terms, of a sample's picture to that of the initial decoder, which every
+    rank then holds a frozen copy of; so that the decoder stays near it."""
+
+
 def method_problems(recipe: "Recipe") -> Iterator[str]:
     """What `learner.method` cannot be combined with, a sentence each, with what to change."""
     method = recipe.learner.method
     if method != "ste" and recipe.ste != SteSection():
         yield f"ste is set, and learner.method is {method}: set learner.method=ste, or leave ste out"
+    if method != "decoder" and recipe.decoder != DecoderSection():
+        yield (f"decoder is set, and learner.method is {method}: set learner.method=decoder, or leave decoder out")
     if method == "grpo":
         return
     if not recipe.reward.differentiable_weights:

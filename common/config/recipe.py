@@ -20,7 +20,7 @@ from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
-from common.config.methods import SteSection, method_problems
+from common.config.methods import DecoderSection, SteSection, method_problems
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -79,6 +79,8 @@ class Recipe(Section):
     """The learner."""
     ste: SteSection = SteSection()
     """For learner.method ste."""
+    decoder: DecoderSection = DecoderSection()
+    """For learner.method decoder."""
     buffer: BufferSection = BufferSection()
     """The buffer between actors and learner."""
     compute: ComputeSection = ComputeSection()

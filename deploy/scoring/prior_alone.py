@@ -52,6 +52,7 @@ def prior_alone(recipe: Recipe) -> Recipe:
     changes = {
         "learner.method": "grpo",
         "ste": {},
+        "decoder": {},
         "learner.ce_weight": 1,
         "learner.prior": "ce",
         "advantage": {},

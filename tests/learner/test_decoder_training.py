@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from common.clock import StageClock
 from common.config.load import with_changes
@@ -48,25 +49,39 @@ def groups() -> GroupBatch:
     )
 
 
+@pytest.mark.parametrize("section", [{}, {"clean_weight": 0.5, "anchor_weight": 3.0}])
 def test_the_loss_and_its_gradient_are_those_of_each_sample_s_picture_on_its_own(
-    recipe: Recipe, groups: GroupBatch
+    recipe: Recipe, groups: GroupBatch, section: dict[str, float]
 ) -> None:
+    recipe = with_changes(recipe, {"decoder": section})
     trainer = Trainer(load_trained(recipe, CPU), recipe, CPU)
+    with torch.no_grad():  # away from where it began
+        trainer.model.decoder.conv_out.bias.add_(0.3)
     sums, norm = trainer.train(groups, StageClock())
 
-    tokenizer = load_tokenizer(recipe, CPU).requires_grad_(True)
-    total = torch.zeros(())
+    tokenizer, initial = load_tokenizer(recipe, CPU).requires_grad_(True), load_tokenizer(recipe, CPU)
+    with torch.no_grad():
+        tokenizer.decoder.conv_out.bias.add_(0.3)
+
+    def distance(one: Tensor, other: Tensor) -> Tensor:
+        return 0.5 * (one - other).square().mean() + 2 * (one - other).abs().mean()
+
+    first, total = 0.0, torch.zeros(())
     for b in range(B):
         image = torch.from_numpy(groups.source["pixels"][b] / 127.5 - 1).float().permute(2, 0, 1)
         for k in range(K):
-            picture = tokenizer.decode(torch.from_numpy(groups.sampled_tokens_BGT[b, k]).long()[None])[0]
-            error = 0.5 * (picture - image).square().mean() + 2 * (picture - image).abs().mean()
-            total = total + error / (B * K)
+            sample_1T = torch.from_numpy(groups.sampled_tokens_BGT[b, k]).long()[None]
+            picture = tokenizer.decode(sample_1T)[0]
+            first += distance(picture, image).item() / (B * K)
+            anchor = section.get("anchor_weight", 0) * distance(picture, initial.decode(sample_1T)[0])
+            total = total + (distance(picture, image) + anchor) / (B * K)
+        clean = tokenizer.decode(torch.from_numpy(groups.target_tokens_BT[b]).long()[None])[0]
+        total = total + section.get("clean_weight", 0) * distance(clean, image) / B
     trained = [*tokenizer.decoder.parameters(), *tokenizer.post_quant_conv.parameters()]
     gradients = torch.autograd.grad(total, trained)
     report = sums.report(1, norm, {})
-    assert report.loss == report.policy_loss == pytest.approx(total.item(), rel=1e-5)
-    assert report.reward_mean == pytest.approx(-total.item(), rel=1e-5)
+    assert report.loss == pytest.approx(total.item(), rel=1e-5)
+    assert report.policy_loss == -report.reward_mean == pytest.approx(first, rel=1e-5)
     assert norm == pytest.approx(torch.cat([each.flatten() for each in gradients]).norm().item(), rel=1e-4)
 
 
