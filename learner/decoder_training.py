@@ -2,8 +2,8 @@
 
     loss = mean over images and their samples of  d(D(x), I) + clean · d(D(z), I) + anchor · d(D(x), D_0(x))
 
-for samples x_t ~ π(· | c, context_<t), the image's own codes z, and d = Σ weight · term with the terms and weights
-of the reward. The paper (arXiv 2512.19680, supplement C.2) has MSE and LPIPS, and the first distance alone. Policy,
+for samples x_t ~ π(· | c, context_<t), the image's own codes z, and d = Σ weight · term, both those of the
+reward. The paper (arXiv 2512.19680, supplement C.2) has MSE and LPIPS, and the first distance alone. Policy,
 encoder and codebook stay as they are, so samples are never old; of a ticket it takes samples, codes and images.
 
 Letters: B groups, K samples per group, k with the image's own codes beside them, T image tokens, D numbers of a

@@ -24,7 +24,7 @@ class SteSection(Section):
 
 
 class DecoderSection(Section):
-    """learner.method decoder. With weights of 0 it is the paper's form, which smooths more the longer it trains."""
+    """learner.method decoder. With weights of 0 it is the paper's form, which smooths in a long training."""
 
     clean_weight: float = Field(default=0.0, ge=0)
     """Weight of the same loss for the images' own codes, so that reconstructions stay good."""

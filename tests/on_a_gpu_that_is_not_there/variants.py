@@ -43,6 +43,10 @@ VARIANTS: dict[str, dict] = {
     },
     "noise without the token itself": {"context.noise": 0.9, "context.kernel": "other"},
     "straight through": {"learner.method": "ste"},
+    "the decoder, held to where it began": {
+        "learner.method": "decoder",
+        "decoder": {"clean_weight": 1.0, "anchor_weight": 1.0},
+    },
     "straight through, drawn": {"learner.method": "ste", "ste.sample": "gumbel", "context.condition_drop": 0.5},
     "guided pictures": {"sampling.guidance_scale": 4.0, "sampling.top_k": 5, "sampling.top_p": 0.9},
     "captions": {**CAPTIONS, "context.condition_drop": 0.5, "sampling.guidance_scale": 2.0},

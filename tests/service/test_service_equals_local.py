@@ -10,6 +10,8 @@ from tests.service.reading import digest, learned_tickets, lines
 
 pytestmark = pytest.mark.ray
 
+STE = {"learner.method": "ste", "ste.sample": "gumbel"}
+DECODER = {"learner.method": "decoder", "group.size": 1, "decoder.clean_weight": 1, "decoder.anchor_weight": 1}
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
 
@@ -39,15 +41,16 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos)],
-    ids=["sample credit", "credit by gradient"],
+    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, STE, DECODER))],
+    ids=["sample credit", "credit by gradient", "straight through", "decoder"],
 )
 def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve, changes):
     one = run_local(small_run("one", changes)).path
     two = serve(small_run("two", changes | {"learner.num_ranks": 2})).folder.path
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
-    expected = load_file(one / "policy.safetensors")
-    actual = load_file(two / "checkpoints" / "step-000005" / "policy.safetensors")
+    name = "tokenizer.safetensors" if changes is DECODER else "policy.safetensors"
+    expected = load_file(one / name)
+    actual = load_file(two / "checkpoints" / "step-000005" / name)
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
         assert abs(actual[name] - value).max() < 1e-5, name
