@@ -30,6 +30,7 @@ from common.machine import autocast
 from common.models.families import PolicyModule
 from common.models.loading import load_tokenizer
 from common.pixels import to_tensor
+from common.protocols import Condition
 from common.schema import GroupBatch
 from common.seeding import generator
 from common.token_distribution import entropy
@@ -57,7 +58,7 @@ class StraightThrough:
     ) -> tuple[Tensor, StepSums]:
         """The loss summed over the groups in `micro`, with their weights, and the sums to report."""
         recipe, tensor = self._recipe, self._tensor
-        condition = {name: tensor(column[micro]) for name, column in groups.condition.items()}
+        condition: Condition = {name: tensor(column[micro]) for name, column in groups.condition.items()}
         if self._drop:
             dropped_B = torch.rand(len(groups.context_tokens_BT[micro])) < self._drop
             condition = drop_conditions(self._policy, condition, dropped_B)
