@@ -121,6 +121,10 @@ class Policy(Protocol):
     def num_blocks(self) -> int:
         """Equal blocks that the policy is a stack of: what is compiled and recomputed."""
 
+    @property
+    def width(self) -> int:
+        """D. It and `layers`, the blocks as an `nn.ModuleList`, are needed only for learner.embedding_weight."""
+
     def compile_blocks(self) -> None:
         """Compile the blocks in place, at their first forward; decoding and state dict stay as they are."""
 

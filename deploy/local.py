@@ -7,6 +7,7 @@ Letters: B source images (groups), G samples per group, T image tokens, D width 
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -35,6 +36,7 @@ from common.types import StepReport
 from deploy.local_methods import post_train_in_parts
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import code_prices
+from learner.embedding_regulariser import embedding_regulariser
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.rows import Rows
@@ -58,12 +60,13 @@ def post_train(
     if recipe.is_scored_in_learner:  # another method than the paper's
         yield from post_train_in_parts(policy, cast(TokenizerModule, tokenizer), reward, source, recipe, device)
         return
-    optimizer = build_optimizer(policy, learner)
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
+    regulariser = embedding_regulariser(policy, recipe, device)  # None unless learner.embedding_weight is set
+    optimizer = build_optimizer(policy, learner, regulariser)
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     for step in range(learner.num_steps):
         groups = roll_out_step(policy, tokenizer, reward, source, recipe, device, step)
-        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD, regulariser)
 
 
 def roll_out_step(policy, tokenizer, reward, source, recipe: Recipe, device, step: int) -> list[Groups]:
@@ -120,7 +123,15 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
 
 
 def learn(
-    policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None, codes_VD=None
+    policy,
+    optimizer,
+    tickets: list[Groups],
+    recipe: Recipe,
+    device,
+    step: int,
+    reference=None,
+    codes_VD=None,
+    regulariser=None,
 ) -> StepReport:
     """One optimizer step on the groups of all tickets: the learner's work."""
     learner = recipe.learner
@@ -149,11 +160,12 @@ def learn(
                 model.logits, hidden_BTD, *tokens, distribution, learner.logit_rows, micro.prices
             )
 
-    totals = torch.zeros(6)
+    totals = torch.zeros(7)
     optimizer.zero_grad()
     for start in range(0, num_groups, learner.micro_batch_size):
         micro = rows[start : start + learner.micro_batch_size]
-        logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
+        with regulariser.watching() if regulariser is not None else nullcontext():
+            logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
         old_BGT = micro.behaviour_logprobs_NKT
         policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_BGT, micro.advantages_NKT, learner)
         if advantage_BT is not None:  # of what the policy proposes, on average: by credit by gradient
@@ -163,22 +175,27 @@ def learn(
             with torch.no_grad():
                 reference_BGT = logprobs(reference, replace(micro, prices=None)).samples_BGT
             prior_B = kl_prior(logprobs_BGT, reference_BGT)
-        loss = (policy_B + learner.ce_weight * prior_B).sum() / num_groups
-        loss.backward()
+        loss_B = policy_B + learner.ce_weight * prior_B
+        if regulariser is not None:
+            with autocast(recipe.compute, device):
+                loss_B = loss_B + learner.embedding_weight * regulariser(micro.targets_NT)
+        (loss_B.sum() / num_groups).backward()
         clipped = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean() * len(policy_B)
         kl_B = kl_to_behaviour(logprobs_BGT, old_BGT)
-        sums = [policy_B.sum(), prior_B.sum(), ce_B.sum(), clipped, kl_B.sum(), entropy_BT.mean(dim=1).sum()]
+        entropy_B = entropy_BT.mean(dim=1)
+        sums = [each.sum() for each in (loss_B, policy_B, prior_B, ce_B, clipped, kl_B, entropy_B)]
         totals += torch.stack(sums).detach().cpu()
 
     # 6. AdamW on the clipped gradient.
-    grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), learner.max_grad_norm)
+    trained = [*policy.parameters(), *(regulariser.parameters() if regulariser is not None else ())]
+    grad_norm = nn.utils.clip_grad_norm_(trained, learner.max_grad_norm)
     optimizer.step()
 
-    policy_mean, prior_mean, ce_mean, clip_fraction, kl, entropy = (totals / num_groups).tolist()
+    loss, policy_mean, prior_mean, ce_mean, clip_fraction, kl, entropy = (totals / num_groups).tolist()
     return StepReport(
         step=step + 1,
         num_groups=num_groups,
-        loss=policy_mean + learner.ce_weight * prior_mean,
+        loss=loss,
         policy_loss=policy_mean,
         ce_prior=ce_mean,
         kl_prior=0.0 if reference is None else prior_mean,

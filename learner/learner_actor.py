@@ -32,7 +32,7 @@ from common.weights.snapshot import (
     weights_sha256,
 )
 from learner.checkpoint import training_state
-from learner.optimizer import Arrays, load_optimizer_arrays, optimizer_arrays
+from learner.optimizer import Arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
 from learner.step_sums import StepSums
@@ -211,13 +211,13 @@ class LearnerActor:
         return weights_sha256(self._trainer.model.state_dict())
 
     def optimizer_arrays(self) -> Arrays:
-        return optimizer_arrays(self._trainer.optimizer, self._trainer.model)
+        return self._trainer.optimizer_arrays()
 
     def resume(self, step: int, arrays: Arrays, weights: WeightSnapshot | None = None) -> None:
         """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
         if weights is not None:
             load_snapshot(self._trainer.model, weights)
-        load_optimizer_arrays(self._trainer.optimizer, self._trainer.model, arrays)
+        self._trainer.load_optimizer_arrays(arrays)
         self._trainer.step = step
         log_context(step=step)
 

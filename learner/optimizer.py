@@ -13,9 +13,13 @@ from common.weights.snapshot import as_array
 Arrays = Mapping[str, np.ndarray]
 
 
-def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
-    """AdamW with a constant rate, without weight decay for parameters with "norm" in their name."""
-    parameters = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+def build_optimizer(policy: nn.Module, section: LearnerSection, beside: nn.Module | None = None) -> AdamW:
+    """AdamW with a constant rate, without weight decay for parameters with "norm" in their name.
+
+    `beside` is trained with the policy.
+    """
+    named = [*policy.named_parameters(), *(beside.named_parameters() if beside is not None else ())]
+    parameters = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     decayed = [parameter for name, parameter in parameters if "norm" not in name]
     exempt = [parameter for name, parameter in parameters if "norm" in name]
     return AdamW(

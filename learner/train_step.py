@@ -28,8 +28,9 @@ from common.token_distribution import TokenDistribution
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import CodePrices, code_prices
 from learner.decoder_training import DecoderTraining
+from learner.embedding_regulariser import embedding_regulariser
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
-from learner.optimizer import build_optimizer
+from learner.optimizer import Arrays, build_optimizer, load_optimizer_arrays, optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.rows import Rows
 from learner.step_sums import StepSums, numbers
@@ -49,7 +50,8 @@ class Trainer:
         self._is_published = recipe.profile == "published"
         if self._is_published:
             turn_on_dropout(model, PUBLISHED_DROPOUT)
-        self.optimizer = build_optimizer(model, recipe.learner)
+        self._regulariser = embedding_regulariser(policy, recipe, device)
+        self.optimizer = build_optimizer(model, recipe.learner, self._regulariser)
         self.step = 0
         self._recipe = recipe
         self._distribution = TokenDistribution.of(recipe.group)
@@ -95,11 +97,26 @@ class Trainer:
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), learner.max_grad_norm))
+            trained = list(self.model.parameters())
+            if self._regulariser is not None:  # outside DDP
+                trained += self._regulariser.parameters()
+                self._regulariser.average_gradients(over_ranks, num_ranks)
+            norm = float(nn.utils.clip_grad_norm_(trained, learner.max_grad_norm))
             if math.isfinite(norm):
                 self.optimizer.step()
         self.step += 1
         return sums, norm
+
+    def optimizer_arrays(self) -> Arrays:
+        """AdamW's state, and what is trained beside the model: all that a resume needs besides its weights."""
+        arrays = dict(optimizer_arrays(self.optimizer, self.model))
+        return arrays if self._regulariser is None else arrays | self._regulariser.state(self.optimizer)
+
+    def load_optimizer_arrays(self, arrays: Arrays) -> None:
+        """Restore the state returned by `optimizer_arrays`."""
+        if self._regulariser is not None:
+            arrays = self._regulariser.take(self.optimizer, arrays)
+        load_optimizer_arrays(self.optimizer, self.model, arrays)
 
     def _prices(
         self, groups: GroupBatch, weights_B: np.ndarray, over_ranks: Callable[[Tensor], Tensor]
@@ -145,7 +162,8 @@ class Trainer:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
             rows = rows.without_conditions(self._policy, dropped_N)
-        logprobs = self._logprobs(self._policy.logits, forward, rows)
+        with self._regulariser.watching() if self._regulariser is not None else nullcontext():
+            logprobs = self._logprobs(self._policy.logits, forward, rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
@@ -156,6 +174,9 @@ class Trainer:
         ce_N, kl_prior_N = self._priors(logprobs, rows)
         ce_N, kl_prior_N = ce_N * weights_N, kl_prior_N * weights_N
         loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
+        if self._regulariser is not None:
+            with autocast(recipe.compute, self._device):
+                loss_N = loss_N + learner.embedding_weight * self._regulariser(rows.targets_NT) * weights_N
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
         kl_N = kl_to_behaviour(logprobs.samples_BGT, rows.behaviour_logprobs_NKT)
         groups_per_row = len(rewards_BG) / len(rows)

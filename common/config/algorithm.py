@@ -212,6 +212,9 @@ class LearnerSection(Section):
     divergence from the initial policy, estimated on the samples as in GRPO; every rank holds a frozen copy."""
     ce_weight: float = Field(default=0.1, ge=0)
     """β: weight of the prior, ce or kl. At 0 quality collapses."""
+    embedding_weight: float = Field(default=0.0, ge=0)
+    """λ of reAR's embedding regulariser (arXiv 2510.04450, where it is 1): two small networks, trained beside the
+    policy, must find from its hidden states the codes of the token being read and of the next one."""
     max_bad_steps: int = Field(default=3, gt=0)
     """A step with a non-finite gradient updates nothing; this many in a row end the run."""
     max_restarts: int = Field(default=10, ge=0)

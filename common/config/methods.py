@@ -40,6 +40,11 @@ def method_problems(recipe: "Recipe") -> Iterator[str]:
         yield f"ste is set, and learner.method is {method}: set learner.method=ste, or leave ste out"
     if method != "decoder" and recipe.decoder != DecoderSection():
         yield (f"decoder is set, and learner.method is {method}: set learner.method=decoder, or leave decoder out")
+    if recipe.learner.embedding_weight and recipe.compute.compile:
+        yield (
+            "learner.embedding_weight looks into the policy's blocks, which compute.compile seals: set one of the "
+            "two alone"
+        )
     if method == "grpo":
         return
     if not recipe.reward.differentiable_weights:
@@ -63,10 +68,11 @@ def _unused(recipe: "Recipe", method: Method) -> Iterator[str]:
         ("learner.prior", recipe.learner.prior, "ce"),
         ("learner.correction", recipe.learner.correction, "none"),
         ("learner.ratio", recipe.learner.ratio, "token"),
+        ("learner.embedding_weight", recipe.learner.embedding_weight, 0),
     ):
         if value != default:
             yield (
-                f"learner.method is {method}, which compares no samples, and {key} is {value}: set "
+                f"learner.method is {method} and {key} is {value}, which is for grpo alone: set "
                 f"{key}={default}, or learner.method=grpo"
             )
 

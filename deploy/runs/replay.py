@@ -29,7 +29,6 @@ from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import read_checkpoint, weights_name
-from learner.optimizer import load_optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
 
@@ -134,7 +133,7 @@ def _begin(trainer: Trainer, source: Path, step: int) -> None:
         )
     checkpoint = read_checkpoint(path)
     load_snapshot(trainer.model, checkpoint.weights)
-    load_optimizer_arrays(trainer.optimizer, trainer.model, checkpoint.optimizer)
+    trainer.load_optimizer_arrays(checkpoint.optimizer)
     trainer.step = step
 
 

@@ -92,6 +92,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "context.noise_per_sequence": True,
         "context.kernel": "other",
     },
+    "reAR's regulariser": {"learner.embedding_weight": 1.0, "learner.prior": "kl"},
     "the policy's own noise": {"context.kernel": "self", "context.condition_drop": 0.3},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},

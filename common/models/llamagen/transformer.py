@@ -216,6 +216,10 @@ class LlamaGenTransformer(nn.Module):
     def num_blocks(self) -> int:
         return len(self.layers)
 
+    @property
+    def width(self) -> int:
+        return self.output.in_features
+
     def compile_blocks(self, backend: str | Callable = "inductor") -> None:
         """Compile the blocks with torch.compile, in place, at their first forward; decoding stays as it is.
 

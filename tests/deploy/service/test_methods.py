@@ -22,6 +22,7 @@ COLOCATED = {"placement": "colocated", "actors.count": 0}
 SHORT = {"learner.num_steps": 2, "learner.images_per_step": 4}
 METHODS: dict[str, dict[str, Any]] = {
     "straight through": {**SHORT, "learner.method": "ste", "ste.sample": "gumbel", "reward.lpips": 0.5},
+    "reAR's regulariser": {**SHORT, "learner.embedding_weight": 1.0, "reward.lpips": 0},
     "decoder": {**SHORT, "learner.method": "decoder", "group.size": 1},
 }
 
@@ -56,7 +57,7 @@ def test_split_colocated_and_resumed_give_the_losses_and_weights_of_local_bit_fo
 
 
 @pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
-def test_recorded_groups_hold_the_images_and_are_learned_from_again(small_run, changes):
+def test_recorded_groups_are_learned_from_again(small_run, changes):
     run = served(small_run("run", changes | {"record.groups": True}))
     again = replay(str(run), [])
     assert again.largest_difference == pytest.approx(0, abs=1e-6)
