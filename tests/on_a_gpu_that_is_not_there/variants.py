@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict] = {
     "the decoder, held to where it began": {
         "learner.method": "decoder",
         "decoder": {"clean_weight": 1.0, "anchor_weight": 1.0},
+        "learner.lr": 1e-6,  # AdamW makes steps of the rounding in biases that a norm takes away again
     },
     "straight through, drawn": {"learner.method": "ste", "ste.sample": "gumbel", "context.condition_drop": 0.5},
     "guided pictures": {"sampling.guidance_scale": 4.0, "sampling.top_k": 5, "sampling.top_p": 0.9},
