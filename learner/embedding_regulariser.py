@@ -57,7 +57,8 @@ class EmbeddingRegulariser(nn.Module):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Keep what the blocks give in here, for the next call; one forward."""
-        self._seen_NSW = seen = {}
+        seen: dict[str, Tensor] = {}
+        self._seen_NSW = seen
         try:
             yield
         finally:
@@ -109,8 +110,8 @@ def _distance(codes_NTD: Tensor, targets_NTD: Tensor) -> Tensor:
 
 def _network(width: int, code_size: int, draws: torch.Generator) -> nn.Sequential:
     """With weights that depend on the run's seed alone: every rank begins with the same."""
-    network = nn.Sequential(nn.Linear(width, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, code_size))
-    for layer in (network[0], network[2]):
+    layers = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, code_size)
+    for layer in layers:
         nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=draws)
         nn.init.zeros_(layer.bias)
-    return network
+    return nn.Sequential(layers[0], nn.GELU(), layers[1])

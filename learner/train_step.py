@@ -110,7 +110,7 @@ class Trainer:
     def optimizer_arrays(self) -> Arrays:
         """AdamW's state, and what is trained beside the model: all that a resume needs besides its weights."""
         arrays = dict(optimizer_arrays(self.optimizer, self.model))
-        return arrays if self._regulariser is None else arrays | self._regulariser.state(self.optimizer)
+        return arrays if self._regulariser is None else {**arrays, **self._regulariser.state(self.optimizer)}
 
     def load_optimizer_arrays(self, arrays: Arrays) -> None:
         """Restore the state returned by `optimizer_arrays`."""

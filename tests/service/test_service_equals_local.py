@@ -11,6 +11,7 @@ from tests.service.reading import digest, learned_tickets, lines
 pytestmark = pytest.mark.ray
 
 STE = {"learner.method": "ste", "ste.sample": "gumbel"}
+REAR = {"learner.embedding_weight": 1, "context.noise_per_sequence": True, "context.kernel": "self"}
 DECODER = {"learner.method": "decoder", "group.size": 1, "decoder.clean_weight": 1, "decoder.anchor_weight": 1}
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
@@ -41,8 +42,8 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, STE, DECODER))],
-    ids=["sample credit", "credit by gradient", "straight through", "decoder"],
+    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, STE, REAR, DECODER))],
+    ids=["sample credit", "credit by gradient", "straight through", "reAR", "decoder"],
 )
 def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve, changes):
     one = run_local(small_run("one", changes)).path
