@@ -139,7 +139,7 @@ def test_what_yaml_reads_otherwise_than_it_looks_is_refused(study_file: StudyFil
 def test_an_unknown_study_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
         RecipeError,
-        match="components, credit, emoji_credit, emoji_paper_table, emoji_reward, group, noise, paper_table, prior, "
-        "reward, staleness",
+        match="components, credit, emoji_credit, emoji_paper_table, emoji_reward, group, noise, paper_table, "
+        "prior, reward, staleness",
     ):
         load_study("nothing")
