@@ -156,7 +156,6 @@ class Recipe(Section):
 
     @property
     def trains_decoder(self) -> bool:
-        """Whether the learner trains the tokenizer's decoder, and the policy stays as it is."""
         return self.learner.method == "decoder"
 
     @property
@@ -223,7 +222,7 @@ class Recipe(Section):
         """
         condition = self.policy.condition_bytes
         num_terms = 0 if self.is_scored_in_learner else len(self.reward.weights)
-        pixels = 3 * self.image_size**2 if self.is_scored_in_learner else 0
+        pixels = 3 * self.image_size**2 * self.is_scored_in_learner
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = num_maps * self.num_tokens + num_terms
         a_token = 2 + 2 * self.num_samples_kept + self.num_code_numbers
@@ -231,17 +230,12 @@ class Recipe(Section):
         return 4 * numbers + pixels + condition + 280
 
     def _model_problems(self) -> Iterator[str]:
-        yield from self.policy.problems(self.source.kind)
-        yield from self.tokenizer.problems(self.image_size)
+        yield from (*self.policy.problems(self.source.kind), *self.tokenizer.problems(self.image_size))
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (
-            *self._model_problems(),
-            *credit_problems(self),
-            *method_problems(self),
-            *_service_problems(self),
-        ):
+        of_training = (*credit_problems(self), *method_problems(self))
+        for problem in (*self._model_problems(), *of_training, *_service_problems(self)):
             raise ValueError(problem)
         return self
 
