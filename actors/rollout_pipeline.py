@@ -1,4 +1,4 @@
-"""From a ticket to scored groups: read, encode, noise, one forward, G samples, decode, score.
+"""From a ticket to scored groups: read, draw G samples of each image or condition, decode, score.
 
 Plain torch on one device; no Ray. All randomness of a sample comes from (run seed, sample index).
 
@@ -106,6 +106,7 @@ class RolloutPipeline:
             credit={} if credit is None else _arrays(credit.columns),
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
+            rollout=self._recipe.rollout.kind,
         )
         sound, quarantined = _quarantined(groups, terms.failures)
         return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
@@ -113,7 +114,7 @@ class RolloutPipeline:
     def _credit(
         self, policy: Policy, draws: Draws, gradient_BTD: Tensor | None, clock: StageClock
     ) -> CodeCredit | None:
-        if gradient_BTD is None:
+        if gradient_BTD is None or draws.hidden_BTD is None:
             return None
         settings = self._settings
         with clock("sample"), autocast(settings.compute, self._device):

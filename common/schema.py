@@ -10,11 +10,12 @@ Letters: T image tokens, G samples per group, V codebook entries, B rows.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
+from common.config.rollout import Kind
 from common.errors import DataError
 
 SCHEMA_VERSION = 3  # 3: the terms of the reward by name
@@ -29,7 +30,7 @@ class GroupBatch:
     policy_version: int  # of the policy that sampled
     codebook_size: int  # V
     context_tokens_BT: np.ndarray  # int32 [B, T-1]; the noisy teacher-forcing input
-    target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes
+    target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes. Both [B, 0] of free-running groups
     sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]
     condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] per column
@@ -42,6 +43,7 @@ class GroupBatch:
     gradient_weights: Mapping[str, float] = field(default_factory=dict)
     """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
+    rollout: Kind = "teacher_forced"  # free_running: each sample is its own context
 
     def __len__(self) -> int:
         return len(self.image_id_B)
@@ -56,7 +58,12 @@ class GroupBatch:
     @property
     def num_tokens_sampled(self) -> int:
         """Of all groups and samples."""
-        return self.group_size * self.target_tokens_BT.size
+        return self.group_size * len(self) * self.num_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.sampled_tokens_BGT.shape[2]
 
 
 _TENSOR_COLUMNS = {
@@ -81,15 +88,17 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "image_id": pa.array(groups.image_id_B, pa.string()),
         "policy_version": pa.array([groups.policy_version] * len(groups), pa.int64()),
     }
-    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
+    arrays = {name: getattr(groups, field) for name, field in _TENSOR_COLUMNS.items()}
+    columns |= {name: _tensor_column(array) for name, array in arrays.items() if array.shape[1]}
     for named, prefix in _NAMED_COLUMNS.items():
         columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
     facts = {
         "schema_version": SCHEMA_VERSION,
         "G": groups.group_size,
-        "T": groups.target_tokens_BT.shape[1],
+        "T": groups.num_tokens,
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
+        "rollout": groups.rollout,
     }
     if groups.gradient_weights:
         facts["gradient_weights"] = json.dumps(dict(groups.gradient_weights))
@@ -106,7 +115,10 @@ def from_table(table: pa.Table) -> GroupBatch:
             "the code that wrote them"
         )
     table = table.combine_chunks()
-    columns: dict[str, Any] = {field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items()}
+    columns: dict[str, Any] = {
+        field: _array(table[name]) if name in table.column_names else np.zeros((len(table), 0), np.int32)
+        for name, field in _TENSOR_COLUMNS.items()
+    }
     columns |= {field: _named(table, prefix) for field, prefix in _NAMED_COLUMNS.items()}
     return GroupBatch(
         sample_index_B=table["sample_index"].to_numpy(),
@@ -115,12 +127,21 @@ def from_table(table: pa.Table) -> GroupBatch:
         codebook_size=int(metadata["V"]),
         higher_is_better=frozenset(metadata["higher_is_better"].split()),
         gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),
+        rollout=cast(Kind, metadata.get("rollout", "teacher_forced")),
         **columns,
     )
 
 
+def by_rollout(batches: Iterable[GroupBatch]) -> list[GroupBatch]:
+    """One batch of each kind of rollout that there is, teacher-forced groups first."""
+    kinds: dict[str, list[GroupBatch]] = {}
+    for batch in batches:
+        kinds.setdefault(batch.rollout, []).append(batch)
+    return [concatenate(kinds[kind]) for kind in sorted(kinds, reverse=True)]
+
+
 def concatenate(batches: list[GroupBatch]) -> GroupBatch:
-    """One batch of all rows, in order. Its policy version is the oldest."""
+    """One batch of all rows, in order, of one kind of rollout. Its policy version is the oldest."""
 
     def joined(field: str) -> np.ndarray:
         return np.concatenate([getattr(batch, field) for batch in batches])
@@ -137,6 +158,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         codebook_size=batches[0].codebook_size,
         higher_is_better=batches[0].higher_is_better,
         gradient_weights=batches[0].gradient_weights,
+        rollout=batches[0].rollout,
         **columns,
     )
 

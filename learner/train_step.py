@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from common.clock import StageClock
 from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.finite import quarantine
+from common.guidance import GuidedPolicy
 from common.machine import autocast
 from common.models.families import PolicyModule
 from common.models.loading import load_codes
@@ -32,8 +33,9 @@ from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, 
 from learner.optimizer import build_optimizer
 from learner.recorded_credit import require_credit
 from learner.rows import Rows
-from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
+from learner.token_logprobs import TokenLogprobs, token_logprobs
 
+Number = TypeVar("Number", int, float)
 PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
 
 
@@ -47,6 +49,8 @@ class StepSums:
     sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
     reward_terms: Mapping[str, float] = field(default_factory=dict)
     better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
+    num_measured: Mapping[str, int] = field(default_factory=dict)
+    """Of num_groups, those that a term or a measurement is of, by its name, where that may not be all."""
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(
@@ -56,11 +60,14 @@ class StepSums:
             _added(self.sums, other.sums),
             _added(self.reward_terms, other.reward_terms),
             {**self.better, **other.better},
+            _added(self.num_measured, other.num_measured),
         )
 
     def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        num_groups = max(1, self.num_groups)
-        means: dict[str, Any] = {name: self.sums.get(name, 0.0) / num_groups for name in MEASURED}
+        def mean(name: str, total: float) -> float:
+            return total / max(1, self.num_measured.get(name, self.num_groups))
+
+        means: dict[str, Any] = {name: mean(name, self.sums.get(name, 0.0)) for name in MEASURED}
         return StepReport(
             step=step,
             num_groups=self.num_groups,
@@ -69,7 +76,7 @@ class StepSums:
             grad_norm=grad_norm,
             is_bad=not math.isfinite(grad_norm),
             stage_seconds=stage_seconds,
-            reward_terms={name: total / num_groups for name, total in self.reward_terms.items()},
+            reward_terms={name: mean(name, total) for name, total in self.reward_terms.items()},
             better=self.better,
             **means,
         )
@@ -81,8 +88,8 @@ MEASURED = (
 """What a step report has the mean of over groups."""
 
 
-def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in dict.fromkeys((*one, *other))}
+def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in dict.fromkeys((*one, *other))}
 
 
 class Trainer:
@@ -91,7 +98,8 @@ class Trainer:
     def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
         self.policy = policy.eval()  # no dropout, in learning as in sampling
         self._reference = frozen_reference(policy, recipe.learner)
-        self._is_published = recipe.profile == "published"
+        self._recipes = {kind: recipe.of_kind(kind) for kind in recipe.rollout.shares}
+        self._is_published = recipe.profile == "published" and "teacher_forced" in self._recipes
         if self._is_published:
             turn_on_dropout(policy, PUBLISHED_DROPOUT)
         self.optimizer = build_optimizer(policy, recipe.learner)
@@ -103,7 +111,7 @@ class Trainer:
 
     def train(
         self,
-        groups: GroupBatch,
+        groups: GroupBatch | Sequence[GroupBatch],
         clock: StageClock,
         *,
         forward: nn.Module | None = None,
@@ -113,27 +121,32 @@ class Trainer:
         rank: int = 0,
         over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
     ) -> tuple[StepSums, float]:
-        """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
+        """Learn from `groups`, a batch per kind; returns this rank's sums and the gradient norm before clipping.
 
         Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, `num_groups` counts the groups
         of all ranks, and `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step
         still counts; it is the norm of the averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
-        require_credit(groups, self._recipe)
-        scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
-        groups, weights_B = quarantine(groups)
-        prices = self._prices(groups, weights_B, over_ranks)
+        kinds = [groups] if isinstance(groups, GroupBatch) else groups
+        for each in kinds:
+            require_credit(each, self._recipes[each.rollout])
+        scale = num_ranks / (num_groups or sum(map(len, kinds)))  # DDP averages gradients over ranks
+        sound = [quarantine(each) for each in kinds]
+        prices = self._prices(sound, over_ranks)
         sums = StepSums()
         if self._is_published:  # a resumed run drops the same as an uninterrupted one
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
-        starts = range(0, len(groups), learner.micro_batch_size)
+        micros = [
+            (kind, slice(start, start + learner.micro_batch_size))
+            for kind, each in enumerate(kinds)
+            for start in range(0, len(each), learner.micro_batch_size)
+        ]
         self.optimizer.zero_grad(set_to_none=True)
         with clock("forward_backward"):
-            for start in starts:
-                rows = slice(start, start + learner.micro_batch_size)
-                with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.policy)
+            for kind, rows in micros:
+                with nullcontext() if (kind, rows) == micros[-1] else no_sync():
+                    loss, micro = self._loss(*sound[kind], rows, prices[kind], forward or self.policy)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
@@ -144,12 +157,25 @@ class Trainer:
         return sums, norm
 
     def _prices(
-        self, groups: GroupBatch, weights_B: np.ndarray, over_ranks: Callable[[Tensor], Tensor]
-    ) -> CodePrices | None:
+        self, batches: Sequence[tuple[GroupBatch, np.ndarray]], over_ranks: Callable[[Tensor], Tensor]
+    ) -> list[CodePrices | None]:
+        """Of each batch; None without credit by gradient."""
         if self._codes_VD is None:
-            return None
-        credit = CodeCredit.of(self._tensors(groups.credit, slice(None)))
-        return code_prices(credit, self._codes_VD, self._recipe, self._tensor(weights_B), over_ranks)
+            return [None] * len(batches)
+        if self._recipe.advantage.scale == "global" and not any(groups.credit for groups, _ in batches):
+            over_ranks(torch.zeros(2, dtype=torch.float64, device=self._device))  # the other ranks wait for all
+        return [
+            code_prices(
+                CodeCredit.of(self._tensors(groups.credit, slice(None))),
+                self._codes_VD,
+                self._recipe,
+                self._tensor(weights_B),
+                over_ranks,
+            )
+            if groups.credit
+            else None
+            for groups, weights_B in batches
+        ]
 
     def _loss(
         self,
@@ -160,7 +186,7 @@ class Trainer:
         forward: nn.Module,
     ) -> tuple[Tensor, StepSums]:
         """The weighted loss summed over the groups in `micro`, and the sums to report."""
-        recipe, learner = self._recipe, self._recipe.learner
+        recipe, learner = self._recipes[groups.rollout], self._recipe.learner
         terms = RewardTerms(
             (len(groups.behaviour_logprobs_BGT[micro]), groups.group_size),
             self._tensors(groups.reward_terms, micro),
@@ -181,11 +207,15 @@ class Trainer:
             advantages_NKT=advantages_BG,
             prices=micro_prices,
         )
-        if self._is_published:
+        runs_free = groups.rollout == "free_running"
+        if runs_free:
+            rows = rows.with_own_contexts()
+        elif self._is_published:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
             rows = rows.without_conditions(self.policy, dropped_N)
-        logprobs = self._logprobs(self.policy.logits, forward, rows)
+        scale = recipe.learned_guidance_scale if runs_free else 1.0
+        logprobs = self._logprobs(GuidedPolicy(self.policy, scale, forward), rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
@@ -193,7 +223,9 @@ class Trainer:
             policy_N = policy_N - logprobs.advantage_BT.mean(dim=1)
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
-        ce_N, kl_prior_N = self._priors(logprobs, rows)
+        ce_N, kl_prior_N = self._priors(logprobs, rows, scale)
+        if runs_free:  # without an image there are no codes of one
+            ce_N = torch.zeros_like(ce_N)
         ce_N, kl_prior_N = ce_N * weights_N, kl_prior_N * weights_N
         loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
@@ -226,13 +258,14 @@ class Trainer:
             sums=dict(zip(sums, numbers, strict=False)),
             reward_terms=dict(zip(term_sums, numbers[len(sums) :], strict=True)),
             better=terms.better(recipe.reward.own_terms),
+            num_measured=dict.fromkeys(term_sums, num_sound) | {"ce_prior": 0 if runs_free else num_sound},
         )
 
-    def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:
+    def _logprobs(self, policy: GuidedPolicy, rows: Rows) -> TokenLogprobs:
         with autocast(self._recipe.compute, self._device):
             return token_logprobs(
-                head,
-                forward(rows.condition, rows.context_NT, head=False),
+                policy.logits,
+                policy.hidden(rows.condition, rows.context_NT),
                 rows.samples_NKT,
                 rows.targets_NT,
                 self._distribution,
@@ -240,14 +273,14 @@ class Trainer:
                 rows.prices,
             )
 
-    def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _priors(self, logprobs: TokenLogprobs, rows: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """Each row's cross-entropy, and its KL from the reference, 0 without a reference."""
         ce_N = ce_prior(logprobs.targets_BT)
         if self._reference is None:
             return ce_N, torch.zeros_like(ce_N)
         with torch.no_grad():
             unpriced = replace(rows, prices=None)
-            reference = self._logprobs(self._reference.logits, self._reference, unpriced)
+            reference = self._logprobs(GuidedPolicy(self._reference, scale, self._reference), unpriced)
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensors(self, columns: Mapping[str, np.ndarray], micro: slice) -> dict[str, Tensor]:

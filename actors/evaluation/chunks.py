@@ -22,7 +22,7 @@ from actors.evaluation.pictures import HeldOutPictures
 from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_uint8
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.pixel_errors import SquaredError
-from actors.rewards.table import build_terms
+from actors.rewards.table import build_terms, load_judges
 from actors.rewards.term import RewardTerm, Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.rollouts.rollout import RolloutSettings
@@ -65,7 +65,7 @@ class EvaluationModels:
     @cached_property
     def terms(self) -> dict[str, RewardTerm]:
         """Those of the reward; one of the user's own may hold a model."""
-        return build_terms(self.recipe.reward, self.perceptual)
+        return build_terms(self.recipe.reward, self.perceptual, load_judges(self.recipe, self.device))
 
     @cached_property
     def held_out_reward(self) -> DecodedReward:
@@ -195,7 +195,7 @@ class HeldOutChunk:
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult | Unscored:
-        recipe, source = models.recipe, models.held_out
+        recipe, source = models.recipe.of_kind("teacher_forced"), models.held_out
         settings = replace(
             RolloutSettings.of(recipe),
             seed=self.seed,

@@ -23,9 +23,13 @@ class RolloutSettings:
     seed: int
     group_size: int
     distribution: TokenDistribution
+    compute: ComputeSection
+    # of teacher-forced groups
     context_noise: Callable[[int], float]  # ξ of a sample, by its index
     condition_drop: float
-    compute: ComputeSection
+    # of free-running ones
+    guidance_scale: float  # that they are drawn at
+    learned_guidance_scale: float  # that their log-probabilities are of
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -34,9 +38,11 @@ class RolloutSettings:
             seed=recipe.seed,
             group_size=recipe.group.size,
             distribution=TokenDistribution.of(recipe.group),
+            compute=recipe.compute,
             context_noise=recipe.context_noise,
             condition_drop=recipe.actor_condition_drop,
-            compute=recipe.compute,
+            guidance_scale=recipe.rollout.guidance_scale,
+            learned_guidance_scale=recipe.learned_guidance_scale,
         )
 
 
@@ -45,11 +51,11 @@ class Draws:
     """The samples of B groups."""
 
     condition: Condition  # as the policy was given it
-    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input
-    targets_BT: Tensor  # int64
+    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input. [B, 0]: samples are their own contexts
+    targets_BT: Tensor  # int64; then [B, 0] as well
     samples_BGT: Tensor  # int64
     logprobs_BGT: Tensor  # float32, of the policy that drew
-    hidden_BTD: Tensor  # what its head makes logits of
+    hidden_BTD: Tensor | None = None  # what its head makes logits of; None where samples are their own contexts
 
 
 class Rollout(Protocol):

@@ -4,7 +4,7 @@ Imports neither torch nor ray, so that a bad recipe is refused in milliseconds, 
 """
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,12 +14,13 @@ from common.config.algorithm import (
     GroupSection,
     LearnerSection,
     RewardSection,
-    RolloutSection,
 )
 from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
+from common.config.reward import reward_problems
+from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -129,6 +130,31 @@ class Recipe(Section):
         """The share of groups whose condition the actors drop."""
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
+    @property
+    def learned_guidance_scale(self) -> float:
+        """The scale of guidance that the log-probabilities of free-running samples are of."""
+        return self.rollout.guidance_scale if self.profile == "corrected" else 1.0
+
+    @property
+    def classifier_checkpoint(self) -> str:
+        """Weights of the classifier that is a term of the reward."""
+        return self.reward.classifier_checkpoint or self.evaluation.classifier
+
+    def kind_of(self, sample_index: int) -> Kind:
+        """How the run's `sample_index`-th group is made; a ticket's are of one kind."""
+        ticket = sample_index // self.actors.images_per_ticket
+        return self.rollout.kind_of(ticket % self.tickets_per_step)
+
+    def of_kind(self, kind: Kind) -> Self:
+        """The same with groups of one kind alone, and what concerns them."""
+        changes: dict[str, Any] = {
+            "rollout": RolloutSection(kind=kind, guidance_scale=self.rollout.guidance_scale),
+            "reward": self.reward.of_kind(kind) if len(self.rollout.shares) > 1 else self.reward,
+        }
+        if kind == "free_running":
+            changes["advantage"] = self.advantage.model_copy(update={"credit": "sample"})
+        return self.model_copy(update=changes)
+
     def context_noise(self, sample_index: int) -> float:
         """ξ of the run's `sample_index`-th image."""
         context, last_step = self.context, max(1, self.learner.num_steps - 1)
@@ -197,25 +223,34 @@ class Recipe(Section):
         """Bytes of a scored group: context, target, sampled tokens, log-probs, terms, credit, condition, ids.
 
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
-        of 256 bytes, such as a path in a folder of pictures.
+        of 256 bytes, such as a path in a folder of pictures. Of several kinds the largest.
         """
+        kinds = self.rollout.shares
+        if len(kinds) > 1:
+            return max(self.of_kind(kind).group_bytes for kind in kinds)
         condition = self.policy.condition_bytes
         num_terms = len(self.reward.weights)
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = num_maps * self.num_tokens + num_terms
-        a_token = 2 + 2 * self.num_samples_kept + self.num_code_numbers
+        of_image = 2 if "teacher_forced" in kinds else 0  # context and target
+        a_token = of_image + 2 * self.num_samples_kept + self.num_code_numbers
         numbers = self.num_tokens * a_token + self.group.size * a_sample
         return 4 * numbers + condition + 280
 
-    def _model_problems(self) -> Iterator[str]:
-        yield from self.policy.problems(self.source.kind)
-        yield from self.tokenizer.problems(self.image_size)
-
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (*self._model_problems(), *credit_problems(self), *_service_problems(self)):
+        for problem in _problems(self):
             raise ValueError(problem)
         return self
+
+
+def _problems(recipe: Recipe) -> Iterator[str]:
+    yield from recipe.policy.problems(recipe.source.kind)
+    yield from recipe.tokenizer.problems(recipe.image_size)
+    yield from credit_problems(recipe)
+    yield from _service_problems(recipe)
+    yield from rollout_problems(recipe)
+    yield from reward_problems(recipe)
 
 
 def _service_problems(recipe: Recipe):

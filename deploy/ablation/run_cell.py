@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.rewards.build import load_reward
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
@@ -52,11 +52,11 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Pol
 
 
 def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
-    reward = load_reward(recipe, device)
-    tokenizer, source = reward.tokenizer, build_source(recipe, "train")
+    rewards = load_rewards(recipe, device)
+    tokenizer, source = next(iter(rewards.values())).tokenizer, build_source(recipe, "train")
     if cell.delay:
-        return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)
-    return post_train(policy, tokenizer, reward, source, recipe, device)
+        return post_train_delayed(policy, tokenizer, rewards, source, recipe, device, cell.delay)
+    return post_train(policy, tokenizer, rewards, source, recipe, device)
 
 
 def _served(

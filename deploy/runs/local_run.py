@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.rewards.build import load_reward
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -51,8 +51,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    reward = load_reward(recipe, device)
-    reports = post_train(policy, reward.tokenizer, reward, build_source(recipe, "train"), recipe, device)
+    rewards = load_rewards(recipe, device)
+    tokenizer = next(iter(rewards.values())).tokenizer
+    reports = post_train(policy, tokenizer, rewards, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:
         now = time.monotonic()
