@@ -86,6 +86,8 @@ class RolloutPipeline:
         kept = [sample_indices[position] for position in images.positions]
         with clock("read"):
             pixels_BCHW, condition = images.tensors(self._device)
+        if self._recipe.rollout.kind == "free_running":
+            pixels_BCHW = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
         sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)

@@ -137,7 +137,7 @@ def run_free(policy, reward, condition: Condition, image_ids, recipe: Recipe, de
         samples_BGT = sample_own(policy, condition, group.size, distribution, scale, draws)
         guided = GuidedPolicy(policy, learned_scale, policy)
         logprobs_BGT = own_logprobs(guided, condition, samples_BGT, distribution)
-    no_pixels = torch.empty(len(kept), 3, 0, 0, device=device)
+    no_pixels = torch.empty(len(kept), 3, 0, 0, device=device)  # an image says which condition, and nothing else
     terms = reward.measure(samples_BGT, Sources(no_pixels, condition, image_ids), StageClock())
     terms.require_whole()
     nothing_B0 = samples_BGT.new_empty(len(kept), 0)

@@ -12,16 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.rewards.build import build_reward
+from actors.rewards.build import build_reward, rewards_of
 from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.table import build_terms
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
+from common.config.rollout import Kind
 from common.models.loading import load_policy, load_tokenizer
 from common.protocols import ImageTokenizer
-from common.schema import concatenate, from_table, to_table
+from common.schema import by_rollout, from_table, to_table
 from common.types import StepReport
 from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
@@ -36,11 +38,16 @@ def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
     return build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
 
 
+def rewards_of_kinds(recipe: Recipe, tokenizer: ImageTokenizer) -> dict[Kind, DecodedReward]:
+    return rewards_of(recipe, tokenizer, build_terms(recipe.reward, None))
+
+
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:
     """The reports of `local` and the digest of its final weights."""
     policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
     tokenizer = load_tokenizer(recipe, CPU)
-    reports = list(post_train(policy, tokenizer, reward_of(recipe, tokenizer), source, recipe, CPU))
+    rewards = rewards_of_kinds(recipe, tokenizer)
+    reports = list(post_train(policy, tokenizer, rewards, source, recipe, CPU))
     return reports, weights_sha256(policy.state_dict())
 
 
@@ -49,7 +56,10 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
     actor_policy = load_policy(recipe, CPU)
     source = build_source(recipe, "train")
     tokenizer = load_tokenizer(recipe, CPU)
-    pipeline = RolloutPipeline(recipe, source, tokenizer, reward_of(recipe, tokenizer), CPU)
+    pipelines = {
+        kind: RolloutPipeline(recipe.of_kind(kind), source, tokenizer, reward, CPU)
+        for kind, reward in rewards_of_kinds(recipe, tokenizer).items()
+    }
     trainer = Trainer(load_policy(recipe, CPU), recipe, CPU)
     reports, ticket = [], 0
     for step in range(recipe.learner.num_steps):
@@ -57,11 +67,12 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
         for _ in range(recipe.tickets_per_step):
             size = recipe.actors.images_per_ticket
             samples = range(ticket * size, (ticket + 1) * size)
+            pipeline = pipelines[recipe.kind_of(samples[0])]
             groups = pipeline.roll_out(actor_policy, step, samples, StageClock()).groups
             assert groups is not None
             tables.append(to_table(groups))
             ticket += 1
-        sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
+        sums, norm = trainer.train(by_rollout(from_table(table) for table in tables), StageClock())
         reports.append(sums.report(trainer.step, norm, {}))
         actor_policy.load_state_dict(trainer.policy.state_dict())
     return reports, weights_sha256(trainer.policy.state_dict())
@@ -71,6 +82,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+FREE: dict[str, Any] = {
+    "rollout": {"kind": "free_running"},
+    "reward": {"mse": 0, "lpips": 0, "python": "tests.own_terms:brightness"},
+    "learner.prior": "kl",
+    "context.noise": 0,
+    "group.size": 3,
+}
+BOTH: dict[str, Any] = {
+    "rollout": {"teacher_forced": 0.5, "free_running": 0.5},
+    "reward.python": {"tests.own_terms:brightness": 0.5},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1": 0.5},
@@ -89,6 +111,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
     "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
+    "free-running samples": FREE,
+    "guided ones of the most likely tokens": FREE
+    | {"rollout": {"kind": "free_running", "guidance_scale": 3}, "group.top_k": 5, "group.temperature": 0.8},
+    "both kinds of groups": BOTH,
+    "both, guided, by gradient": BOTH
+    | {
+        "rollout": {"teacher_forced": 0.5, "free_running": 0.5, "guidance_scale": 2},
+        "advantage.credit": "gradient",
+        "advantage.scale": "global",
+        "learner.prior": "kl",
+    },
 }
 
 
