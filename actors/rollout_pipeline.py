@@ -89,7 +89,7 @@ class RolloutPipeline:
         if self._recipe.rollout.kind == "free_running":
             pixels_BCHW = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
-        sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
+        sources = Sources(pixels_BCHW, draws.condition, images.image_ids, images.texts)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
         K = None if credit is None else self._recipe.num_samples_kept
@@ -105,6 +105,7 @@ class RolloutPipeline:
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
+            missed={name: missed_BG.byte().cpu().numpy() for name, missed_BG in terms.missed.items()},
             credit={} if credit is None else _arrays(credit.columns),
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,

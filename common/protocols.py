@@ -142,7 +142,7 @@ class SourceImage:
     image_id: str  # a readable name that leads to the file
     pixels: np.ndarray  # uint8 [H, W, 3]; [0, 0, 3] where there is a condition alone
     condition: ConditionRow
-    text: str = ""  # a prompt, or a class's name, for who reads
+    text: str = ""  # its caption, or the name of its class; empty where it has none
 
 
 class ImageSource(Protocol):

@@ -37,6 +37,8 @@ class GroupBatch:
     reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
+    missed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """uint8 [B, G] by name: 1 where a judge gave a sample no score; of judges that may miss one."""
     credit: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`.
     Tokens and log-probabilities are then those of one sample, unless a term without a gradient compares all G."""
@@ -77,6 +79,7 @@ _NAMED_COLUMNS = {
     "condition": "condition.",
     "reward_terms": "reward.",
     "reward_maps": "reward_map.",
+    "missed": "missed.",
     "credit": "credit.",
 }
 

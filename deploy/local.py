@@ -39,8 +39,8 @@ from learner.code_prices import code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.rows import Rows
+from learner.step_sums import StepSums
 from learner.token_logprobs import TokenLogprobs, token_logprobs
-from learner.train_step import StepSums
 
 # kind, condition, terms of the reward, credit by gradient (None under another), context [B, T-1] and targets
 # [B, T] (both [B, 0] of free-running groups), samples and behaviour log-probs [B, G, T]
@@ -90,7 +90,9 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     kept = [samples[position] for position in images.positions]
     pixels_BCHW, condition = images.tensors(device)
     if kind == "free_running":
-        return run_free(policy, reward, condition, images.image_ids, recipe, device, kept)
+        no_pixels = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
+        sources = Sources(no_pixels, condition, images.image_ids, images.texts)
+        return run_free(policy, reward, sources, recipe, device, kept)
 
     # 1. The image's own codes are the targets; with noise they become the teacher-forcing context.
     targets_BT = tokenizer.encode(pixels_BCHW)
@@ -110,7 +112,8 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
         )
 
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
-    terms = reward.measure(samples_BGT, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+    sources = Sources(pixels_BCHW, condition, images.image_ids, images.texts)
+    terms = reward.measure(samples_BGT, sources, StageClock())
     terms.require_whole()
     if terms.gradient_BTD is None:
         return kind, condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
@@ -124,21 +127,20 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     return kind, condition, terms, credit, context_BT, targets_BT, samples_BGT[:, :K], logprobs_BGT[:, :K]
 
 
-def run_free(policy, reward, condition: Condition, image_ids, recipe: Recipe, device, kept: list[int]) -> Groups:
+def run_free(policy, reward, sources: Sources, recipe: Recipe, device, kept: list[int]) -> Groups:
     """Groups of another kind: samples go on from their own tokens, for a condition alone, and judges score them.
 
     Their log-probabilities are of the distribution that they are drawn from, guidance included, and come from a
     forward under teacher forcing, like those that the learner compares with them.
     """
-    group, distribution = recipe.group, TokenDistribution.of(recipe.group)
+    group, distribution, condition = recipe.group, TokenDistribution.of(recipe.group), sources.condition
     draws = [generator(recipe.seed, "free-running samples", index) for index in kept]
     with autocast(recipe.compute, device):
         scale, learned_scale = recipe.rollout.guidance_scale, recipe.learned_guidance_scale
         samples_BGT = sample_own(policy, condition, group.size, distribution, scale, draws)
         guided = GuidedPolicy(policy, learned_scale, policy)
         logprobs_BGT = own_logprobs(guided, condition, samples_BGT, distribution)
-    no_pixels = torch.empty(len(kept), 3, 0, 0, device=device)  # an image says which condition, and nothing else
-    terms = reward.measure(samples_BGT, Sources(no_pixels, condition, image_ids), StageClock())
+    terms = reward.measure(samples_BGT, sources, StageClock())
     terms.require_whole()
     nothing_B0 = samples_BGT.new_empty(len(kept), 0)
     return recipe.rollout.kind, condition, terms, None, nothing_B0, nothing_B0, samples_BGT, logprobs_BGT
@@ -222,6 +224,7 @@ def backward(policy, tickets, recipe: Recipe, device, num_groups: int, reference
     return StepSums(
         num_groups=B,
         num_flat=int(flat_groups(advantages_BGT, prices).sum()) if recipe.reward.weights else 0,
+        num_dropped=0 if terms.dropped is None else int(terms.dropped.sum()),
         sums=dict(zip(names, totals.tolist(), strict=True)) | rewards,
         reward_terms={name: float(term_BG.mean() * B) for name, term_BG in terms.terms.items()},
         better=terms.better(recipe.reward.own_terms),

@@ -35,7 +35,8 @@ from learner.checkpoint import training_state
 from learner.optimizer import Arrays, load_optimizer_arrays, optimizer_arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
-from learner.train_step import StepSums, Trainer
+from learner.step_sums import StepSums
+from learner.train_step import Trainer
 
 log = logging.getLogger("vapi.learner")
 

@@ -7,8 +7,7 @@ the split nor the micro-batch size changes the gradient.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,70 +25,16 @@ from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
-from common.types import StepReport
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import CodePrices, code_prices
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.recorded_credit import require_credit
 from learner.rows import Rows
+from learner.step_sums import StepSums, numbers
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-Number = TypeVar("Number", int, float)
 PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
-
-
-@dataclass(frozen=True)
-class StepSums:
-    """Sums over a rank's groups; the ranks' sums are added up."""
-
-    num_groups: int = 0  # learned from
-    num_quarantined: int = 0  # of weight 0, and in no other sum
-    num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
-    sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
-    reward_terms: Mapping[str, float] = field(default_factory=dict)
-    better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
-    num_measured: Mapping[str, int] = field(default_factory=dict)
-    """Of num_groups, those that a term or a measurement is of, by its name, where that may not be all."""
-
-    def __add__(self, other: "StepSums") -> "StepSums":
-        return StepSums(
-            self.num_groups + other.num_groups,
-            self.num_quarantined + other.num_quarantined,
-            self.num_flat + other.num_flat,
-            _added(self.sums, other.sums),
-            _added(self.reward_terms, other.reward_terms),
-            {**self.better, **other.better},
-            _added(self.num_measured, other.num_measured),
-        )
-
-    def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        def mean(name: str, total: float) -> float:
-            return total / max(1, self.num_measured.get(name, self.num_groups))
-
-        means: dict[str, Any] = {name: mean(name, self.sums.get(name, 0.0)) for name in MEASURED}
-        return StepReport(
-            step=step,
-            num_groups=self.num_groups,
-            num_quarantined=self.num_quarantined,
-            num_flat=self.num_flat,
-            grad_norm=grad_norm,
-            is_bad=not math.isfinite(grad_norm),
-            stage_seconds=stage_seconds,
-            reward_terms={name: mean(name, total) for name, total in self.reward_terms.items()},
-            better=self.better,
-            **means,
-        )
-
-
-MEASURED = (
-    "loss", "policy_loss", "ce_prior", "kl_prior", "reward_mean", "reward_std", "clip_fraction", "kl", "entropy",
-)  # fmt: skip
-"""What a step report has the mean of over groups."""
-
-
-def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in dict.fromkeys((*one, *other))}
 
 
 class Trainer:
@@ -192,7 +137,9 @@ class Trainer:
             self._tensors(groups.reward_terms, micro),
             self._tensors(groups.reward_maps, micro),
             groups.higher_is_better,
+            missed={name: missed_BG.bool() for name, missed_BG in self._tensors(groups.missed, micro).items()},
         )
+        dropped_BG = terms.dropped
         rewards_BG = terms.rewards(recipe.reward.weights).to(self._device)
         advantages_BG = advantages(terms, recipe)
         if advantages_BG is not None:
@@ -250,13 +197,14 @@ class Trainer:
             "entropy": total(logprobs.entropy_BT.mean(dim=1) * weights_N),
         }
         term_sums = {name: term_BG.mean(dim=1).sum() for name, term_BG in terms.terms.items()}
-        num_flat, *numbers = _numbers([(is_flat_B & is_sound_B).sum(), *sums.values(), *term_sums.values()])
+        num_flat, *means = numbers([(is_flat_B & is_sound_B).sum(), *sums.values(), *term_sums.values()])
         return loss_N.sum() * groups_per_row, StepSums(
             num_groups=num_sound,
             num_quarantined=len(rewards_BG) - num_sound,
             num_flat=int(num_flat) if recipe.reward.weights else 0,
-            sums=dict(zip(sums, numbers, strict=False)),
-            reward_terms=dict(zip(term_sums, numbers[len(sums) :], strict=True)),
+            num_dropped=0 if dropped_BG is None else int(dropped_BG[is_sound_B].sum()),
+            sums=dict(zip(sums, means, strict=False)),
+            reward_terms=dict(zip(term_sums, means[len(sums) :], strict=True)),
             better=terms.better(recipe.reward.own_terms),
             num_measured=dict.fromkeys(term_sums, num_sound) | {"ce_prior": 0 if runs_free else num_sound},
         )
@@ -288,11 +236,6 @@ class Trainer:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
-
-
-def _numbers(sums: Sequence[Tensor]) -> list[float]:
-    """One transfer for all: a GPU is waited for at each."""
-    return torch.stack([each.float() for each in sums]).tolist()
 
 
 def turn_on_dropout(policy: nn.Module, rate: float) -> None:

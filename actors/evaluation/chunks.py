@@ -214,7 +214,8 @@ class HeldOutChunk:
         images = read_readable(source, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, condition = images.tensors(models.device)
         target_B1T = _tokens(groups.target_tokens_BT, models)[:, None]
-        ceiling = reward.measure(target_B1T, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+        sources = Sources(pixels_BCHW, condition, images.image_ids, images.texts)
+        ceiling = reward.measure(target_B1T, sources, StageClock())
         shows = self.num_pictures > 0
         return HeldOutResult(
             terms=groups.reward_terms,

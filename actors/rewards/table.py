@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from actors.rewards.classifier import ClassLogProbability
+from actors.rewards.http_judge import HttpScores
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import PerceptualDistance
 from actors.rewards.pixel_errors import AbsoluteError, SquaredError
@@ -26,9 +27,16 @@ TERMS: dict[str, Callable[[PerceptualMetric | None], RewardTerm]] = {
     "l1": lambda _: AbsoluteError(),
 }
 
+
+def _http(recipe: Recipe, _: torch.device) -> RewardTerm:
+    assert recipe.reward.http is not None, "it has a weight"
+    return HttpScores(recipe.reward.http)
+
+
 # Those that judge a picture by itself, with a model of their own or none.
 JUDGES: dict[str, Callable[[Recipe, torch.device], RewardTerm]] = {
     "classifier": lambda recipe, device: ClassLogProbability(load_judge_classifier(recipe, device)),
+    "http": _http,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
+from common.config.reward import HttpJudge
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -53,6 +54,8 @@ class RewardSection(Section):
     """Weight of the log-probability of the group's class by a small classifier, as `pretrain` makes it."""
     classifier_checkpoint: str = ""
     """Weights of that classifier; none: those of evaluation.classifier, so that judge and scores are the same."""
+    http: HttpJudge | None = None
+    """A judge behind HTTP."""
     python: dict[str, Weight] = Field(default={})
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
@@ -99,7 +102,8 @@ class RewardSection(Section):
     @property
     def weights(self) -> dict[str, float]:
         """Of the terms that are measured, by name."""
-        known = {name: getattr(self, name) for name in (*_TERMS, *_JUDGES)}
+        known = {name: getattr(self, name) for name in (*_TERMS, "classifier")}
+        known["http"] = self.http.weight if self.http else 0.0
         own = {_attribute(address): weight for address, weight in self.python.items()}
         return {name: weight for name, weight in (known | own).items() if weight}
 
@@ -120,8 +124,8 @@ class RewardSection(Section):
 
 
 _TERMS = ("mse", "lpips", "l1")  # each has a gradient
-_JUDGES = ("classifier",)  # they judge a picture by itself
-_NO_JUDGE: dict[str, Any] = dict.fromkeys(_JUDGES, 0.0) | {"python": {}}
+_JUDGES = ("classifier", "http")  # they judge a picture by itself
+_NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
 NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {

@@ -17,7 +17,8 @@ from common.config.recipe import Recipe
 from common.finite import take_rows
 from common.models.families import build_policy
 from common.schema import GroupBatch
-from learner.train_step import MEASURED, StepSums, Trainer
+from learner.step_sums import MEASURED, StepSums
+from learner.train_step import Trainer
 
 B, G, T, V = 4, 4, 64, 20
 CPU = torch.device("cpu")

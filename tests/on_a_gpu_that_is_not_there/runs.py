@@ -28,7 +28,8 @@ from common.weights.snapshot import (
     tensors_of,
 )
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
-from learner.train_step import StepSums, Trainer
+from learner.step_sums import StepSums
+from learner.train_step import Trainer
 from tests.fake_cuda.gpu import fake_cuda
 
 Arrays = Mapping[str, np.ndarray]
