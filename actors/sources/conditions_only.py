@@ -18,16 +18,19 @@ NO_PICTURE = np.zeros((0, 0, 3), dtype=np.uint8)
 class ConditionsOnly:
     """Addressed as a source of pictures is; its pictures have no pixels."""
 
-    def __init__(self, conditions: Sequence[ConditionRow], texts: Sequence[str], class_names: tuple[str, ...]):
+    def __init__(self, kind: str, conditions: Sequence[ConditionRow], texts: Sequence[str], has_classes: bool):
+        self._kind = kind
         self._conditions = conditions
         self._texts = texts
-        self.class_names = class_names
+        self.class_names = tuple(texts) if has_classes else ()
 
     def __len__(self) -> int:
         return len(self._conditions)
 
     def read(self, index: int) -> SourceImage:
-        return SourceImage(self._texts[index], NO_PICTURE, self._conditions[index], self._texts[index])
+        text = self._texts[index] if self._texts else ""
+        image_id = f"{self._kind}/{index:04d} {text}".strip()
+        return SourceImage(image_id, NO_PICTURE, self._conditions[index], text)
 
 
 def classes_alone(spec: ClassSource, conditions: ClassFormat, num_classes: int, split: Split) -> ConditionsOnly:
@@ -39,8 +42,8 @@ def classes_alone(spec: ClassSource, conditions: ClassFormat, num_classes: int, 
             f"source.names {spec.names} has {len(names)} lines and policy.num_classes is {num_classes}: a class "
             "name per line is needed"
         )
-    texts = names or tuple(f"class {label}" for label in range(num_classes))
-    return ConditionsOnly([conditions.of_class(label) for label in range(num_classes)], texts, names)
+    rows = [conditions.of_class(label) for label in range(num_classes)]
+    return ConditionsOnly(spec.kind, rows, names, has_classes=True)
 
 
 def prompts_alone(spec: PromptSource, captions: CaptionFormat, split: Split) -> ConditionsOnly:
@@ -51,7 +54,8 @@ def prompts_alone(spec: PromptSource, captions: CaptionFormat, split: Split) -> 
         raise DataError(f"source.path {spec.path} holds no prompt: write one per line")
     captions.require_encoder(spec.text_encoder)
     encoded = captions.encode(prompts, spec.text_encoder)
-    return ConditionsOnly([captions.of_caption(each) for each in encoded], prompts, ())
+    rows = [captions.of_caption(each) for each in encoded]
+    return ConditionsOnly(spec.kind, rows, prompts, has_classes=False)
 
 
 def _require_training(kind: str, split: Split) -> None:

@@ -120,16 +120,16 @@ class RewardSection(Section):
     def of_kind(self, kind: str) -> Self:
         """Where a step has groups of both kinds: the terms that compare are of teacher-forced groups alone, all
         others of free-running ones."""
-        return self.model_copy(update=_NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_TERMS, 0.0))
+        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_TERMS, 0.0))
 
 
 _TERMS = ("mse", "lpips", "l1")  # each has a gradient
 _JUDGES = ("classifier", "http")  # they judge a picture by itself
-_NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
+NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
 NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {
-    f"reward.{name}": nothing for name, nothing in _NO_JUDGE.items()
+    f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
 }
 """Keys for a training with the prior alone."""
 _ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -135,11 +135,6 @@ class Recipe(Section):
         """The scale of guidance that the log-probabilities of free-running samples are of."""
         return self.rollout.guidance_scale if self.profile == "corrected" else 1.0
 
-    @property
-    def classifier_checkpoint(self) -> str:
-        """Weights of the classifier that is a term of the reward."""
-        return self.reward.classifier_checkpoint or self.evaluation.classifier
-
     def kind_of(self, sample_index: int) -> Kind:
         """How the run's `sample_index`-th group is made; a ticket's are of one kind."""
         ticket = sample_index // self.actors.images_per_ticket

@@ -42,7 +42,7 @@ def reward_problems(recipe: "Recipe") -> Iterator[str]:
             "reward.classifier has a weight, but policy.conditioning is text, and captions have no classes: set "
             "reward.classifier=0"
         )
-    if not recipe.classifier_checkpoint:
+    if not (recipe.reward.classifier_checkpoint or recipe.evaluation.classifier):
         yield (
             "reward.classifier has a weight and no weights file: set reward.classifier_checkpoint, or "
             "evaluation.classifier"

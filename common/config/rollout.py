@@ -104,6 +104,11 @@ def _of_both(recipe: "Recipe") -> Iterator[str]:
             "profile is published and the step has groups of both kinds, which no released script has: set "
             "profile=corrected, or one rollout.kind"
         )
+    if recipe.record.groups:
+        yield (
+            "record.groups is true, and a step with groups of both kinds cannot be replayed: set "
+            "record.groups=false, or one rollout.kind"
+        )
     yield from _without_judge(recipe)
 
 

@@ -67,5 +67,6 @@ def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMe
 def load_judge_classifier(recipe: Recipe, device: torch.device) -> ImageClassifier:
     """The classifier that is a term of the reward, frozen."""
     classifier = ImageClassifier(recipe.policy.num_classes)
-    load_weights(classifier, recipe.classifier_checkpoint, what="reward.classifier_checkpoint")
+    checkpoint = recipe.reward.classifier_checkpoint or recipe.evaluation.classifier
+    load_weights(classifier, checkpoint, what="reward.classifier_checkpoint")
     return classifier.to(device).eval().requires_grad_(False)

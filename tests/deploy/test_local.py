@@ -14,12 +14,15 @@ from torch.nn import functional as F
 
 from actors.rewards.build import build_reward, rewards_of
 from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.http_judge import HttpScores
 from actors.rewards.table import build_terms
+from actors.rewards.term import Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
+from common.config.reward import HttpJudge
 from common.config.rollout import Kind
 from common.models.loading import load_policy, load_tokenizer
 from common.protocols import ImageTokenizer
@@ -174,6 +177,41 @@ def test_sample_credit_is_what_it_is_without_a_word_of_it(recipe: Recipe) -> Non
     assert local(with_changes(recipe, keys)) == (reports, sha)
     assert local(with_changes(recipe, {"advantage.credit": "token", "advantage.mix": 1}))[1] == sha
     assert token_sha != sha
+
+
+def test_samples_that_a_judge_misses_are_counted_and_the_step_goes_on(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each group of 3 the first sample has no score; a group with one score is left out."""
+
+    def measure(_: HttpScores, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
+        scores_BG = decoded_BGCHW.mean(dim=(2, 3, 4)).clone()
+        scores_BG[:, :num_missed] = float("nan")
+        return scores_BG
+
+    num_missed = 1
+    monkeypatch.setattr(HttpScores, "measure", measure)
+    changes = FREE | {"reward": {"mse": 0, "lpips": 0, "http": {"url": "http://judge"}}, "learner.lr": 1e-2}
+    recipe = with_changes(recipe, changes)
+    policy, tokenizer = load_policy(recipe, CPU), load_tokenizer(recipe, CPU)
+    rewards = rewards_of(recipe, tokenizer, {"http": HttpScores(HttpJudge(url="http://judge"))})
+    source = build_source(recipe, "train")
+    reports = list(post_train(policy, tokenizer, rewards, source, recipe, CPU))
+    assert [(report.num_groups, report.num_dropped, report.num_flat) for report in reports] == [(4, 4, 0)] * 2
+    assert all(report.reward_std > 0 and report.grad_norm > 0 for report in reports)
+
+    pipeline = RolloutPipeline(recipe, source, tokenizer, rewards["free_running"], CPU)
+    rolled_out = pipeline.roll_out(policy, 0, (0, 1), StageClock()).groups
+    assert rolled_out is not None
+    groups = from_table(to_table(rolled_out))
+    assert groups.missed["http"].tolist() == [[1, 0, 0], [1, 0, 0]]
+    sums, _ = Trainer(policy, recipe, CPU).train(groups, StageClock())
+    assert (sums.num_groups, sums.num_dropped) == (2, 2)
+
+    num_missed = 2
+    lonely = pipeline.roll_out(policy, 0, (0, 1), StageClock())
+    assert lonely.groups is None
+    assert {skipped.reason for skipped in lonely.skipped} == {"reward.http scored 1 of 3 samples"}
 
 
 class Shades:
