@@ -19,6 +19,7 @@ from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
+from common.config.placement import placement_problems
 from common.config.reward import reward_problems
 from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
@@ -255,7 +256,7 @@ def _service_problems(recipe: Recipe):
             f"learner.images_per_step is {learner.images_per_step} and actors.images_per_ticket is {per_ticket}: "
             "the first must be a multiple of the second"
         )
-    yield from _placement_problems(recipe)
+    yield from placement_problems(recipe)
     autoscale = recipe.actors.autoscale
     if autoscale is not None and not autoscale.min <= recipe.actors.count <= autoscale.max:
         yield (
@@ -281,28 +282,3 @@ def _service_problems(recipe: Recipe):
         )
     if recipe.evaluation.enabled and (problem := recipe.evaluation.problem(recipe.policy.conditioning)):
         yield f"{problem}, or set evaluation.enabled=false"
-
-
-def _placement_problems(recipe: Recipe):
-    if recipe.placement == "split":
-        if recipe.actors.count < 1:
-            yield (
-                "actors.count is 0, and with placement split nobody else rolls out: set actors.count to at least "
-                "1, or placement=colocated"
-            )
-        return
-    if recipe.buffer.max_staleness:
-        yield (
-            f"placement is colocated and buffer.max_staleness {recipe.buffer.max_staleness}: a rank rolls out "
-            "with the policy that it has, which is never old; set buffer.max_staleness=0, or placement=split"
-        )
-    if recipe.actors.autoscale is not None:
-        yield (
-            "placement is colocated and actors.autoscale set, which goes by a learner that waits for actors: set "
-            "actors.autoscale=null, or placement=split"
-        )
-    if recipe.profile == "published":
-        yield (
-            "placement is colocated and profile published, whose dropout would be in the samples as well: set "
-            "placement=split, or profile=corrected"
-        )
