@@ -1,4 +1,4 @@
-"""From a ticket to scored groups: read, encode, noise, one forward, G samples, decode, score.
+"""From a ticket to scored groups: read, draw G samples of each image or condition, decode, score.
 
 Plain torch on one device; no Ray. All randomness of a sample comes from (run seed, sample index).
 
@@ -87,8 +87,10 @@ class RolloutPipeline:
         kept = [sample_indices[position] for position in images.positions]
         with clock("read"):
             pixels_BCHW, condition = images.tensors(self._device)
+        if self._recipe.rollout.kind == "free_running":
+            pixels_BCHW = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
-        sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
+        sources = Sources(pixels_BCHW, draws.condition, images.image_ids, images.texts)
         if self._settings.keeps_pixels:
             terms = RewardTerms((len(kept), draws.samples_BGT.shape[1]))
         else:
@@ -107,10 +109,12 @@ class RolloutPipeline:
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
+            missed={name: missed_BG.byte().cpu().numpy() for name, missed_BG in terms.missed.items()},
             credit={} if credit is None else _arrays(credit.columns),
             source={"pixels": images.pixels_BHWC} if self._settings.keeps_pixels else {},
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
+            rollout=self._recipe.rollout.kind,
         )
         sound, quarantined = _quarantined(groups, terms.failures)
         return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
@@ -118,10 +122,9 @@ class RolloutPipeline:
     def _credit(
         self, policy: Policy, draws: Draws, gradient_BTD: Tensor | None, clock: StageClock
     ) -> CodeCredit | None:
-        if gradient_BTD is None:
+        if gradient_BTD is None or draws.hidden_BTD is None:
             return None
         settings = self._settings
-        assert draws.hidden_BTD is not None, "a gradient is that of samples"
         with clock("sample"), autocast(settings.compute, self._device):
             return code_credit(
                 policy.logits,

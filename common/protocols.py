@@ -155,8 +155,9 @@ class SourceImage:
     """One image of a data set, cropped to the recipe's size."""
 
     image_id: str  # a readable name that leads to the file
-    pixels: np.ndarray  # uint8 [H, W, 3]
+    pixels: np.ndarray  # uint8 [H, W, 3]; [0, 0, 3] where there is a condition alone
     condition: ConditionRow
+    text: str = ""  # its caption, or the name of its class; empty where it has none
 
 
 class ImageSource(Protocol):

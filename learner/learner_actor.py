@@ -23,7 +23,7 @@ from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, gpu_uuid, prepare_device, resident_bytes
 from common.models.loading import load_trained
 from common.ray_calls_group import RayCalls
-from common.schema import concatenate, from_table
+from common.schema import by_rollout, from_table
 from common.types import TrainingState, WeightSnapshot
 from common.weights.snapshot import (
     WeightsBuffer,
@@ -150,11 +150,9 @@ class LearnerActor:
         clock = StageClock(self._device)
         with clock("fetch"):
             tables = self._ray.get([piece.groups for piece in pieces])
-            groups = concatenate(
-                [
-                    from_table(table.slice(piece.start, piece.count))
-                    for table, piece in zip(tables, pieces, strict=True)
-                ]
+            groups = by_rollout(
+                from_table(table.slice(piece.start, piece.count))
+                for table, piece in zip(tables, pieces, strict=True)
             )
         with peer_errors():
             sums, norm = self._trainer.train(

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from common.types import StepReport
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -18,32 +20,40 @@ class StepSums:
     num_groups: int = 0  # learned from
     num_quarantined: int = 0  # of weight 0, and in no other sum
     num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
+    num_dropped: int = 0  # samples of those groups that a judge gave no score
     sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
     reward_terms: Mapping[str, float] = field(default_factory=dict)
     better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
+    num_measured: Mapping[str, int] = field(default_factory=dict)
+    """Of num_groups, those that a term or a measurement is of, by its name, where that may not be all."""
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(
             self.num_groups + other.num_groups,
             self.num_quarantined + other.num_quarantined,
             self.num_flat + other.num_flat,
+            self.num_dropped + other.num_dropped,
             _added(self.sums, other.sums),
             _added(self.reward_terms, other.reward_terms),
             {**self.better, **other.better},
+            _added(self.num_measured, other.num_measured),
         )
 
     def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        num_groups = max(1, self.num_groups)
-        means: dict[str, Any] = {name: self.sums.get(name, 0.0) / num_groups for name in MEASURED}
+        def mean(name: str, total: float) -> float:
+            return total / max(1, self.num_measured.get(name, self.num_groups))
+
+        means: dict[str, Any] = {name: mean(name, self.sums.get(name, 0.0)) for name in MEASURED}
         return StepReport(
             step=step,
             num_groups=self.num_groups,
             num_quarantined=self.num_quarantined,
             num_flat=self.num_flat,
+            num_dropped=self.num_dropped,
             grad_norm=grad_norm,
             is_bad=not math.isfinite(grad_norm),
             stage_seconds=stage_seconds,
-            reward_terms={name: total / num_groups for name, total in self.reward_terms.items()},
+            reward_terms={name: mean(name, total) for name, total in self.reward_terms.items()},
             better=self.better,
             **means,
         )
@@ -55,8 +65,8 @@ MEASURED = (
 """What a step report has the mean of over groups."""
 
 
-def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in dict.fromkeys((*one, *other))}
+def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in dict.fromkeys((*one, *other))}
 
 
 def numbers(sums: Sequence[Tensor]) -> list[float]:

@@ -5,7 +5,7 @@ the split nor the micro-batch size changes the gradient.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
@@ -18,6 +18,7 @@ from common.clock import StageClock
 from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.finite import quarantine
+from common.guidance import GuidedPolicy
 from common.machine import autocast
 from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_codes
@@ -35,7 +36,7 @@ from learner.recorded_credit import require_credit
 from learner.rows import Rows
 from learner.step_sums import StepSums, numbers
 from learner.straight_through import StraightThrough
-from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
+from learner.token_logprobs import TokenLogprobs, token_logprobs
 
 PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
 
@@ -47,7 +48,8 @@ class Trainer:
         self.model = model.eval()  # no dropout, in learning as in sampling
         self._policy = policy = cast(PolicyModule, model)  # unless the decoder is trained, which asks for none
         self._reference = frozen_reference(policy, recipe.learner)
-        self._is_published = recipe.profile == "published"
+        self._recipes = {kind: recipe.of_kind(kind) for kind in recipe.rollout.shares}
+        self._is_published = recipe.profile == "published" and "teacher_forced" in self._recipes
         if self._is_published:
             turn_on_dropout(model, PUBLISHED_DROPOUT)
         self._regulariser = embedding_regulariser(policy, recipe, device)
@@ -63,7 +65,7 @@ class Trainer:
 
     def train(
         self,
-        groups: GroupBatch,
+        groups: GroupBatch | Sequence[GroupBatch],
         clock: StageClock,
         *,
         forward: nn.Module | None = None,
@@ -73,27 +75,32 @@ class Trainer:
         rank: int = 0,
         over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
     ) -> tuple[StepSums, float]:
-        """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
+        """Learn from `groups`, a batch per kind; returns this rank's sums and the gradient norm before clipping.
 
         Under DDP, `forward` is the wrapped model, `no_sync` its context manager, `num_groups` counts the groups
         of all ranks, and `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step
         still counts; it is the norm of the averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
-        require_credit(groups, self._recipe)
-        scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
-        groups, weights_B = quarantine(groups)
-        prices = self._prices(groups, weights_B, over_ranks)
+        kinds = [groups] if isinstance(groups, GroupBatch) else groups
+        for each in kinds:
+            require_credit(each, self._recipes[each.rollout])
+        scale = num_ranks / (num_groups or sum(map(len, kinds)))  # DDP averages gradients over ranks
+        sound = [quarantine(each) for each in kinds]
+        prices = self._prices(sound, over_ranks)
         sums = StepSums()
         if self._is_published:  # a resumed run drops the same as an uninterrupted one
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
-        starts = range(0, len(groups), learner.micro_batch_size)
+        micros = [
+            (kind, slice(start, start + learner.micro_batch_size))
+            for kind, each in enumerate(kinds)
+            for start in range(0, len(each), learner.micro_batch_size)
+        ]
         self.optimizer.zero_grad(set_to_none=True)
         with clock("forward_backward"):
-            for start in starts:
-                rows = slice(start, start + learner.micro_batch_size)
-                with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.model)
+            for kind, rows in micros:
+                with nullcontext() if (kind, rows) == micros[-1] else no_sync():
+                    loss, micro = self._loss(*sound[kind], rows, prices[kind], forward or self.model)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
@@ -119,12 +126,25 @@ class Trainer:
         load_optimizer_arrays(self.optimizer, self.model, arrays)
 
     def _prices(
-        self, groups: GroupBatch, weights_B: np.ndarray, over_ranks: Callable[[Tensor], Tensor]
-    ) -> CodePrices | None:
+        self, batches: Sequence[tuple[GroupBatch, np.ndarray]], over_ranks: Callable[[Tensor], Tensor]
+    ) -> list[CodePrices | None]:
+        """Of each batch; None without credit by gradient."""
         if self._codes_VD is None:
-            return None
-        credit = CodeCredit.of(self._tensors(groups.credit, slice(None)))
-        return code_prices(credit, self._codes_VD, self._recipe, self._tensor(weights_B), over_ranks)
+            return [None] * len(batches)
+        if self._recipe.advantage.scale == "global" and not any(groups.credit for groups, _ in batches):
+            over_ranks(torch.zeros(2, dtype=torch.float64, device=self._device))  # the other ranks wait for all
+        return [
+            code_prices(
+                CodeCredit.of(self._tensors(groups.credit, slice(None))),
+                self._codes_VD,
+                self._recipe,
+                self._tensor(weights_B),
+                over_ranks,
+            )
+            if groups.credit
+            else None
+            for groups, weights_B in batches
+        ]
 
     def _loss(
         self,
@@ -137,13 +157,15 @@ class Trainer:
         """The weighted loss summed over the groups in `micro`, and the sums to report."""
         if self._method is not None:
             return self._method.loss(groups, weights_B, micro, forward)
-        recipe, learner = self._recipe, self._recipe.learner
+        recipe, learner = self._recipes[groups.rollout], self._recipe.learner
         terms = RewardTerms(
             (len(groups.behaviour_logprobs_BGT[micro]), groups.group_size),
             self._tensors(groups.reward_terms, micro),
             self._tensors(groups.reward_maps, micro),
             groups.higher_is_better,
+            missed={name: missed_BG.bool() for name, missed_BG in self._tensors(groups.missed, micro).items()},
         )
+        dropped_BG = terms.dropped
         rewards_BG = terms.rewards(recipe.reward.weights).to(self._device)
         advantages_BG = advantages(terms, recipe)
         if advantages_BG is not None:
@@ -158,12 +180,16 @@ class Trainer:
             advantages_NKT=advantages_BG,
             prices=micro_prices,
         )
-        if self._is_published:
+        runs_free = groups.rollout == "free_running"
+        if runs_free:
+            rows = rows.with_own_contexts()
+        elif self._is_published:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
             rows = rows.without_conditions(self._policy, dropped_N)
+        scale = recipe.learned_guidance_scale if runs_free else 1.0
         with self._regulariser.watching() if self._regulariser is not None else nullcontext():
-            logprobs = self._logprobs(self._policy.logits, forward, rows)
+            logprobs = self._logprobs(GuidedPolicy(self._policy, scale, forward), rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
@@ -171,7 +197,8 @@ class Trainer:
             policy_N = policy_N - logprobs.advantage_BT.mean(dim=1)
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
-        ce_N, kl_prior_N = self._priors(logprobs, rows)
+        ce_N, kl_prior_N = self._priors(logprobs, rows, scale)
+        ce_N = torch.zeros_like(ce_N) if runs_free else ce_N  # without an image there are no codes of one
         ce_N, kl_prior_N = ce_N * weights_N, kl_prior_N * weights_N
         loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
         if self._regulariser is not None:
@@ -204,16 +231,18 @@ class Trainer:
             num_groups=num_sound,
             num_quarantined=len(rewards_BG) - num_sound,
             num_flat=int(num_flat) if recipe.reward.weights else 0,
+            num_dropped=0 if dropped_BG is None else int(dropped_BG[is_sound_B].sum()),
             sums=dict(zip(sums, means, strict=False)),
             reward_terms=dict(zip(term_sums, means[len(sums) :], strict=True)),
             better=terms.better(recipe.reward.own_terms),
+            num_measured=dict.fromkeys(term_sums, num_sound) | {"ce_prior": 0 if runs_free else num_sound},
         )
 
-    def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:
+    def _logprobs(self, policy: GuidedPolicy, rows: Rows) -> TokenLogprobs:
         with autocast(self._recipe.compute, self._device):
             return token_logprobs(
-                head,
-                forward(rows.condition, rows.context_NT, head=False),
+                policy.logits,
+                policy.hidden(rows.condition, rows.context_NT),
                 rows.samples_NKT,
                 rows.targets_NT,
                 self._distribution,
@@ -221,14 +250,14 @@ class Trainer:
                 rows.prices,
             )
 
-    def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _priors(self, logprobs: TokenLogprobs, rows: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """Each row's cross-entropy, and its KL from the reference, 0 without a reference."""
         ce_N = ce_prior(logprobs.targets_BT)
         if self._reference is None:
             return ce_N, torch.zeros_like(ce_N)
         with torch.no_grad():
             unpriced = replace(rows, prices=None)
-            reference = self._logprobs(self._reference.logits, self._reference, unpriced)
+            reference = self._logprobs(GuidedPolicy(self._reference, scale, self._reference), unpriced)
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensors(self, columns: Mapping[str, np.ndarray], micro: slice) -> dict[str, Tensor]:

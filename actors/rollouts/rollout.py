@@ -24,10 +24,14 @@ class RolloutSettings:
     seed: int
     group_size: int  # 0: no samples are drawn, and the policy is not asked for any
     distribution: TokenDistribution
+    compute: ComputeSection
+    # of teacher-forced groups
     context: ContextNoise
     condition_drop: float
-    compute: ComputeSection
     keeps_pixels: bool  # groups have the images themselves, for the learner to score
+    # of free-running ones
+    guidance_scale: float  # that they are drawn at
+    learned_guidance_scale: float  # that their log-probabilities are of
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -36,10 +40,12 @@ class RolloutSettings:
             seed=recipe.seed,
             group_size=recipe.num_samples_drawn,
             distribution=TokenDistribution.of(recipe.group),
+            compute=recipe.compute,
             context=ContextNoise.of(recipe),
             condition_drop=recipe.actor_condition_drop,
-            compute=recipe.compute,
             keeps_pixels=recipe.is_scored_in_learner,
+            guidance_scale=recipe.rollout.guidance_scale,
+            learned_guidance_scale=recipe.learned_guidance_scale,
         )
 
 
@@ -48,11 +54,12 @@ class Draws:
     """The samples of B groups."""
 
     condition: Condition  # as the policy was given it
-    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input
-    targets_BT: Tensor  # int64
+    context_BT: Tensor  # int64 [B, T-1]; the teacher-forcing input. [B, 0]: samples are their own contexts
+    targets_BT: Tensor  # int64; then [B, 0] as well
     samples_BGT: Tensor  # int64
     logprobs_BGT: Tensor  # float32, of the policy that drew
-    hidden_BTD: Tensor | None  # what its head makes logits of; None where no samples were drawn
+    hidden_BTD: Tensor | None = None
+    """What its head makes logits of. None where no samples were drawn, or they are their own contexts."""
 
 
 class Rollout(Protocol):

@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
 from common.config.methods import Method
+from common.config.reward import HttpJudge
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -36,13 +37,6 @@ class ContextSection(Section):
     """The probability that a group's condition is dropped, so that guidance keeps working."""
 
 
-class RolloutSection(Section):
-    """How groups are made."""
-
-    kind: Literal["teacher_forced"] = "teacher_forced"
-    """teacher_forced: all samples of a group share the image's own codes, noisy, as their context."""
-
-
 class GroupSection(Section):
     """The samples of one source image."""
 
@@ -67,6 +61,12 @@ class RewardSection(Section):
     """Weight of the perceptual distance."""
     l1: float = Field(default=0.0, ge=0, validation_alias=AliasChoices("l1", "l1_weight"))
     """Weight of the mean absolute error."""
+    classifier: float = Field(default=0.0, ge=0)
+    """Weight of the log-probability of the group's class by a small classifier, as `pretrain` makes it."""
+    classifier_checkpoint: str = ""
+    """Weights of that classifier; none: those of evaluation.classifier, so that judge and scores are the same."""
+    http: HttpJudge | None = None
+    """A judge behind HTTP."""
     python: dict[str, Weight] = Field(default={})
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
@@ -94,7 +94,7 @@ class RewardSection(Section):
                 )
         names = [_attribute(address) for address in self.python]
         for name in names:
-            if name.lower() in (*_TERMS, *_NOT_FOR_TERMS):
+            if name.lower() in (*_TERMS, *_JUDGES, *_NOT_FOR_TERMS):
                 raise ValueError(
                     f"reward.python names a term {name}, which is the name of something else that is measured: "
                     "give the attribute another name"
@@ -113,20 +113,35 @@ class RewardSection(Section):
     @property
     def weights(self) -> dict[str, float]:
         """Of the terms that are measured, by name."""
-        known = {name: getattr(self, name) for name in _TERMS}
+        known = {name: getattr(self, name) for name in (*_TERMS, "classifier")}
+        known["http"] = self.http.weight if self.http else 0.0
         own = {_attribute(address): weight for address, weight in self.python.items()}
         return {name: weight for name, weight in (known | own).items() if weight}
 
     @property
     def differentiable_weights(self) -> dict[str, float]:
-        """Of the terms that have a gradient: all but the user's own."""
+        """Of the terms that have a gradient."""
+        return self.comparing_weights
+
+    @property
+    def comparing_weights(self) -> dict[str, float]:
+        """Of the terms that compare a sample with the image: only teacher-forced groups have one."""
         return {name: weight for name, weight in self.weights.items() if name in _TERMS}
+
+    def of_kind(self, kind: str) -> Self:
+        """Where a step has groups of both kinds: the terms that compare are of teacher-forced groups alone, all
+        others of free-running ones."""
+        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_TERMS, 0.0))
 
 
 _TERMS = ("mse", "lpips", "l1")  # each has a gradient
+_JUDGES = ("classifier", "http")  # they judge a picture by itself
+NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
-NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {"reward.python": {}}
+NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {
+    f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
+}
 """Keys for a training with the prior alone."""
 _ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

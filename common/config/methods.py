@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Method = Literal["grpo", "ste", "decoder"]
 
+_FREE_RUNNING = "rollout has free-running groups (rollout.kind or rollout.free_running), which have none"
+
 
 class SteSection(Section):
     """learner.method ste: the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432)."""
@@ -40,26 +42,45 @@ def method_problems(recipe: "Recipe") -> Iterator[str]:
         yield f"ste is set, and learner.method is {method}: set learner.method=ste, or leave ste out"
     if method != "decoder" and recipe.decoder != DecoderSection():
         yield (f"decoder is set, and learner.method is {method}: set learner.method=decoder, or leave decoder out")
-    if recipe.learner.embedding_weight and recipe.compute.compile:
+    if recipe.learner.embedding_weight:
+        yield from _of_embedding_weight(recipe)
+    if method != "grpo":
+        yield from _of_others(recipe, method)
+    if method == "decoder":
+        yield from _of_decoder(recipe)
+
+
+def _of_embedding_weight(recipe: "Recipe") -> Iterator[str]:
+    if recipe.compute.compile:
         yield (
             "learner.embedding_weight looks into the policy's blocks, which compute.compile seals: set one of the "
             "two alone"
         )
-    if method == "grpo":
-        return
+    if "free_running" in recipe.rollout.shares:
+        yield (
+            f"learner.embedding_weight is {recipe.learner.embedding_weight:g}, which is for the codes of images, "
+            f"and {_FREE_RUNNING}: set learner.embedding_weight=0, or leave rollout out"
+        )
+
+
+def _of_others(recipe: "Recipe", method: Method) -> Iterator[str]:
+    if "free_running" in recipe.rollout.shares:
+        yield (
+            f"learner.method is {method}, which compares pictures with images, and {_FREE_RUNNING}: leave rollout "
+            "out, or set learner.method=grpo"
+        )
     if not recipe.reward.differentiable_weights:
         yield (
             f"learner.method is {method}, but no term with a gradient has a weight: give reward.mse, reward.lpips "
             "or reward.l1 one, or set learner.method=grpo"
         )
-    if recipe.reward.python:
-        yield (
-            f"learner.method is {method}, and reward.python names {', '.join(recipe.reward.own_terms)}, which has "
-            "no gradient: leave reward.python out, or set learner.method=grpo"
-        )
+    for key in ("classifier", "http", "python"):
+        if getattr(recipe.reward, key):
+            yield (
+                f"learner.method is {method} and reward.{key} is set, which has no gradient: leave reward.{key} "
+                "out, or set learner.method=grpo"
+            )
     yield from _unused(recipe, method)
-    if method == "decoder":
-        yield from _of_decoder(recipe)
 
 
 def _unused(recipe: "Recipe", method: Method) -> Iterator[str]:

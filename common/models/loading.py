@@ -13,6 +13,7 @@ from common.models.families import (
     build_policy,
     build_tokenizer,
 )
+from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import load_weights
 from common.protocols import PerceptualMetric
 
@@ -70,3 +71,11 @@ def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMe
     if not recipe.reward.lpips:
         return None
     return build_perceptual_metric(recipe.perceptual).to(device)
+
+
+def load_judge_classifier(recipe: Recipe, device: torch.device) -> ImageClassifier:
+    """The classifier that is a term of the reward, frozen."""
+    classifier = ImageClassifier(recipe.policy.num_classes)
+    checkpoint = recipe.reward.classifier_checkpoint or recipe.evaluation.classifier
+    load_weights(classifier, checkpoint, what="reward.classifier_checkpoint")
+    return classifier.to(device).eval().requires_grad_(False)

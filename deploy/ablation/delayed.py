@@ -6,13 +6,12 @@ from copy import deepcopy
 
 import torch
 
-from actors.rewards.decoded_reward import DecodedReward
 from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule
 from common.protocols import ImageSource, ImageTokenizer
 from common.types import StepReport
-from deploy.local import learn, roll_out_step
+from deploy.local import Reward, learn, roll_out_step
 from learner.embedding_regulariser import embedding_regulariser
 from learner.optimizer import build_optimizer
 
@@ -20,7 +19,7 @@ from learner.optimizer import build_optimizer
 def post_train_delayed(
     policy: PolicyModule,
     tokenizer: ImageTokenizer,
-    reward: DecodedReward,
+    reward: Reward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,

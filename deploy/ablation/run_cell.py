@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.rewards.build import load_reward
-from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
@@ -20,7 +19,6 @@ from common.machine import prepare_device
 from common.models.families import PolicyModule
 from common.models.loading import load_policy, load_tokenizer
 from common.protocols import ImageTokenizer
-from common.types import StepReport
 from deploy.ablation.delayed import post_train_delayed
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Cell
@@ -54,18 +52,13 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Tra
         return Trained(load_policy(cell.scored_by, device)), []
     if cell.runner == "train":
         return _served(cell, cell.recipe, device, folder)
-    policy, reward = load_policy(cell.recipe, device), load_reward(cell.recipe, device)
-    steps = [_finite(report.line()) for report in _reports(cell, cell.recipe, policy, reward, device)]
-    return Trained(policy, reward.tokenizer if cell.recipe.trains_decoder else None), steps
-
-
-def _reports(
-    cell: Cell, recipe: Recipe, policy: PolicyModule, reward: DecodedReward, device: torch.device
-) -> Iterator[StepReport]:
-    tokenizer, source = reward.tokenizer, build_source(recipe, "train")
-    if cell.delay:
-        return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)
-    return post_train(policy, tokenizer, reward, source, recipe, device)
+    policy, rewards = load_policy(cell.recipe, device), load_rewards(cell.recipe, device)
+    tokenizer = next(iter(rewards.values())).tokenizer
+    source = build_source(cell.recipe, "train")
+    train = partial(post_train_delayed, delay=cell.delay) if cell.delay else post_train
+    reports = train(policy, tokenizer, rewards, source, cell.recipe, device)
+    steps = [_finite(report.line()) for report in reports]
+    return Trained(policy, tokenizer if cell.recipe.trains_decoder else None), steps
 
 
 def _served(

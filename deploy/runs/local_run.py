@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from actors.rewards.build import load_reward
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -54,8 +54,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    reward = load_reward(recipe, device)
-    reports = post_train(policy, reward.tokenizer, reward, build_source(recipe, "train"), recipe, device)
+    rewards = load_rewards(recipe, device)
+    tokenizer = next(iter(rewards.values())).tokenizer
+    reports = post_train(policy, tokenizer, rewards, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:
         now = time.monotonic()
@@ -64,7 +65,7 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
         if report.num_flat:
             tell(RewardsFlat.of(report))
         start = now
-    trained = reward.tokenizer if recipe.trains_decoder else policy
+    trained = tokenizer if recipe.trains_decoder else policy
     weights = cast(nn.Module, trained).state_dict()
     save_weights(weights, folder.path / weights_name(recipe.learner.method))
     summary = {

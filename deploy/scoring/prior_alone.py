@@ -56,6 +56,7 @@ def prior_alone(recipe: Recipe) -> Recipe:
         "learner.ce_weight": 1,
         "learner.prior": "ce",
         "advantage": {},
+        "rollout": {},  # the codes are those of images
         "group.size": max(2, recipe.group.size),  # 1 is for credit by gradient alone
     }
     return with_changes(recipe, changes | NO_REWARD)

@@ -16,6 +16,20 @@ DECODER = {"learner.method": "decoder", "group.size": 1, "decoder.clean_weight":
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
 
+FREE = {
+    "rollout": {"kind": "free_running", "guidance_scale": 2},
+    "reward.mse": 0,
+    "reward.lpips": 0,
+    "reward.classifier": 1,
+    "learner.prior": "kl",
+    "context.noise": 0,
+    "group.top_k": 12,
+}
+BOTH = {
+    "rollout": {"teacher_forced": 0.5, "free_running": 0.5, "guidance_scale": 2},
+    "reward.classifier": 0.5,
+}
+
 
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines(folder / "metrics.jsonl")]
@@ -27,8 +41,10 @@ def losses(folder: Path) -> list[float]:
         {},
         pytest.param({"advantage.credit": "token", "advantage.mix": 0.25}, marks=pytest.mark.chaos),
         pytest.param(GRADIENT, marks=pytest.mark.chaos),
+        FREE,
+        pytest.param(BOTH, marks=pytest.mark.chaos),
     ],
-    ids=["sample credit", "token credit", "credit by gradient"],
+    ids=["sample credit", "token credit", "credit by gradient", "free-running", "both kinds"],
 )
 def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(small_run, serve, changes):
     local = run_local(small_run("local", changes)).path
@@ -42,8 +58,8 @@ def test_one_and_two_actors_give_the_losses_and_weights_of_local_bit_for_bit(sma
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, STE, REAR, DECODER))],
-    ids=["sample credit", "credit by gradient", "straight through", "reAR", "decoder"],
+    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, STE, REAR, DECODER, BOTH))],
+    ids=["sample credit", "credit by gradient", "straight through", "reAR", "decoder", "both kinds"],
 )
 def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run, serve, changes):
     one = run_local(small_run("one", changes)).path
