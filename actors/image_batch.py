@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.errors import BrokenImageError, DataError
+from common.pixels import to_tensor
 from common.protocols import Condition, ImageSource, SourceImage
 
 
@@ -20,6 +21,7 @@ class ImageBatch:
     pixels_BHWC: np.ndarray  # uint8 [B, H, W, 3]
     condition: Mapping[str, np.ndarray]  # each column [B, …]
     broken: Mapping[int, BrokenImageError]  # by position, the images that could not be decoded
+    texts: tuple[str, ...] = ()  # [B]; captions or names of classes
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Condition]:
         """Pixels float32 [B, 3, H, W] in [-1, 1] and the condition, on `device`."""
@@ -52,6 +54,7 @@ def batch_of(read_images: Iterable[SourceImage | BrokenImageError]) -> ImageBatc
         pixels_BHWC=np.stack([image.pixels for image in read]),
         condition={name: np.stack([image.condition[name] for image in read]) for name in read[0].condition},
         broken=broken,
+        texts=tuple(image.text for image in read),
     )
 
 
@@ -68,13 +71,6 @@ def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBat
     if isinstance(batch, ImageBatch):
         return batch
     raise DataError(f"none of {len(batch)} images can be read; the first: {next(iter(batch.values()))}")
-
-
-def to_tensor(pixels_BHWC: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1] on `device`: bytes travel, a quarter of the floats."""
-    pixels_BCHW = torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2)
-    half = torch.full((), 127.5, device=device)  # by a plain number CUDA divides otherwise: it rounds twice
-    return pixels_BCHW.float().div(half).sub(1).contiguous()
 
 
 def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:

@@ -114,6 +114,6 @@ class RolloutActor:
     def _take(self, version: int, snapshot: list[Any]) -> None:
         """Load the weights of `version`, which may be older: an evaluation can look back."""
         if version != self._version:
-            self._incoming.load_into(self._policy, version, snapshot)
+            self._incoming.load_into(self._work.trained, version, snapshot)
             self._version = version
             log_context(step=version)

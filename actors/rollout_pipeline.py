@@ -1,4 +1,4 @@
-"""From a ticket to scored groups: read, encode, noise, one forward, G samples, decode, score.
+"""From a ticket to scored groups: read, draw G samples of each image or condition, decode, score.
 
 Plain torch on one device; no Ray. All randomness of a sample comes from (run seed, sample index).
 
@@ -26,6 +26,7 @@ from common.errors import BrokenImageError
 from common.finite import non_finite_groups, take_rows
 from common.machine import autocast
 from common.protocols import ImageSource, ImageTokenizer, Policy
+from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.types import SkippedImage
@@ -86,9 +87,14 @@ class RolloutPipeline:
         kept = [sample_indices[position] for position in images.positions]
         with clock("read"):
             pixels_BCHW, condition = images.tensors(self._device)
+        if self._recipe.rollout.kind == "free_running":
+            pixels_BCHW = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
-        sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
-        terms = self._reward.measure(draws.samples_BGT, sources, clock)
+        sources = Sources(pixels_BCHW, draws.condition, images.image_ids, images.texts)
+        if self._settings.keeps_pixels:
+            terms = RewardTerms((len(kept), draws.samples_BGT.shape[1]))
+        else:
+            terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
         K = None if credit is None else self._recipe.num_samples_kept
         groups = GroupBatch(
@@ -103,9 +109,12 @@ class RolloutPipeline:
             condition=_arrays(draws.condition),
             reward_terms=_arrays(terms.terms),
             reward_maps=_arrays(terms.maps),
+            missed={name: missed_BG.byte().cpu().numpy() for name, missed_BG in terms.missed.items()},
             credit={} if credit is None else _arrays(credit.columns),
+            source={"pixels": images.pixels_BHWC} if self._settings.keeps_pixels else {},
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
+            rollout=self._recipe.rollout.kind,
         )
         sound, quarantined = _quarantined(groups, terms.failures)
         return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
@@ -113,7 +122,7 @@ class RolloutPipeline:
     def _credit(
         self, policy: Policy, draws: Draws, gradient_BTD: Tensor | None, clock: StageClock
     ) -> CodeCredit | None:
-        if gradient_BTD is None:
+        if gradient_BTD is None or draws.hidden_BTD is None:
             return None
         settings = self._settings
         with clock("sample"), autocast(settings.compute, self._device):

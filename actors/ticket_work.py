@@ -7,22 +7,35 @@ import pyarrow as pa
 import torch
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
-from actors.rewards.build import reward_of
+from actors.rewards.build import rewards_of
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
+from common.config.rollout import Kind
 from common.machine import gpu_peak_bytes, require_compiler, resident_bytes
-from common.models.families import PolicyModule
+from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
 from common.schema import to_table
 from common.types import GroupReceipt, WorkTicket
 
 
 class TicketWork:
-    def __init__(self, recipe: Recipe, policy: PolicyModule, device: torch.device, *, only_draws: bool = False):
-        """Load what it takes beside the policy; no metric where it `only_draws` free-running pictures."""
-        tokenizer = load_tokenizer(recipe, device)
+    def __init__(
+        self,
+        recipe: Recipe,
+        policy: PolicyModule,
+        device: torch.device,
+        *,
+        only_draws: bool = False,
+        tokenizer: TokenizerModule | None = None,
+    ):
+        """Load what it takes beside the policy; no metric where it `only_draws` free-running pictures.
+
+        A `tokenizer` is somebody else's, who trains it.
+        """
+        tokenizer = tokenizer or load_tokenizer(recipe, device)
+        self.trained: PolicyModule | TokenizerModule = tokenizer if recipe.trains_decoder else policy
         perceptual = None if only_draws else load_perceptual_metric(recipe, device)
         self._models = EvaluationModels(recipe, tokenizer, perceptual, device)
         self._policy, self._device = policy, device
@@ -32,22 +45,29 @@ class TicketWork:
 
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:
         """Read the images of a waiting ticket while the models work on the previous one. Thread-safe."""
-        if "_pipeline" in self.__dict__:  # never built here, beside the thread that may be building it
-            self._pipeline.read_ahead(sample_indices)
+        if "_pipelines" in self.__dict__:  # never built here, beside the thread that may be building them
+            self._pipeline(sample_indices).read_ahead(sample_indices)
 
     @cached_property
-    def _pipeline(self) -> RolloutPipeline:  # at the first ticket: drawing pictures needs no training images
+    def _pipelines(self) -> dict[Kind, RolloutPipeline]:  # at the first ticket: drawing needs no training images
         recipe, models = self._models.recipe, self._models
         source = build_source(recipe, "train")
-        credit, compiled_for = recipe.advantage.credit, recipe.compiled_decode_size
-        reward = reward_of(recipe.reward, models.tokenizer, models.terms, credit, compiled_for)
-        return RolloutPipeline(recipe, source, models.tokenizer, reward, self._device)
+        rewards = rewards_of(recipe, models.tokenizer, models.terms)
+        return {
+            kind: RolloutPipeline(recipe.of_kind(kind), source, models.tokenizer, reward, self._device)
+            for kind, reward in rewards.items()
+        }
+
+    def _pipeline(self, sample_indices: tuple[int, ...]) -> RolloutPipeline:
+        return self._pipelines[self._models.recipe.kind_of(sample_indices[0])]
 
     def roll_out(
         self, ticket: WorkTicket, version: int, clock: StageClock
     ) -> tuple[GroupReceipt, pa.Table | None]:
         """Receipt and groups of a ticket; the policy's weights are now those of `version`."""
-        rollout = self._pipeline.roll_out(self._policy, version, ticket.sample_indices, clock)
+        rollout = self._pipeline(ticket.sample_indices).roll_out(
+            self._policy, version, ticket.sample_indices, clock
+        )
         table = None if rollout.groups is None else to_table(rollout.groups)
         receipt = GroupReceipt(
             ticket_id=ticket.ticket_id,

@@ -39,10 +39,10 @@ from actors.evaluation.chunks import (
     PictureFeatures,
 )
 from actors.evaluation.features import Features, build_features, extract_features
-from actors.image_batch import to_tensor
 from common.config.load import load_recipe
 from common.config.recipe import Recipe
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.pixels import to_tensor
 from deploy.scoring.scorer import NUM_SHOWN, Evaluation, Scorer
 
 CPU = torch.device("cpu")

@@ -33,6 +33,10 @@ class RewardError(DataError):
     """A term of the reward that fails, or gives what is not a number per sample."""
 
 
+class JudgeError(UserError):
+    """A judge behind HTTP without an answer, in a run that is not to go on without."""
+
+
 class ClusterError(UserError):
     """The cluster cannot give what the recipe asks for."""
 

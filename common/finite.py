@@ -51,4 +51,4 @@ def quarantine(groups: GroupBatch) -> tuple[GroupBatch, np.ndarray]:
 
 
 def _not_finite(array_B: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(~np.isfinite(array_B).reshape(len(array_B), -1).all(axis=1))
+    return np.flatnonzero(~np.isfinite(array_B).all(axis=tuple(range(1, array_B.ndim))))

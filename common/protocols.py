@@ -65,11 +65,22 @@ class ImageTokenizer(Protocol):
     def codes(self, tokens: Tensor) -> Tensor:
         """The codebook's vectors float [..., D], as the decoder takes them, of token ids [...].
 
-        This and `decode_codes` are needed only if advantage.credit is gradient.
+        This and `decode_codes` are needed only if advantage.credit is gradient, or under another learner.method
+        than grpo.
+        """
+
+    def stored_codes(self) -> Tensor:
+        """The codebook's rows as they are stored, float [V, D]; needed only if learner.method is ste and profile
+        published.
         """
 
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images of codes [B, D, h, w] on the square grid, differentiable."""
+
+    def train_decoder(self) -> None:
+        """Turn the gradients of the decoder on, and of nothing else; it is also an `nn.Module`, and its call is
+        `decode_codes`. Needed only if learner.method is decoder.
+        """
 
     def for_scoring(self, dtype: torch.dtype, compiled_for: int | None = None) -> Self:
         """The same with a decoder that computes in `dtype`, compiled for batches of `compiled_for` pictures.
@@ -113,6 +124,10 @@ class Policy(Protocol):
     def num_blocks(self) -> int:
         """Equal blocks that the policy is a stack of: what is compiled and recomputed."""
 
+    @property
+    def width(self) -> int:
+        """D. It and `layers`, the blocks as an `nn.ModuleList`, are needed only for learner.embedding_weight."""
+
     def compile_blocks(self) -> None:
         """Compile the blocks in place, at their first forward; decoding and state dict stay as they are."""
 
@@ -143,8 +158,9 @@ class SourceImage:
     """One image of a data set, cropped to the recipe's size."""
 
     image_id: str  # a readable name that leads to the file
-    pixels: np.ndarray  # uint8 [H, W, 3]
+    pixels: np.ndarray  # uint8 [H, W, 3]; [0, 0, 3] where there is a condition alone
     condition: ConditionRow
+    text: str = ""  # its caption, or the name of its class; empty where it has none
 
 
 class ImageSource(Protocol):

@@ -22,6 +22,9 @@ class RewardTerms:
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # [B, G, T] by name; the mean of a map is the term
     higher_is_better: frozenset[str] = frozenset()  # names; of the others, lower is better
     failures: Mapping[int, str] = field(default_factory=dict)  # groups that a term failed on, whose terms are NaN
+    missed: Mapping[str, Tensor] = field(default_factory=dict)
+    """Bool [B, G] by name, of a judge that may miss a sample: such a sample teaches nothing. In its place the term
+    has the mean of the group's others."""
     gradient_BTD: Tensor | None = (
         None  # of the weighted reward at the sampled codes, mean over samples; on request
     )
@@ -40,6 +43,7 @@ class RewardTerms:
             maps={name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
             higher_is_better=first.higher_is_better,
             failures=failures,
+            missed={name: torch.cat([part.missed[name] for part in parts]) for name in first.missed},
             gradient_BTD=_joined([part.gradient_BTD for part in parts]),
         )
 
@@ -52,6 +56,11 @@ class RewardTerms:
         for name, term_BG in self.terms.items():
             if not term_BG.isfinite().all():
                 raise RewardError(f"reward.{name} gave a number that is not finite")
+
+    @property
+    def dropped(self) -> Tensor | None:
+        """Bool [B, G]: samples that some judge missed; None where there is no such judge."""
+        return torch.stack(list(self.missed.values())).any(dim=0) if self.missed else None
 
     def better(self, names: Iterable[str]) -> dict[str, str]:
         """Of those of `names` that were measured: whether "higher" or "lower" is better."""
@@ -89,3 +98,14 @@ class RewardTerms:
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
+
+
+def without_misses(term_BG: Tensor) -> tuple[Tensor, Tensor]:
+    """The term with the mean of its group in the place of NaN, and where that was, bool [B, G].
+
+    A group with fewer than two numbers, out of two or more, has nothing to compare: it is NaN.
+    """
+    missed_BG = term_BG.isnan()
+    too_few_B1 = (~missed_BG).sum(dim=1, keepdim=True) < min(2, term_BG.shape[1])
+    mean_B1 = term_BG.nanmean(dim=1, keepdim=True).masked_fill(too_few_B1, float("nan"))
+    return torch.where(missed_BG | too_few_B1, mean_B1, term_BG), missed_BG

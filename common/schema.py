@@ -10,11 +10,12 @@ Letters: T image tokens, G samples per group, V codebook entries, B rows.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
+from common.config.rollout import Kind
 from common.errors import DataError
 
 SCHEMA_VERSION = 3  # 3: the terms of the reward by name
@@ -29,19 +30,24 @@ class GroupBatch:
     policy_version: int  # of the policy that sampled
     codebook_size: int  # V
     context_tokens_BT: np.ndarray  # int32 [B, T-1], or [B, T] if whole; the noisy teacher-forcing input
-    target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes
-    sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]
+    target_tokens_BT: np.ndarray  # int32 [B, T]; the source image's codes. Both [B, 0] of free-running groups
+    sampled_tokens_BGT: np.ndarray  # int32 [B, G, T]; G is 0 where the learner alone takes samples
     behaviour_logprobs_BGT: np.ndarray  # float32 [B, G, T]
     condition: Mapping[str, np.ndarray]  # what the policy was conditioned on, [B, …] per column
     reward_terms: Mapping[str, np.ndarray]  # float32 [B, G] by name; a term that was not measured is absent
     reward_maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     """float32 [B, G, T] by name: where in the picture a term comes from, under token credit alone."""
+    missed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """uint8 [B, G] by name: 1 where a judge gave a sample no score; of judges that may miss one."""
     credit: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Under credit by gradient alone, float32: gradient and mean_code [B, T, D], spread [B, T]; see `CodeCredit`.
     Tokens and log-probabilities are then those of one sample, unless a term without a gradient compares all G."""
+    source: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The images themselves, where the learner compares pictures with them: pixels, uint8 [B, H, W, 3]."""
     gradient_weights: Mapping[str, float] = field(default_factory=dict)
     """The one decision that rows hold: the weights of the terms in that gradient, which the actor weighed."""
     higher_is_better: frozenset[str] = frozenset()  # names of terms
+    rollout: Kind = "teacher_forced"  # free_running: each sample is its own context
 
     def __len__(self) -> int:
         return len(self.image_id_B)
@@ -56,7 +62,12 @@ class GroupBatch:
     @property
     def num_tokens_sampled(self) -> int:
         """Of all groups and samples."""
-        return self.group_size * self.target_tokens_BT.size
+        return self.group_size * len(self) * self.num_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.sampled_tokens_BGT.shape[2]
 
 
 _TENSOR_COLUMNS = {
@@ -70,7 +81,9 @@ _NAMED_COLUMNS = {
     "condition": "condition.",
     "reward_terms": "reward.",
     "reward_maps": "reward_map.",
+    "missed": "missed.",
     "credit": "credit.",
+    "source": "source.",
 }
 
 
@@ -81,15 +94,17 @@ def to_table(groups: GroupBatch) -> pa.Table:
         "image_id": pa.array(groups.image_id_B, pa.string()),
         "policy_version": pa.array([groups.policy_version] * len(groups), pa.int64()),
     }
-    columns |= {name: _tensor_column(getattr(groups, field)) for name, field in _TENSOR_COLUMNS.items()}
+    tensors = {name: getattr(groups, field) for name, field in _TENSOR_COLUMNS.items()}
+    columns |= {name: _tensor_column(array) for name, array in tensors.items() if array.size}
     for named, prefix in _NAMED_COLUMNS.items():
         columns |= {prefix + name: _tensor_column(value) for name, value in getattr(groups, named).items()}
     facts = {
         "schema_version": SCHEMA_VERSION,
         "G": groups.group_size,
-        "T": groups.target_tokens_BT.shape[1],
+        "T": groups.num_tokens,
         "V": groups.codebook_size,
         "higher_is_better": " ".join(sorted(groups.higher_is_better)),
+        "rollout": groups.rollout,
     }
     if groups.gradient_weights:
         facts["gradient_weights"] = json.dumps(dict(groups.gradient_weights))
@@ -106,7 +121,16 @@ def from_table(table: pa.Table) -> GroupBatch:
             "the code that wrote them"
         )
     table = table.combine_chunks()
-    columns: dict[str, Any] = {field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items()}
+    B, T = len(table), int(metadata["T"])
+    columns: dict[str, Any] = {  # Arrow has no tensors without numbers
+        "context_tokens_BT": np.zeros((B, 0), np.int32),
+        "target_tokens_BT": np.zeros((B, 0), np.int32),
+        "sampled_tokens_BGT": np.zeros((B, 0, T), np.int32),
+        "behaviour_logprobs_BGT": np.zeros((B, 0, T), np.float32),
+    }
+    columns |= {
+        field: _array(table[name]) for name, field in _TENSOR_COLUMNS.items() if name in table.column_names
+    }
     columns |= {field: _named(table, prefix) for field, prefix in _NAMED_COLUMNS.items()}
     return GroupBatch(
         sample_index_B=table["sample_index"].to_numpy(),
@@ -115,12 +139,21 @@ def from_table(table: pa.Table) -> GroupBatch:
         codebook_size=int(metadata["V"]),
         higher_is_better=frozenset(metadata["higher_is_better"].split()),
         gradient_weights=json.loads(metadata.get("gradient_weights", "{}")),
+        rollout=cast(Kind, metadata.get("rollout", "teacher_forced")),
         **columns,
     )
 
 
+def by_rollout(batches: Iterable[GroupBatch]) -> list[GroupBatch]:
+    """One batch of each kind of rollout that there is, teacher-forced groups first."""
+    kinds: dict[str, list[GroupBatch]] = {}
+    for batch in batches:
+        kinds.setdefault(batch.rollout, []).append(batch)
+    return [concatenate(kinds[kind]) for kind in sorted(kinds, reverse=True)]
+
+
 def concatenate(batches: list[GroupBatch]) -> GroupBatch:
-    """One batch of all rows, in order. Its policy version is the oldest."""
+    """One batch of all rows, in order, of one kind of rollout. Its policy version is the oldest."""
 
     def joined(field: str) -> np.ndarray:
         return np.concatenate([getattr(batch, field) for batch in batches])
@@ -137,6 +170,7 @@ def concatenate(batches: list[GroupBatch]) -> GroupBatch:
         codebook_size=batches[0].codebook_size,
         higher_is_better=batches[0].higher_is_better,
         gradient_weights=batches[0].gradient_weights,
+        rollout=batches[0].rollout,
         **columns,
     )
 

@@ -94,6 +94,7 @@ class StepReport:
     reward_terms: Mapping[str, float] = field(default_factory=dict)  # by name; one that was not measured is absent
     better: Mapping[str, str] = field(default_factory=dict)  # "higher" or "lower", of the user's own terms
     num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
+    num_dropped: int = 0  # samples in num_groups that a judge gave no score, and so taught nothing
     num_quarantined: int = 0  # groups of the step that were not learned from, beside num_groups
     is_bad: bool = False  # the gradient was no finite number: weights and optimizer are as before the step
     is_partial: bool = False  # a rank died after the update: means are over the groups of the others

@@ -18,14 +18,14 @@ def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor | None:
     Under credit by gradient those of the terms without a gradient, or None without such terms: they are divided by
     the spread of the whole reward, as under credit by sample, so that a term with little weight has little to say.
     """
-    section, clip = recipe.advantage, recipe.learner.advantage_clip
+    section, clip, dropped_BG = recipe.advantage, recipe.learner.advantage_clip, terms.dropped
     rewards_BG = terms.rewards(recipe.reward.weights)
     if section.credit == "gradient":
         if not recipe.sampled_weights:
             return None
         sampled_BG = terms.rewards(recipe.sampled_weights)
-        return group_advantages(sampled_BG, clip, section.normalize_std, spread_of_BG=rewards_BG)
-    sample_BG = group_advantages(rewards_BG, clip, section.normalize_std)
+        return group_advantages(sampled_BG, clip, section.normalize_std, rewards_BG, dropped_BG)
+    sample_BG = group_advantages(rewards_BG, clip, section.normalize_std, dropped_BG=dropped_BG)
     if section.credit == "sample":
         return sample_BG
     map_BGT = terms.reward_map(recipe.reward.weights)
@@ -34,20 +34,32 @@ def advantages(terms: RewardTerms, recipe: Recipe) -> Tensor | None:
             "advantage.credit is token, and these groups were recorded without reward maps: record them with "
             "advantage.credit=token, or learn from them with advantage.credit=sample"
         )
-    token_BGT = group_advantages(smoothed(map_BGT, section.radius), clip, section.normalize_std)
+    smooth_BGT = smoothed(map_BGT, section.radius)
+    token_BGT = group_advantages(smooth_BGT, clip, section.normalize_std, dropped_BG=dropped_BG)
     return (1 - section.mix) * token_BGT + section.mix * sample_BG[:, :, None]
 
 
 def group_advantages(
-    rewards_BG: Tensor, clip: float, normalize_std: bool = True, spread_of_BG: Tensor | None = None
+    rewards_BG: Tensor,
+    clip: float,
+    normalize_std: bool = True,
+    spread_of_BG: Tensor | None = None,
+    dropped_BG: Tensor | None = None,
 ) -> Tensor:
     """A = (r - mean r) / (std r + 1e-8) over each group, unbiased std, clamped to ± `clip`; [B, G].
 
     With G samples |A| never exceeds (G - 1) / √G, 2.47 at G = 8, so a clip of 5 acts from G = 27 on. Reward maps
     [B, G, T] are taken position by position. Without `normalize_std` A = r - mean r, clamped alike. Where all
     rewards are equal, A is 0: their mean differs from them by rounding, and the std does not hide it. The std can
-    be that of other rewards, `spread_of_BG`.
+    be that of other rewards, `spread_of_BG`. Samples of `dropped_BG` (bool) have A = 0: the group is the others.
     """
+    if dropped_BG is not None and dropped_BG.any():
+        advantages_BG = torch.zeros_like(rewards_BG)
+        for group, kept_G in enumerate(~dropped_BG):
+            kept = slice(group, group + 1), kept_G
+            spread = None if spread_of_BG is None else spread_of_BG[kept]
+            advantages_BG[kept] = group_advantages(rewards_BG[kept], clip, normalize_std, spread)
+        return advantages_BG
     is_flat_B1 = (rewards_BG == rewards_BG[:, :1]).all(dim=1, keepdim=True)
     deviations_BG = rewards_BG - rewards_BG.mean(dim=1, keepdim=True)
     if normalize_std:

@@ -39,13 +39,20 @@ from learner.safetensors_file import write_safetensors
 
 log = logging.getLogger("vapi.checkpoint")
 
-POLICY, OPTIMIZER, STATE, MANIFEST = (
-    "policy.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "manifest.json",
-)
-ALL_FILES = (POLICY, ADAPTERS, CONFIG, OPTIMIZER, STATE)
+POLICY, TOKENIZER = "policy.safetensors", "tokenizer.safetensors"
+OPTIMIZER, STATE, MANIFEST = "optimizer.safetensors", "state.json", "manifest.json"
+
+
+def weights_name(method: str) -> str:
+    """The file of what was trained whole: the policy, or the tokenizer where its decoder learns."""
+    return TOKENIZER if method == "decoder" else POLICY
+
+
+def files_of(manifest: Mapping[str, str]) -> tuple[str, ...]:
+    """The files that a checkpoint must have, with or without a digest in its manifest; the weights first."""
+    kinds = ((ADAPTERS, CONFIG), (TOKENIZER,), (POLICY,))
+    weights = next(kind for kind in kinds if kind[0] in manifest or kind[0] == POLICY)
+    return (*weights, OPTIMIZER, STATE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,11 @@ class CheckpointState:
     images_skipped: int
     recipe: dict[str, Any]
 
+    @property
+    def method(self) -> str:
+        """Of the learner; checkpoints from before there was a choice have none."""
+        return self.recipe.get("learner", {}).get("method", "grpo")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -68,12 +80,6 @@ class Checkpoint:
     weights: WeightSnapshot
     optimizer: Mapping[str, np.ndarray]
     base: Base | None = None  # of adapters, which the weights then are
-
-
-def files_of(path: Path) -> tuple[str, ...]:
-    """The names of the files of a checkpoint of this run's kind, its manifest last."""
-    weights = (ADAPTERS, CONFIG) if (path / ADAPTERS).is_file() else (POLICY,)
-    return (*weights, OPTIMIZER, STATE, MANIFEST)
 
 
 def training_state(weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, np.ndarray]) -> TrainingState:
@@ -107,20 +113,23 @@ def _fill(folder: Path, training: TrainingState, state: CheckpointState, adapter
     """Write all files, to the disk itself: some file systems say only then that they are full."""
     write_json(folder / STATE, asdict(state))
     digests = {
-        **write_weights(folder, training, adapters),
+        **write_weights(folder, training, state.method, adapters),
         OPTIMIZER: write_safetensors(folder / OPTIMIZER, training.optimizer),
         STATE: _digest(folder / STATE),
     }
     write_json(folder / MANIFEST, digests)
-    for name in files_of(folder):
+    for name in (*digests, MANIFEST):
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
 
 
-def write_weights(folder: Path, training: TrainingState, adapters: AdaptersOf | None) -> dict[str, str]:
-    """Write policy.safetensors, or adapters in the files of peft; the SHA-256 of each file. Raises OSError."""
+def write_weights(
+    folder: Path, training: TrainingState, method: str, adapters: AdaptersOf | None
+) -> dict[str, str]:
+    """Write what was trained whole, or adapters in the files of peft; the SHA-256 of each file. Raises OSError."""
     if adapters is None:
-        return {POLICY: write_safetensors(folder / POLICY, training.weights, training.bfloat16_names)}
+        name = weights_name(method)
+        return {name: write_safetensors(folder / name, training.weights, training.bfloat16_names)}
     write_json(folder / CONFIG, peft_config(adapters.section, training.weights, adapters.base))
     weights, narrow = stored_names(training.weights), stored_names(dict.fromkeys(training.bfloat16_names))
     digest = write_safetensors(folder / ADAPTERS, weights, narrow, metadata(adapters.base))
@@ -155,18 +164,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path / damaged} is not the file that the checkpoint's manifest names: resume from another"
         )
     state = _state(json.loads((path / STATE).read_text()))
-    (weights, base), optimizer = _weights(path), load_file(path / OPTIMIZER)
+    (weights, base), optimizer = _weights(path, state.method), load_file(path / OPTIMIZER)
     moments = {name: torch.from_numpy(array) for name, array in optimizer.items()}
-    for name, tensors in ((files_of(path)[0], weights), (OPTIMIZER, moments)):
+    name = ADAPTERS if base else weights_name(state.method)
+    for file, tensors in ((name, weights), (OPTIMIZER, moments)):
         if sick := not_finite(tensors):
-            raise CheckpointError(f"{path / name} holds NaN or infinity in {sick}: resume from an older one")
+            raise CheckpointError(f"{path / file} holds NaN or infinity in {sick}: resume from an older one")
     return Checkpoint(path, state, snapshot_of(weights, state.step), optimizer, base)
 
 
-def _weights(path: Path) -> tuple[Mapping[str, torch.Tensor], Base | None]:
-    """Those of the policy, or adapters and their base."""
+def _weights(path: Path, method: str) -> tuple[Mapping[str, torch.Tensor], Base | None]:
+    """Those of what was trained whole, or adapters and their base."""
     if not (path / ADAPTERS).is_file():
-        return load_tensors(path / POLICY), None
+        return load_tensors(path / weights_name(method)), None
     adapters = read_adapters(path / ADAPTERS)
     return adapters.tensors, adapters.base
 
@@ -207,7 +217,7 @@ def _damaged_file(path: Path) -> str | None:
         digests = json.loads((path / MANIFEST).read_text())
     except ValueError:
         return MANIFEST
-    for name in files_of(path)[:-1]:
+    for name in files_of(digests):
         if not (path / name).is_file() or _digest(path / name) != digests.get(name):
             return name
     return None

@@ -21,10 +21,10 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.log import log_context, set_up_logging
 from common.machine import gpu_peak_bytes, gpu_uuid, prepare_device, resident_bytes
-from common.models.loading import load_policy
+from common.models.loading import load_trained
 from common.models.lora import frozen_names, trained_tensors
 from common.ray_calls_group import RayCalls
-from common.schema import concatenate, from_table
+from common.schema import by_rollout, from_table
 from common.types import TrainingState, WeightSnapshot
 from common.weights.snapshot import (
     WeightsBuffer,
@@ -33,10 +33,11 @@ from common.weights.snapshot import (
     weights_sha256,
 )
 from learner.checkpoint import training_state
-from learner.optimizer import Arrays, load_optimizer_arrays, optimizer_arrays
+from learner.optimizer import Arrays
 from learner.peers import peer_errors
 from learner.shares import Piece
-from learner.train_step import StepSums, Trainer
+from learner.step_sums import StepSums
+from learner.train_step import Trainer
 
 log = logging.getLogger("vapi.learner")
 
@@ -87,8 +88,7 @@ class LearnerActor:
         set_up_logging(recipe.log.format, role="rank")
         self._device = prepare_device(recipe.compute)
         self._recipe = recipe
-        policy = load_policy(recipe, self._device)
-        self._trainer = Trainer(policy, recipe, self._device)
+        self._trainer = Trainer(load_trained(recipe, self._device), recipe, self._device)
         self._ddp: DistributedDataParallel | None = None
         self._store: dist.TCPStore | None = None
         # of each copy of the weights: its version, and what went wrong
@@ -131,15 +131,15 @@ class LearnerActor:
         backend = "nccl" if self._device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=self._timeout)
         self._rank, self._num_ranks = rank, num_ranks
-        policy = self._trainer.policy  # frozen weights are the same on every rank: rank 0 need not send gigabytes
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(policy, frozen_names(policy))
+        model = self._trainer.model  # frozen weights are the same on every rank: rank 0 need not send gigabytes
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen_names(model))
         log_context(role=f"rank-{rank}", step=self._trainer.step)
         log.info("one of %d ranks, on %s", num_ranks, self._device)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
             )  # PyTorch 2.14 renames broadcast_buffers; 2.9 knows no other
-            self._ddp = DistributedDataParallel(policy, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._ddp = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def train(self, pieces: Sequence[Piece], num_groups: int) -> RankReport:
         """One optimizer step on this rank's share of `num_groups` groups.
@@ -151,11 +151,9 @@ class LearnerActor:
         clock = StageClock(self._device)
         with clock("fetch"):
             tables = self._ray.get([piece.groups for piece in pieces])
-            groups = concatenate(
-                [
-                    from_table(table.slice(piece.start, piece.count))
-                    for table, piece in zip(tables, pieces, strict=True)
-                ]
+            groups = by_rollout(
+                from_table(table.slice(piece.start, piece.count))
+                for table, piece in zip(tables, pieces, strict=True)
             )
         with peer_errors():
             sums, norm = self._trainer.train(
@@ -176,7 +174,7 @@ class LearnerActor:
         """Copy the weights as they are between two steps, for `snapshot` to hand out beside the next."""
         failure = None
         try:
-            self._weights.fill(trained_tensors(self._trainer.policy))
+            self._weights.fill(trained_tensors(self._trainer.model))
         except Exception as error:
             failure = error
         self._copied.put((version, failure))
@@ -198,27 +196,27 @@ class LearnerActor:
 
     @cached_property
     def _weights(self) -> WeightsBuffer:
-        policy = self._trainer.policy
-        narrow = linear_parameters(policy) if self._recipe.has_narrow_weights else ()
-        return WeightsBuffer(trained_tensors(policy), narrow)
+        model = self._trainer.model
+        narrow = linear_parameters(model) if self._recipe.has_narrow_weights else ()
+        return WeightsBuffer(trained_tensors(model), narrow)
 
     def training_state(self) -> tuple[int, TrainingState]:
         """Step, and what a checkpoint holds: on a CPU no copy, because Ray copies what is returned."""
-        return self._trainer.step, training_state(trained_tensors(self._trainer.policy), self.optimizer_arrays())
+        return self._trainer.step, training_state(trained_tensors(self._trainer.model), self.optimizer_arrays())
 
     @ray.method(concurrency_group=PUBLISHING)
     def weights_sha256(self) -> str:
         """Of the weights in full precision; to be asked where no step runs, whatever else the rank is at."""
-        return weights_sha256(trained_tensors(self._trainer.policy))
+        return weights_sha256(trained_tensors(self._trainer.model))
 
     def optimizer_arrays(self) -> Arrays:
-        return optimizer_arrays(self._trainer.optimizer, self._trainer.policy)
+        return self._trainer.optimizer_arrays()
 
     def resume(self, step: int, arrays: Arrays, weights: WeightSnapshot | None = None) -> None:
         """Take up step and optimizer state of a checkpoint with its `weights`, or of another rank."""
         if weights is not None:
-            load_snapshot(self._trainer.policy, weights)
-        load_optimizer_arrays(self._trainer.optimizer, self._trainer.policy, arrays)
+            load_snapshot(self._trainer.model, weights)
+        self._trainer.load_optimizer_arrays(arrays)
         self._trainer.step = step
         log_context(step=step)
 

@@ -14,7 +14,7 @@ from learner.checkpoint import Checkpoint
 from learner.learner_actor import LearnerActor, RankDescription, RankReport
 from learner.rank_group import A_RANK_IS_LOST, POLL_SECONDS, RankGroup
 from learner.shares import share
-from learner.train_step import StepSums
+from learner.step_sums import StepSums
 
 DIGEST_SECONDS = 60.0  # that a rank may take over the digest of its weights
 

@@ -13,9 +13,13 @@ from common.weights.snapshot import as_array
 Arrays = Mapping[str, np.ndarray]
 
 
-def build_optimizer(policy: nn.Module, section: LearnerSection) -> AdamW:
-    """AdamW with a constant rate, without weight decay for parameters with "norm" in their name."""
-    parameters = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+def build_optimizer(policy: nn.Module, section: LearnerSection, beside: nn.Module | None = None) -> AdamW:
+    """AdamW with a constant rate, without weight decay for parameters with "norm" in their name.
+
+    `beside` is trained with the policy.
+    """
+    named = [*policy.named_parameters(), *(beside.named_parameters() if beside is not None else ())]
+    parameters = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     decayed = [parameter for name, parameter in parameters if "norm" not in name]
     exempt = [parameter for name, parameter in parameters if "norm" in name]
     return AdamW(
@@ -40,9 +44,8 @@ def optimizer_arrays(optimizer: AdamW, policy: nn.Module) -> Arrays:
 
 def load_optimizer_arrays(optimizer: AdamW, policy: nn.Module, arrays: Arrays) -> None:
     """Restore the state returned by `optimizer_arrays`."""
-    for name, parameter in policy.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    trained = ((name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad)
+    for name, parameter in trained:
         state = {key: arrays.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if any(value is None for value in state.values()):
             if arrays:

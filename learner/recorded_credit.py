@@ -1,4 +1,4 @@
-"""Whether groups hold what the recipe's credit is built on; a replay may ask for another."""
+"""Whether groups hold what the recipe's method and credit are built on; a replay may ask for another."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,12 @@ from common.schema import GroupBatch
 
 def require_credit(groups: GroupBatch, recipe: Recipe) -> None:
     """RecipeError where they do not, or where the gradient in them was weighed otherwise."""
+    if recipe.is_scored_in_learner != bool(groups.source):
+        held = "hold images, which grpo does without" if groups.source else "hold no images to compare with"
+        raise RecipeError(
+            f"learner.method is {recipe.learner.method}, and these groups {held}: leave learner.method as it was "
+            "recorded"
+        )
     credit = recipe.advantage.credit
     if credit == "gradient" and not groups.credit:
         raise RecipeError(

@@ -4,13 +4,14 @@ A remote checkpoint, too, is complete or absent: the manifest, which holds the d
 written last and removed first.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 import fsspec
 
 from common.errors import CheckpointError, RecipeError, first_line
-from learner.checkpoint import ALL_FILES, MANIFEST, files_of
+from learner.checkpoint import MANIFEST, files_of
 from learner.checkpoint_names import step_of
 
 
@@ -32,7 +33,7 @@ class RemoteCheckpoints:
         remote = f"{self._root}/{checkpoint.name}"
         self._remove(remote)
         self._files.makedirs(remote, exist_ok=True)
-        for name in files_of(checkpoint):
+        for name in (*files_of(json.loads((checkpoint / MANIFEST).read_text())), MANIFEST):
             self._files.put_file(str(checkpoint / name), f"{remote}/{name}")
 
     def newest(self) -> str | None:
@@ -53,8 +54,8 @@ class RemoteCheckpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
-            there = {str(path).rpartition("/")[2] for path in self._files.ls(f"{self._root}/{name}", detail=False)}
-            for file in sorted(there.intersection((*ALL_FILES, MANIFEST))):
+            self._files.get_file(f"{self._root}/{name}/{MANIFEST}", str(temporary / MANIFEST))
+            for file in files_of(json.loads((temporary / MANIFEST).read_text())):
                 self._files.get_file(f"{self._root}/{name}/{file}", str(temporary / file))
             shutil.rmtree(folder / name, ignore_errors=True)
             return temporary.rename(folder / name)

@@ -1,4 +1,7 @@
-"""The learner's rows through the policy: one row per group, or one per sample as in the released scripts.
+"""The learner's rows through the policy: one row per group, or one per sample.
+
+The samples of a teacher-forced group share one context, and so a row, but for the released scripts. Those of a
+free-running group are their own contexts.
 
 Letters: N rows, K samples per row, T image tokens. Row per group: N = B, K = G. Row per sample: N = B · G, K = 1.
 """
@@ -49,6 +52,12 @@ class Rows:
             behaviour_logprobs_NKT=self.behaviour_logprobs_NKT.flatten(0, 1)[:, None],
             advantages_NKT=self.advantages_NKT.flatten(0, 1)[:, None],
         )
+
+    def with_own_contexts(self) -> Self:
+        """One row per sample, whose context it is itself: of free-running groups, without contexts so far."""
+        rows = self.repeated()
+        samples_NT = rows.samples_NKT[:, 0]
+        return replace(rows, context_NT=samples_NT[:, :-1], targets_NT=samples_NT)
 
     def without_conditions(self, policy: Policy, dropped_N: Tensor) -> Self:
         """A copy with the null condition in the rows of `dropped_N` (bool)."""

@@ -7,8 +7,8 @@ the split nor the micro-batch size changes the gradient.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,92 +18,54 @@ from common.clock import StageClock
 from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.finite import quarantine
+from common.guidance import GuidedPolicy
 from common.machine import autocast
-from common.models.families import PolicyModule
+from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_codes
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
-from common.types import StepReport
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import CodePrices, code_prices
+from learner.decoder_training import DecoderTraining
+from learner.embedding_regulariser import embedding_regulariser
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
-from learner.optimizer import build_optimizer
+from learner.optimizer import Arrays, build_optimizer, load_optimizer_arrays, optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.rows import Rows
-from learner.token_logprobs import Head, TokenLogprobs, token_logprobs
+from learner.step_sums import StepSums, numbers
+from learner.straight_through import StraightThrough
+from learner.token_logprobs import TokenLogprobs, token_logprobs
 
 PUBLISHED_DROPOUT = 0.1  # on tokens, attention and feed-forward outputs in the released scripts' learner
 
 
-@dataclass(frozen=True)
-class StepSums:
-    """Sums over a rank's groups; the ranks' sums are added up."""
-
-    num_groups: int = 0  # learned from
-    num_quarantined: int = 0  # of weight 0, and in no other sum
-    num_flat: int = 0  # of num_groups, those that teach nothing: all samples have the same reward
-    sums: Mapping[str, float] = field(default_factory=dict)  # of the measurements of a StepReport, by name
-    reward_terms: Mapping[str, float] = field(default_factory=dict)
-    better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
-
-    def __add__(self, other: "StepSums") -> "StepSums":
-        return StepSums(
-            self.num_groups + other.num_groups,
-            self.num_quarantined + other.num_quarantined,
-            self.num_flat + other.num_flat,
-            _added(self.sums, other.sums),
-            _added(self.reward_terms, other.reward_terms),
-            {**self.better, **other.better},
-        )
-
-    def report(self, step: int, grad_norm: float, stage_seconds: dict[str, float]) -> StepReport:
-        num_groups = max(1, self.num_groups)
-        means: dict[str, Any] = {name: self.sums.get(name, 0.0) / num_groups for name in MEASURED}
-        return StepReport(
-            step=step,
-            num_groups=self.num_groups,
-            num_quarantined=self.num_quarantined,
-            num_flat=self.num_flat,
-            grad_norm=grad_norm,
-            is_bad=not math.isfinite(grad_norm),
-            stage_seconds=stage_seconds,
-            reward_terms={name: total / num_groups for name, total in self.reward_terms.items()},
-            better=self.better,
-            **means,
-        )
-
-
-MEASURED = (
-    "loss", "policy_loss", "ce_prior", "kl_prior", "reward_mean", "reward_std", "clip_fraction", "kl", "entropy",
-)  # fmt: skip
-"""What a step report has the mean of over groups."""
-
-
-def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in dict.fromkeys((*one, *other))}
-
-
 class Trainer:
-    """The policy, its optimizer, and the optimizer step."""
+    """What is trained (`load_trained`), its optimizer, and the optimizer step."""
 
-    def __init__(self, policy: PolicyModule, recipe: Recipe, device: torch.device):
-        self.policy = policy.eval()  # no dropout, in learning as in sampling
+    def __init__(self, model: PolicyModule | TokenizerModule, recipe: Recipe, device: torch.device):
+        self.model = model.eval()  # no dropout, in learning as in sampling
+        self._policy = policy = cast(PolicyModule, model)  # unless the decoder is trained, which asks for none
         self._reference = frozen_reference(policy, recipe.learner)
-        self._is_published = recipe.profile == "published"
+        self._recipes = {kind: recipe.of_kind(kind) for kind in recipe.rollout.shares}
+        self._is_published = recipe.profile == "published" and "teacher_forced" in self._recipes
         if self._is_published:
-            turn_on_dropout(policy, PUBLISHED_DROPOUT)
-        self.optimizer = build_optimizer(policy, recipe.learner)
+            turn_on_dropout(model, PUBLISHED_DROPOUT)
+        self._regulariser = embedding_regulariser(policy, recipe, device)
+        self.optimizer = build_optimizer(model, recipe.learner, self._regulariser)
         self.step = 0
         self._recipe = recipe
         self._distribution = TokenDistribution.of(recipe.group)
         self._device = device
         self._codes_VD = load_codes(recipe, device) if recipe.has_code_gradients else None
+        methods = {"ste": StraightThrough, "decoder": DecoderTraining}
+        method: Any = methods.get(recipe.learner.method)
+        self._method = None if method is None else method(model, recipe, device)
 
     def train(
         self,
-        groups: GroupBatch,
+        groups: GroupBatch | Sequence[GroupBatch],
         clock: StageClock,
         *,
         forward: nn.Module | None = None,
@@ -113,43 +75,76 @@ class Trainer:
         rank: int = 0,
         over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
     ) -> tuple[StepSums, float]:
-        """Learn from `groups`; returns this rank's sums and the gradient norm before clipping.
+        """Learn from `groups`, a batch per kind; returns this rank's sums and the gradient norm before clipping.
 
-        Under DDP, `forward` is the wrapped policy, `no_sync` its context manager, `num_groups` counts the groups
+        Under DDP, `forward` is the wrapped model, `no_sync` its context manager, `num_groups` counts the groups
         of all ranks, and `over_ranks` adds up a tensor over them. A non-finite norm skips the update, but the step
         still counts; it is the norm of the averaged gradient, so all ranks skip together.
         """
         learner = self._recipe.learner
-        require_credit(groups, self._recipe)
-        scale = num_ranks / (num_groups or len(groups))  # DDP averages gradients over ranks
-        groups, weights_B = quarantine(groups)
-        prices = self._prices(groups, weights_B, over_ranks)
+        kinds = [groups] if isinstance(groups, GroupBatch) else groups
+        for each in kinds:
+            require_credit(each, self._recipes[each.rollout])
+        scale = num_ranks / (num_groups or sum(map(len, kinds)))  # DDP averages gradients over ranks
+        sound = [quarantine(each) for each in kinds]
+        prices = self._prices(sound, over_ranks)
         sums = StepSums()
         if self._is_published:  # a resumed run drops the same as an uninterrupted one
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", self.step, rank))
-        starts = range(0, len(groups), learner.micro_batch_size)
+        micros = [
+            (kind, slice(start, start + learner.micro_batch_size))
+            for kind, each in enumerate(kinds)
+            for start in range(0, len(each), learner.micro_batch_size)
+        ]
         self.optimizer.zero_grad(set_to_none=True)
         with clock("forward_backward"):
-            for start in starts:
-                rows = slice(start, start + learner.micro_batch_size)
-                with nullcontext() if start == starts[-1] else no_sync():
-                    loss, micro = self._loss(groups, weights_B, rows, prices, forward or self.policy)
+            for kind, rows in micros:
+                with nullcontext() if (kind, rows) == micros[-1] else no_sync():
+                    loss, micro = self._loss(*sound[kind], rows, prices[kind], forward or self.model)
                     (loss * scale).backward()
                 sums += micro
         with clock("optimizer"):
-            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), learner.max_grad_norm))
+            trained = list(self.model.parameters())
+            if self._regulariser is not None:  # outside DDP
+                trained += self._regulariser.parameters()
+                self._regulariser.average_gradients(over_ranks, num_ranks)
+            norm = float(nn.utils.clip_grad_norm_(trained, learner.max_grad_norm))
             if math.isfinite(norm):
                 self.optimizer.step()
         self.step += 1
         return sums, norm
 
+    def optimizer_arrays(self) -> Arrays:
+        """AdamW's state, and what is trained beside the model: all that a resume needs besides its weights."""
+        arrays = dict(optimizer_arrays(self.optimizer, self.model))
+        return arrays if self._regulariser is None else {**arrays, **self._regulariser.state(self.optimizer)}
+
+    def load_optimizer_arrays(self, arrays: Arrays) -> None:
+        """Restore the state returned by `optimizer_arrays`."""
+        if self._regulariser is not None:
+            arrays = self._regulariser.take(self.optimizer, arrays)
+        load_optimizer_arrays(self.optimizer, self.model, arrays)
+
     def _prices(
-        self, groups: GroupBatch, weights_B: np.ndarray, over_ranks: Callable[[Tensor], Tensor]
-    ) -> CodePrices | None:
+        self, batches: Sequence[tuple[GroupBatch, np.ndarray]], over_ranks: Callable[[Tensor], Tensor]
+    ) -> list[CodePrices | None]:
+        """Of each batch; None without credit by gradient."""
         if self._codes_VD is None:
-            return None
-        credit = CodeCredit.of(self._tensors(groups.credit, slice(None)))
-        return code_prices(credit, self._codes_VD, self._recipe, self._tensor(weights_B), over_ranks)
+            return [None] * len(batches)
+        if self._recipe.advantage.scale == "global" and not any(groups.credit for groups, _ in batches):
+            over_ranks(torch.zeros(2, dtype=torch.float64, device=self._device))  # the other ranks wait for all
+        return [
+            code_prices(
+                CodeCredit.of(self._tensors(groups.credit, slice(None))),
+                self._codes_VD,
+                self._recipe,
+                self._tensor(weights_B),
+                over_ranks,
+            )
+            if groups.credit
+            else None
+            for groups, weights_B in batches
+        ]
 
     def _loss(
         self,
@@ -160,13 +155,17 @@ class Trainer:
         forward: nn.Module,
     ) -> tuple[Tensor, StepSums]:
         """The weighted loss summed over the groups in `micro`, and the sums to report."""
-        recipe, learner = self._recipe, self._recipe.learner
+        if self._method is not None:
+            return self._method.loss(groups, weights_B, micro, forward)
+        recipe, learner = self._recipes[groups.rollout], self._recipe.learner
         terms = RewardTerms(
             (len(groups.behaviour_logprobs_BGT[micro]), groups.group_size),
             self._tensors(groups.reward_terms, micro),
             self._tensors(groups.reward_maps, micro),
             groups.higher_is_better,
+            missed={name: missed_BG.bool() for name, missed_BG in self._tensors(groups.missed, micro).items()},
         )
+        dropped_BG = terms.dropped
         rewards_BG = terms.rewards(recipe.reward.weights).to(self._device)
         advantages_BG = advantages(terms, recipe)
         if advantages_BG is not None:
@@ -181,11 +180,16 @@ class Trainer:
             advantages_NKT=advantages_BG,
             prices=micro_prices,
         )
-        if self._is_published:
+        runs_free = groups.rollout == "free_running"
+        if runs_free:
+            rows = rows.with_own_contexts()
+        elif self._is_published:
             rows = rows.repeated()
             dropped_N = torch.rand(len(rows)) < recipe.context.condition_drop
-            rows = rows.without_conditions(self.policy, dropped_N)
-        logprobs = self._logprobs(self.policy.logits, forward, rows)
+            rows = rows.without_conditions(self._policy, dropped_N)
+        scale = recipe.learned_guidance_scale if runs_free else 1.0
+        with self._regulariser.watching() if self._regulariser is not None else nullcontext():
+            logprobs = self._logprobs(GuidedPolicy(self._policy, scale, forward), rows)
         policy_N, ratio_NKT = surrogate_loss(
             logprobs.samples_BGT, rows.behaviour_logprobs_NKT, rows.advantages_NKT, learner
         )
@@ -193,9 +197,13 @@ class Trainer:
             policy_N = policy_N - logprobs.advantage_BT.mean(dim=1)
         weights_N = self._tensor(weights_B[micro]).repeat_interleave(len(rows) // len(rewards_BG))
         policy_N = policy_N * weights_N
-        ce_N, kl_prior_N = self._priors(logprobs, rows)
+        ce_N, kl_prior_N = self._priors(logprobs, rows, scale)
+        ce_N = torch.zeros_like(ce_N) if runs_free else ce_N  # without an image there are no codes of one
         ce_N, kl_prior_N = ce_N * weights_N, kl_prior_N * weights_N
         loss_N = policy_N + learner.ce_weight * (ce_N if learner.prior == "ce" else kl_prior_N)
+        if self._regulariser is not None:
+            with autocast(recipe.compute, self._device):
+                loss_N = loss_N + learner.embedding_weight * self._regulariser(rows.targets_NT) * weights_N
         clipped_NKT = (ratio_NKT.detach() - 1).abs() > learner.clip_range
         kl_N = kl_to_behaviour(logprobs.samples_BGT, rows.behaviour_logprobs_NKT)
         groups_per_row = len(rewards_BG) / len(rows)
@@ -218,21 +226,23 @@ class Trainer:
             "entropy": total(logprobs.entropy_BT.mean(dim=1) * weights_N),
         }
         term_sums = {name: term_BG.mean(dim=1).sum() for name, term_BG in terms.terms.items()}
-        num_flat, *numbers = _numbers([(is_flat_B & is_sound_B).sum(), *sums.values(), *term_sums.values()])
+        num_flat, *means = numbers([(is_flat_B & is_sound_B).sum(), *sums.values(), *term_sums.values()])
         return loss_N.sum() * groups_per_row, StepSums(
             num_groups=num_sound,
             num_quarantined=len(rewards_BG) - num_sound,
             num_flat=int(num_flat) if recipe.reward.weights else 0,
-            sums=dict(zip(sums, numbers, strict=False)),
-            reward_terms=dict(zip(term_sums, numbers[len(sums) :], strict=True)),
+            num_dropped=0 if dropped_BG is None else int(dropped_BG[is_sound_B].sum()),
+            sums=dict(zip(sums, means, strict=False)),
+            reward_terms=dict(zip(term_sums, means[len(sums) :], strict=True)),
             better=terms.better(recipe.reward.own_terms),
+            num_measured=dict.fromkeys(term_sums, num_sound) | {"ce_prior": 0 if runs_free else num_sound},
         )
 
-    def _logprobs(self, head: Head, forward: nn.Module, rows: Rows) -> TokenLogprobs:
+    def _logprobs(self, policy: GuidedPolicy, rows: Rows) -> TokenLogprobs:
         with autocast(self._recipe.compute, self._device):
             return token_logprobs(
-                head,
-                forward(rows.condition, rows.context_NT, head=False),
+                policy.logits,
+                policy.hidden(rows.condition, rows.context_NT),
                 rows.samples_NKT,
                 rows.targets_NT,
                 self._distribution,
@@ -240,14 +250,14 @@ class Trainer:
                 rows.prices,
             )
 
-    def _priors(self, logprobs: TokenLogprobs, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _priors(self, logprobs: TokenLogprobs, rows: Rows, scale: float) -> tuple[Tensor, Tensor]:
         """Each row's cross-entropy, and its KL from the reference, 0 without a reference."""
         ce_N = ce_prior(logprobs.targets_BT)
         if self._reference is None:
             return ce_N, torch.zeros_like(ce_N)
         with torch.no_grad():
             unpriced = replace(rows, prices=None)
-            reference = self._logprobs(self._reference.logits, self._reference, unpriced)
+            reference = self._logprobs(GuidedPolicy(self._reference, scale, self._reference), unpriced)
         return ce_N, kl_prior(logprobs.samples_BGT, reference.samples_BGT)
 
     def _tensors(self, columns: Mapping[str, np.ndarray], micro: slice) -> dict[str, Tensor]:
@@ -255,11 +265,6 @@ class Trainer:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
-
-
-def _numbers(sums: Sequence[Tensor]) -> list[float]:
-    """One transfer for all: a GPU is waited for at each."""
-    return torch.stack([each.float() for each in sums]).tolist()
 
 
 def turn_on_dropout(policy: nn.Module, rate: float) -> None:

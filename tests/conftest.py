@@ -17,6 +17,7 @@ import torch
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import build_policy, build_tokenizer
+from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 from deploy.cluster.ray_environment import set_ray_environment
 from tests.fake_cuda.gpu import fake_cuda
@@ -76,7 +77,7 @@ def tiny_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with random weights of the tiny recipe's models: tokenizer.safetensors, policy.safetensors."""
+    """A folder with random weights of the tiny recipe's models: tokenizer, policy and classifier.safetensors."""
     folder = tmp_path_factory.mktemp("weights")
     recipe = Recipe.model_validate(TINY_RECIPE)
     torch.manual_seed(0)
@@ -86,6 +87,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(parameter, std=0.2)
     save_weights(tokenizer.state_dict(), folder / "tokenizer.safetensors")
     save_weights(policy.state_dict(), folder / "policy.safetensors")
+    save_weights(ImageClassifier(recipe.policy.num_classes).state_dict(), folder / "classifier.safetensors")
     return folder
 
 
@@ -96,6 +98,7 @@ def run_recipe(weights: Path, folder: Path, name: str, changes: dict[str, Any] |
         "run.dir": str(folder),
         "tokenizer.checkpoint": str(weights / "tokenizer.safetensors"),
         "policy.checkpoint": str(weights / "policy.safetensors"),
+        "reward.classifier_checkpoint": str(weights / "classifier.safetensors"),
         "learner.num_steps": 5,
         "learner.images_per_step": 8,
         "ray.object_store_bytes": 80 << 20,

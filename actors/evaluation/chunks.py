@@ -22,7 +22,7 @@ from actors.evaluation.pictures import HeldOutPictures
 from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_uint8
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.pixel_errors import SquaredError
-from actors.rewards.table import build_terms
+from actors.rewards.table import build_terms, load_judges
 from actors.rewards.term import RewardTerm, Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.rollouts.rollout import RolloutSettings
@@ -65,7 +65,7 @@ class EvaluationModels:
     @cached_property
     def terms(self) -> dict[str, RewardTerm]:
         """Those of the reward; one of the user's own may hold a model."""
-        return build_terms(self.recipe.reward, self.perceptual)
+        return build_terms(self.recipe.reward, self.perceptual, load_judges(self.recipe, self.device))
 
     @cached_property
     def held_out_reward(self) -> DecodedReward:
@@ -200,12 +200,16 @@ class HeldOutChunk:
 
     @torch.no_grad()
     def run(self, policy: Policy, models: EvaluationModels) -> HeldOutResult | Unscored:
-        recipe, source = models.recipe, models.held_out
+        recipe, source = models.recipe.of_kind("teacher_forced"), models.held_out
+        settings = RolloutSettings.of(recipe)
+        context = replace(settings.context, level=lambda _: recipe.context.noise)  # whatever the place in the run
         settings = replace(
-            RolloutSettings.of(recipe),
+            settings,
             seed=self.seed,
+            group_size=recipe.group.size,
             condition_drop=0.0,
-            context_noise=lambda _: recipe.context.noise,  # whatever the place in the run
+            context=context,
+            keeps_pixels=False,
         )
         order = SampleOrder(recipe.seed, len(source))
         reward = models.held_out_reward
@@ -219,7 +223,8 @@ class HeldOutChunk:
         images = read_readable(source, [order.image_index(index) for index in groups.sample_index_B])
         pixels_BCHW, condition = images.tensors(models.device)
         target_B1T = _tokens(groups.target_tokens_BT, models)[:, None]
-        ceiling = reward.measure(target_B1T, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+        sources = Sources(pixels_BCHW, condition, images.image_ids, images.texts)
+        ceiling = reward.measure(target_B1T, sources, StageClock())
         shows = self.num_pictures > 0
         return HeldOutResult(
             terms=groups.reward_terms,

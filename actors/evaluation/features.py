@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from actors.image_batch import to_tensor
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, UserError
 from common.hub import located
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.weights_files import load_weights
 from common.models.weights_reading import not_finite
+from common.pixels import to_tensor
 
 log = logging.getLogger("vapi.evaluation")
 

@@ -7,23 +7,34 @@ import torch
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.gradient_reward import GradientReward
 from actors.rewards.perceptual import require_maps
-from actors.rewards.table import build_terms
+from actors.rewards.table import build_terms, load_judges
 from actors.rewards.term import RewardTerm
 from common.config.algorithm import Credit, RewardSection
 from common.config.recipe import Recipe
+from common.config.rollout import Kind
 from common.models.loading import load_perceptual_metric, load_tokenizer
 from common.protocols import ImageTokenizer, PerceptualMetric
 
 
-def load_reward(recipe: Recipe, device: torch.device) -> DecodedReward:
-    """That of a recipe, with its tokenizer and metric loaded. Raises UserError."""
-    return build_reward(
-        recipe.reward,
-        load_tokenizer(recipe, device),
-        load_perceptual_metric(recipe, device),
-        recipe.advantage.credit,
-        recipe.compiled_decode_size,
-    )
+def load_rewards(recipe: Recipe, device: torch.device) -> dict[Kind, DecodedReward]:
+    """Those of a recipe, with its tokenizer and judges loaded. Raises UserError."""
+    perceptual = load_perceptual_metric(recipe, device)
+    _require_maps(recipe.reward, perceptual, recipe.advantage.credit)
+    terms = build_terms(recipe.reward, perceptual, load_judges(recipe, device))
+    return rewards_of(recipe, load_tokenizer(recipe, device), terms)
+
+
+def rewards_of(
+    recipe: Recipe, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm]
+) -> dict[Kind, DecodedReward]:
+    """One for each kind of group that a step has, of the terms that are measured on it."""
+    rewards = {}
+    for kind in recipe.rollout.shares:
+        own = recipe.of_kind(kind)
+        measured = {name: terms[name] for name in own.reward.weights}
+        credit, compiled_for = own.advantage.credit, own.compiled_decode_size
+        rewards[kind] = reward_of(own.reward, tokenizer, measured, credit, compiled_for)
+    return rewards
 
 
 def build_reward(
@@ -37,8 +48,7 @@ def build_reward(
 
     The decoder is compiled for batches of `compiled_for` pictures, if that is not None.
     """
-    if credit == "token" and section.lpips and perceptual is not None:
-        require_maps(perceptual)
+    _require_maps(section, perceptual, credit)
     return reward_of(section, tokenizer, build_terms(section, perceptual), credit, compiled_for)
 
 
@@ -55,3 +65,8 @@ def reward_of(
     if credit == "gradient":
         return GradientReward(tokenizer, terms, section)
     return DecodedReward(tokenizer, terms, section, has_maps=credit == "token")
+
+
+def _require_maps(section: RewardSection, perceptual: PerceptualMetric | None, credit: Credit) -> None:
+    if credit == "token" and section.lpips and perceptual is not None:
+        require_maps(perceptual)

@@ -17,9 +17,9 @@ from torch import Tensor
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.config.algorithm import RewardSection
-from common.errors import RewardError, first_line
+from common.errors import JudgeError, RewardError, first_line
 from common.protocols import ImageTokenizer
-from common.reward_terms import RewardTerms
+from common.reward_terms import RewardTerms, without_misses
 
 
 class DecodedReward:
@@ -73,14 +73,30 @@ class DecodedReward:
         self, decoded_bGCHW: Tensor, sources: Sources, grid_size: int | None, clock: StageClock
     ) -> RewardTerms:
         B, G = decoded_bGCHW.shape[:2]
+        maps: dict[str, Tensor] = {}
         if grid_size is None:
             terms = self._terms_of(self._terms, decoded_bGCHW, sources, clock)
-            return RewardTerms((B, G), terms, {}, self._higher_is_better)
-        terms, maps = {}, {}
-        for name, term in self._terms.items():
-            with clock(term.stage):
-                terms[name], maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
-        return RewardTerms((B, G), terms, maps, self._higher_is_better)
+        else:
+            terms = {}
+            for name, term in self._terms.items():
+                with clock(term.stage):
+                    terms[name], maps[name] = _mapped(name, term, decoded_bGCHW, sources, grid_size)
+        missed, failures = self._without_misses(terms, maps)
+        return RewardTerms((B, G), terms, maps, self._higher_is_better, failures, missed)
+
+    def _without_misses(
+        self, terms: dict[str, Tensor], maps: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[int, str]]:
+        """Fills, in place, what judges missed. Returns where, and the groups with too little left to compare."""
+        missed, failures = {}, {}
+        for name in (name for name, term in self._terms.items() if getattr(term, "may_miss", False)):
+            terms[name], missed[name] = without_misses(terms[name])
+            if name in maps:
+                maps[name] = terms[name][:, :, None].expand_as(maps[name])
+            for group in terms[name].isnan().any(dim=1).nonzero()[:, 0].tolist():
+                num, size = int((~missed[name][group]).sum()), missed[name].shape[1]
+                failures[group] = f"reward.{name} scored {num} of {size} samples"
+        return missed, failures
 
     def _terms_of(
         self, terms: Mapping[str, RewardTerm], decoded_bGCHW: Tensor, sources: Sources, clock: StageClock
@@ -99,7 +115,14 @@ class DecodedReward:
             if grid_size is None
             else {name: nothing_1G[:, :, None].expand(-1, -1, grid_size**2) for name in terms}
         )
-        return RewardTerms((1, num_samples), terms, maps, self._higher_is_better, {0: reason})
+        return RewardTerms(
+            (1, num_samples), terms, maps, self._higher_is_better, {0: reason}, self._none_missed(like)
+        )
+
+    def _none_missed(self, decoded_bGCHW: Tensor) -> dict[str, Tensor]:
+        names = [name for name, term in self._terms.items() if getattr(term, "may_miss", False)]
+        shape = decoded_bGCHW.shape[:2]
+        return dict.fromkeys(names, torch.zeros(shape, dtype=torch.bool, device=decoded_bGCHW.device))
 
 
 def _measured(name: str, term: RewardTerm, decoded_bGCHW: Tensor, sources: Sources) -> Tensor:
@@ -123,7 +146,7 @@ def _mapped(
 def _called(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return measure(*arguments)
-    except (MemoryError, torch.OutOfMemoryError):  # of the machine, not of these images
+    except (MemoryError, torch.OutOfMemoryError, JudgeError):  # not of these images
         raise
     except Exception as error:  # whatever it is, it is of one term and of these images
         raise RewardError(f"reward.{name} failed: {type(error).__name__}: {first_line(error)}") from error

@@ -57,7 +57,8 @@ class GradientReward(DecodedReward):
         nothing_1G = torch.full(tokens_1GT.shape[:2], float("nan"), device=tokens_1GT.device)
         terms = dict.fromkeys((*self._priced, *self._terms), nothing_1G)
         shape = (1, tokens_1GT.shape[1])
-        return RewardTerms(shape, terms, {}, self._higher_is_better, {0: reason}, gradient_1TD)
+        missed = self._none_missed(nothing_1G)
+        return RewardTerms(shape, terms, {}, self._higher_is_better, {0: reason}, missed, gradient_1TD)
 
     def _priced_and_measured(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
         b, G, _ = tokens_bGT.shape
@@ -79,6 +80,7 @@ class GradientReward(DecodedReward):
             measured | dict(others.terms),
             higher_is_better=self._higher_is_better,
             failures=others.failures,
+            missed=others.missed,
             gradient_BTD=gradient_bGTD.mean(dim=1),
         )
 

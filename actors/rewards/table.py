@@ -1,12 +1,18 @@
 """Every term of the reward by its name in a recipe: one line here, one key in `RewardSection`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
+
+from actors.rewards.classifier import ClassLogProbability
+from actors.rewards.http_judge import HttpScores
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import PerceptualDistance
 from actors.rewards.pixel_errors import AbsoluteError, SquaredError
 from actors.rewards.term import RewardTerm
 from common.config.algorithm import RewardSection
+from common.config.recipe import Recipe
+from common.models.loading import load_judge_classifier
 from common.protocols import PerceptualMetric
 
 
@@ -22,7 +28,29 @@ TERMS: dict[str, Callable[[PerceptualMetric | None], RewardTerm]] = {
 }
 
 
-def build_terms(section: RewardSection, perceptual: PerceptualMetric | None) -> dict[str, RewardTerm]:
+def _http(recipe: Recipe, _: torch.device) -> RewardTerm:
+    assert recipe.reward.http is not None, "it has a weight"
+    return HttpScores(recipe.reward.http)
+
+
+# Those that judge a picture by itself, with a model of their own or none.
+JUDGES: dict[str, Callable[[Recipe, torch.device], RewardTerm]] = {
+    "classifier": lambda recipe, device: ClassLogProbability(load_judge_classifier(recipe, device)),
+    "http": _http,
+}
+
+
+def build_terms(
+    section: RewardSection, perceptual: PerceptualMetric | None, judges: Mapping[str, RewardTerm] | None = None
+) -> dict[str, RewardTerm]:
     """The terms that have a weight, in the order of their weights. Raises RecipeError."""
-    own = section.own_terms
-    return {name: own_term(own[name]) if name in own else TERMS[name](perceptual) for name in section.weights}
+    own, judges = section.own_terms, judges or {}
+    return {
+        name: own_term(own[name]) if name in own else judges[name] if name in judges else TERMS[name](perceptual)
+        for name in section.weights
+    }
+
+
+def load_judges(recipe: Recipe, device: torch.device) -> dict[str, RewardTerm]:
+    """Those of the recipe's reward. Raises UserError."""
+    return {name: make(recipe, device) for name, make in JUDGES.items() if name in recipe.reward.weights}

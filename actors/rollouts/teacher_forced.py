@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from actors.context_noise import noisy_context
 from actors.group_sampling import sample_groups
 from actors.rollouts.rollout import Draws, RolloutSettings
 from common.clock import StageClock
@@ -35,14 +34,16 @@ class TeacherForced:
         with clock("encode"):
             targets_BT = self._tokenizer.encode(pixels_BCHW)
         with clock("policy"):
-            noises = [settings.context_noise(index) for index in sample_indices]
             chances = [
                 torch.rand(1, generator=each) for each in self._generators("condition drop", sample_indices)
             ]
             condition = drop_conditions(policy, condition, torch.cat(chances) < settings.condition_drop)
-            noise_draws = self._generators("context noise", sample_indices)
-            num_codes, is_whole = self._tokenizer.codebook_size, settings.whole_context
-            context_BT = noisy_context(targets_BT, noises, num_codes, noise_draws, is_whole)
+            context_BT = settings.context.context(
+                policy, condition, targets_BT, self._tokenizer.codebook_size, settings.seed, sample_indices
+            )
+            if not settings.group_size:
+                none_B0T = targets_BT[:, None][:, :0]
+                return Draws(condition, context_BT, targets_BT, none_B0T, none_B0T.float(), None)
             with autocast(settings.compute, device):
                 hidden_BTD = policy(condition, context_BT, head=False)
         with clock("sample"), autocast(settings.compute, device):

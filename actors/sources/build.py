@@ -1,11 +1,19 @@
 """Opens the source that a recipe names."""
 
+from actors.sources.conditions_only import classes_alone, prompts_alone
 from actors.sources.emoji import Emoji
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
 from actors.sources.parquet import Parquet
 from actors.sources.split import Split
-from common.config.data import EmojiSource, ImageFolderSource, MnistSource, ParquetSource
+from common.config.data import (
+    ClassSource,
+    EmojiSource,
+    ImageFolderSource,
+    MnistSource,
+    ParquetSource,
+    PromptSource,
+)
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.models.families import caption_format, class_format, condition_format
@@ -31,6 +39,10 @@ def build_source(recipe: Recipe, split: Split) -> ImageSource:
             return folder
         case ParquetSource() as spec:
             return Parquet(spec, condition_format(recipe.policy), recipe.image_size, split)
+        case ClassSource() as spec:
+            return classes_alone(spec, class_format(recipe.policy), recipe.policy.num_classes, split)
+        case PromptSource() as spec:
+            return prompts_alone(spec, caption_format(recipe.policy), split)
 
 
 def _require_classes(num_classes: int, what: str, recipe: Recipe) -> None:

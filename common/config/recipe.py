@@ -4,7 +4,7 @@ Imports neither torch nor ray, so that a bad recipe is refused in milliseconds, 
 """
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,12 +14,14 @@ from common.config.algorithm import (
     GroupSection,
     LearnerSection,
     RewardSection,
-    RolloutSection,
 )
 from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
+from common.config.methods import DecoderSection, SteSection, method_problems
+from common.config.reward import reward_problems
+from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -33,6 +35,7 @@ from common.config.service import (
     RecordSection,
     RunSection,
 )
+from common.config.service_problems import service_problems
 from common.config.tracking import TrackingSection
 from common.models.perceptual.spec import LpipsSpec
 from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
@@ -76,6 +79,10 @@ class Recipe(Section):
     """The reward actors."""
     learner: LearnerSection
     """The learner."""
+    ste: SteSection = SteSection()
+    """For learner.method ste."""
+    decoder: DecoderSection = DecoderSection()
+    """For learner.method decoder."""
     buffer: BufferSection = BufferSection()
     """The buffer between actors and learner."""
     compute: ComputeSection = ComputeSection()
@@ -134,18 +141,49 @@ class Recipe(Section):
         """The share of groups whose condition the actors drop."""
         return self.context.condition_drop if self.profile == "corrected" else 0.0
 
+    @property
+    def learned_guidance_scale(self) -> float:
+        """The scale of guidance that the log-probabilities of free-running samples are of."""
+        return self.rollout.guidance_scale if self.profile == "corrected" else 1.0
+
+    def kind_of(self, sample_index: int) -> Kind:
+        """How the run's `sample_index`-th group is made; a ticket's are of one kind."""
+        ticket = sample_index // self.actors.images_per_ticket
+        return self.rollout.kind_of(ticket % self.tickets_per_step)
+
+    def of_kind(self, kind: Kind) -> Self:
+        """The same with groups of one kind alone, and what concerns them."""
+        changes: dict[str, Any] = {
+            "rollout": RolloutSection(kind=kind, guidance_scale=self.rollout.guidance_scale),
+            "reward": self.reward.of_kind(kind) if len(self.rollout.shares) > 1 else self.reward,
+        }
+        if kind == "free_running":
+            changes["advantage"] = self.advantage.model_copy(update={"credit": "sample"})
+        return self.model_copy(update=changes)
+
     def context_noise(self, sample_index: int) -> float:
-        """ξ of the run's `sample_index`-th image."""
+        """ξ of the run's `sample_index`-th image; the most it can be, where each image draws its own."""
         context, last_step = self.context, max(1, self.learner.num_steps - 1)
         if context.noise_schedule == "constant":
             return context.noise
         progress = min(1.0, sample_index // self.learner.images_per_step / last_step)
+        if context.noise_schedule == "rear":
+            return context.noise * max(0.0, 1 - 4 * progress / 3)
         return context.noise + progress * (context.noise_end - context.noise)
 
     @property
     def has_narrow_weights(self) -> bool:
         """Whether actors get bfloat16 where autocast would cast to it anyway, in training as in sampling."""
-        return self.compute.autocast == self.sampling.autocast == "bfloat16"
+        return self.compute.autocast == self.sampling.autocast == "bfloat16" and not self.trains_decoder
+
+    @property
+    def is_scored_in_learner(self) -> bool:
+        """Whether the learner decodes pictures, and compares them with the images that groups then carry."""
+        return self.learner.method != "grpo"
+
+    @property
+    def trains_decoder(self) -> bool:
+        return self.learner.method == "decoder"
 
     @property
     def has_reward_maps(self) -> bool:
@@ -164,9 +202,14 @@ class Recipe(Section):
         return {name: weight for name, weight in self.reward.weights.items() if name not in priced}
 
     @property
+    def num_samples_drawn(self) -> int:
+        """Samples of a group that actors draw; none under learner.method ste, whose codes the learner takes."""
+        return 0 if self.learner.method == "ste" else self.group.size
+
+    @property
     def num_samples_kept(self) -> int:
         """Samples of a group whose tokens and log-probabilities travel: all to be compared, or one for the KL."""
-        return self.group.size if self.sampled_weights or not self.has_code_gradients else 1
+        return self.num_samples_drawn if self.sampled_weights or not self.has_code_gradients else 1
 
     @property
     def num_code_numbers(self) -> int:
@@ -199,85 +242,36 @@ class Recipe(Section):
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of a scored group: context, target, sampled tokens, log-probs, terms, credit, condition, ids.
+        """Bytes of a group: context, target, sampled tokens, log-probs, terms, credit, pixels, condition, ids.
 
         The condition is a class id, or a caption's float16 features and mask. The ids have room for an image name
-        of 256 bytes, such as a path in a folder of pictures.
+        of 256 bytes, such as a path in a folder of pictures. Of several kinds the largest.
         """
+        kinds = self.rollout.shares
+        if len(kinds) > 1:
+            return max(self.of_kind(kind).group_bytes for kind in kinds)
         condition = self.policy.condition_bytes
-        num_terms = len(self.reward.weights)
+        num_terms = 0 if self.is_scored_in_learner else len(self.reward.weights)
+        pixels = 3 * self.image_size**2 * self.is_scored_in_learner
         num_maps = num_terms if self.has_reward_maps else 0
         a_sample = num_maps * self.num_tokens + num_terms
-        a_token = 2 + 2 * self.num_samples_kept + self.num_code_numbers
+        of_image = 2 if "teacher_forced" in kinds else 0  # context and target
+        a_token = of_image + 2 * self.num_samples_kept + self.num_code_numbers
         numbers = self.num_tokens * a_token + self.group.size * a_sample
-        return 4 * numbers + condition + 280
-
-    def _model_problems(self) -> Iterator[str]:
-        yield from self.policy.problems(self.source.kind)
-        yield from self.tokenizer.problems(self.image_size)
+        return 4 * numbers + pixels + condition + 280
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for problem in (*self._model_problems(), *credit_problems(self), *_service_problems(self)):
+        for problem in _problems(self):
             raise ValueError(problem)
         return self
 
 
-def _service_problems(recipe: Recipe):
-    learner, per_ticket = recipe.learner, recipe.actors.images_per_ticket
-    if learner.images_per_step % per_ticket:
-        yield (
-            f"learner.images_per_step is {learner.images_per_step} and actors.images_per_ticket is {per_ticket}: "
-            "the first must be a multiple of the second"
-        )
-    yield from _placement_problems(recipe)
-    autoscale = recipe.actors.autoscale
-    if autoscale is not None and not autoscale.min <= recipe.actors.count <= autoscale.max:
-        yield (
-            f"actors.count is {recipe.actors.count} and actors.autoscale goes from {autoscale.min} to "
-            f"{autoscale.max}: start with a count between the two"
-        )
-    if learner.num_ranks > learner.images_per_step:
-        yield (
-            f"learner.num_ranks is {learner.num_ranks}, more than learner.images_per_step "
-            f"({learner.images_per_step}): every rank needs an image a step"
-        )
-    if learner.num_ranks > 1 and 0 < learner.num_gpus < 1:
-        yield (
-            f"learner.num_ranks is {learner.num_ranks} and learner.num_gpus {learner.num_gpus:g}: two ranks on "
-            "one GPU hang in NCCL; set learner.num_gpus=1, or learner.num_ranks=1"
-        )
-    need = recipe.buffer_capacity * recipe.group_bytes
-    if recipe.buffer.max_bytes < need:
-        yield (
-            f"buffer.max_bytes is {recipe.buffer.max_bytes}, but max_staleness {recipe.buffer.max_staleness} "
-            f"with {learner.images_per_step} images a step keeps {recipe.buffer_capacity} groups of "
-            f"{recipe.group_bytes} bytes: raise buffer.max_bytes to at least {need}, or lower buffer.max_staleness"
-        )
-    if recipe.evaluation.enabled and (problem := recipe.evaluation.problem(recipe.policy.conditioning)):
-        yield f"{problem}, or set evaluation.enabled=false"
-
-
-def _placement_problems(recipe: Recipe):
-    if recipe.placement == "split":
-        if recipe.actors.count < 1:
-            yield (
-                "actors.count is 0, and with placement split nobody else rolls out: set actors.count to at least "
-                "1, or placement=colocated"
-            )
-        return
-    if recipe.buffer.max_staleness:
-        yield (
-            f"placement is colocated and buffer.max_staleness {recipe.buffer.max_staleness}: a rank rolls out "
-            "with the policy that it has, which is never old; set buffer.max_staleness=0, or placement=split"
-        )
-    if recipe.actors.autoscale is not None:
-        yield (
-            "placement is colocated and actors.autoscale set, which goes by a learner that waits for actors: set "
-            "actors.autoscale=null, or placement=split"
-        )
-    if recipe.profile == "published":
-        yield (
-            "placement is colocated and profile published, whose dropout would be in the samples as well: set "
-            "placement=split, or profile=corrected"
-        )
+def _problems(recipe: Recipe) -> Iterator[str]:
+    yield from recipe.policy.problems(recipe.source.kind)
+    yield from recipe.tokenizer.problems(recipe.image_size)
+    yield from credit_problems(recipe)
+    yield from method_problems(recipe)
+    yield from service_problems(recipe)
+    yield from rollout_problems(recipe)
+    yield from reward_problems(recipe)

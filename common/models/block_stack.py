@@ -76,6 +76,11 @@ class BlockStack(nn.Module):
         raise NotImplementedError
 
     @property
+    def width(self) -> int:
+        """Of hidden states."""
+        raise NotImplementedError
+
+    @property
     def num_condition_tokens(self) -> int:
         """P."""
         raise NotImplementedError

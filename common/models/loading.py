@@ -14,6 +14,7 @@ from common.models.families import (
     build_policy,
     build_tokenizer,
 )
+from common.models.image_classifier import ImageClassifier
 from common.models.lora import add_adapters, draw_adapters, layers_to_adapt
 from common.models.weights_files import load_weights
 from common.protocols import PerceptualMetric
@@ -74,6 +75,15 @@ def load_tokenizer(recipe: Recipe, device: torch.device) -> TokenizerModule:
     return tokenizer if device.type == "cuda" else tokenizer.to(memory_format=torch.channels_last)
 
 
+def load_trained(recipe: Recipe, device: torch.device) -> PolicyModule | TokenizerModule:
+    """What the learner trains: the policy; or the tokenizer, of which the decoder alone has gradients."""
+    if not recipe.trains_decoder:
+        return load_policy(recipe, device)
+    tokenizer = load_tokenizer(recipe, device)
+    tokenizer.train_decoder()
+    return tokenizer
+
+
 def load_codes(recipe: Recipe, device: torch.device) -> Tensor:
     """The vectors of the tokenizer's codebook, float32 [V, D]; of the rest nothing is kept."""
     cpu = torch.device("cpu")
@@ -85,3 +95,11 @@ def load_perceptual_metric(recipe: Recipe, device: torch.device) -> PerceptualMe
     if not recipe.reward.lpips:
         return None
     return build_perceptual_metric(recipe.perceptual).to(device)
+
+
+def load_judge_classifier(recipe: Recipe, device: torch.device) -> ImageClassifier:
+    """The classifier that is a term of the reward, frozen."""
+    classifier = ImageClassifier(recipe.policy.num_classes)
+    checkpoint = recipe.reward.classifier_checkpoint or recipe.evaluation.classifier
+    load_weights(classifier, checkpoint, what="reward.classifier_checkpoint")
+    return classifier.to(device).eval().requires_grad_(False)

@@ -167,9 +167,9 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
             )
         if found is None:
             raise CheckpointError(
-                f"The folder {path} holds no policy.safetensors, so it is no checkpoint of a run, nor a model of "
-                f"transformers or diffusers: point {setting} at a weights file, or a folder such as "
-                "runs/NAME/checkpoints/step-000100."
+                f"The folder {path} holds no policy.safetensors or tokenizer.safetensors, so it is no checkpoint "
+                "of a run, nor a model of transformers or diffusers: point "
+                f"{setting} at a weights file, or a folder such as runs/NAME/checkpoints/step-000100."
             )
         path = found
     if not path.is_file():

@@ -27,6 +27,7 @@ INDEX = ".index.json"  # names the shard of each tensor
 NUM_NAMED = 3  # keys named in a message
 _IN_FOLDERS = (  # by whom a folder was made: a run of ours, then transformers and diffusers
     "policy.safetensors",
+    "tokenizer.safetensors",
     *(f"{name}{end}" for end in (INDEX, "") for name in ("model.safetensors", "pytorch_model.bin")),
     *(f"diffusion_pytorch_model.{kind}{end}" for end in (INDEX, "") for kind in ("safetensors", "bin")),
 )

@@ -2,23 +2,23 @@
 
 import math
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from actors.evaluation.pictures import free_running_grid
-from actors.rewards.build import load_reward
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.atomic import replacing
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.machine import prepare_device
 from common.models.families import PolicyModule
-from common.models.loading import load_policy
-from common.types import StepReport
+from common.models.loading import load_policy, load_tokenizer
+from common.protocols import ImageTokenizer
 from deploy.ablation.delayed import post_train_delayed
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Cell
@@ -35,33 +35,35 @@ def run_cell(cell: Cell, folder: StudyFolder) -> None:
     """
     device = prepare_device(cell.scored_by.compute)
     start = time.monotonic()
-    policy, steps = _trained(cell, device, folder)
+    trained, steps = _trained(cell, device, folder)
     seconds = time.monotonic() - start
-    evaluation = _evaluate(cell.scored_by, policy, device)
+    evaluation = _evaluate(cell.scored_by, trained, device)
     _save_picture(folder.picture(cell), evaluation)
     folder.write(cell, CellResult(cell.settings, seconds, steps, _finite(evaluation.scores)))
 
 
-def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[PolicyModule, list[dict[str, Any]]]:
+class Trained(NamedTuple):
+    policy: PolicyModule
+    tokenizer: ImageTokenizer | None = None  # None: that of the study's recipe
+
+
+def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Trained, list[dict[str, Any]]]:
     if cell.recipe is None:
-        return load_policy(cell.scored_by, device), []
+        return Trained(load_policy(cell.scored_by, device)), []
     if cell.runner == "train":
         return _served(cell, cell.recipe, device, folder)
-    policy = load_policy(cell.recipe, device)
-    return policy, [_finite(report.line()) for report in _reports(cell, cell.recipe, policy, device)]
-
-
-def _reports(cell: Cell, recipe: Recipe, policy: PolicyModule, device: torch.device) -> Iterator[StepReport]:
-    reward = load_reward(recipe, device)
-    tokenizer, source = reward.tokenizer, build_source(recipe, "train")
-    if cell.delay:
-        return post_train_delayed(policy, tokenizer, reward, source, recipe, device, cell.delay)
-    return post_train(policy, tokenizer, reward, source, recipe, device)
+    policy, rewards = load_policy(cell.recipe, device), load_rewards(cell.recipe, device)
+    tokenizer = next(iter(rewards.values())).tokenizer
+    source = build_source(cell.recipe, "train")
+    train = partial(post_train_delayed, delay=cell.delay) if cell.delay else post_train
+    reports = train(policy, tokenizer, rewards, source, cell.recipe, device)
+    steps = [_finite(report.line()) for report in reports]
+    return Trained(policy, tokenizer if cell.recipe.trains_decoder else None), steps
 
 
 def _served(
     cell: Cell, recipe: Recipe, device: torch.device, folder: StudyFolder
-) -> tuple[PolicyModule, list[dict[str, Any]]]:
+) -> tuple[Trained, list[dict[str, Any]]]:
     """Train with the Ray service, which leaves a run folder beside the results. An interrupted run resumes."""
     from deploy.cluster.ray_environment import set_ray_environment
 
@@ -83,11 +85,15 @@ def _served(
     checkpoint = newest_checkpoint(outcome.folder.checkpoints)
     assert checkpoint is not None, "a run that succeeded has a checkpoint of its last step"
     lines = (outcome.folder.path / "metrics.jsonl").read_text().splitlines()
-    return load_policy(recipe, device, str(checkpoint)), [json.loads(line) for line in lines]
+    steps = [json.loads(line) for line in lines]
+    if recipe.trains_decoder:
+        tokenizer = load_tokenizer(with_changes(recipe, {"tokenizer.checkpoint": str(checkpoint)}), device)
+        return Trained(load_policy(recipe, device), tokenizer), steps
+    return Trained(load_policy(recipe, device, str(checkpoint))), steps
 
 
-def _evaluate(recipe: Recipe, policy: PolicyModule, device: torch.device) -> Evaluation:
-    run_chunks = in_process(recipe, policy, device)
+def _evaluate(recipe: Recipe, trained: Trained, device: torch.device) -> Evaluation:
+    run_chunks = in_process(recipe, trained.policy, device, tokenizer=trained.tokenizer)
     temperature = recipe.sampling.temperature
     (evaluation,) = Scorer(recipe).evaluate(run_chunks, temperature=temperature, num_seeds=1)
     return evaluation

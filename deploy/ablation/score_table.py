@@ -15,6 +15,8 @@ HELD_OUT = "held_out_"
 TITLES = SCORES | {
     **{f"{HELD_OUT}{name}": (f"held-out {term}", "lower") for name, term in KNOWN.items()},
     "held_out_perplexity": ("held-out perplexity", "lower"),
+    "reconstruction_psnr": ("reconstruction PSNR, dB", "higher"),
+    "reconstruction_lpips": ("reconstruction LPIPS", "lower"),
 }
 LAST_STEP = {
     "reward_mean": "own reward",

@@ -17,8 +17,9 @@ from actors.rewards.own_term import OwnTerm
 from actors.rewards.table import build_terms
 from actors.rewards.term import Sources
 from common.code_credit import CodeCredit, codebook_codes
-from common.config.algorithm import GroupSection
+from common.config.algorithm import NO_JUDGE, GroupSection
 from common.config.recipe import Recipe
+from common.errors import RecipeError
 from common.machine import autocast
 from common.models.lora import trained_tensors
 from common.token_distribution import TokenDistribution
@@ -77,6 +78,12 @@ class Work:
 
 
 def count_work(recipe: Recipe) -> Work:
+    """RecipeError for what it cannot count."""
+    if "free_running" in recipe.rollout.shares:
+        raise RecipeError(
+            "plan counts teacher-forced groups, and rollout has free-running ones, whose samples take a pass of "
+            "the policy for each token: time a short run instead"
+        )
     with FakeTensorMode():
         models = UntrainedModels.of(recipe)
         actor = actor_work(recipe, models)
@@ -112,13 +119,14 @@ def _drawing_peak(recipe: Recipe, models: UntrainedModels, num_pictures: int) ->
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
 
-    The user's own terms take nothing here: their code knows no fake tensors.
+    Judges and the user's own terms take nothing here: their code knows no fake tensors.
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)
     num_scored = recipe.groups_scored_at_once
-    known = recipe.reward.model_copy(update={"python": {}})
-    own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
+    known = recipe.reward.model_copy(update=NO_JUDGE)
+    judges = [name for name in recipe.reward.weights if name not in known.weights]
+    own = dict.fromkeys(judges, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own
     reward = reward_of(recipe.reward, models.tokenizer, terms, recipe.advantage.credit)
     with WorkMeter() as meter:

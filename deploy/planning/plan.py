@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from common.config.recipe import Recipe
+from common.errors import RecipeError
 from deploy.planning.counting import ActorWork, PublishedWork, Work, count_work, published_work
 from deploy.planning.gpus import Gpu, Reached, Utilisation
 from deploy.planning.memory import (
@@ -87,6 +88,12 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float | None = None) -> Plan:
+    """Raises RecipeError for a method that it does not count."""
+    if recipe.learner.method != "grpo":
+        raise RecipeError(
+            f"learner.method is {recipe.learner.method}, and plan counts the work of grpo alone: plan with "
+            "learner.method=grpo, and see docs/methods.md for what the others cost beside it"
+        )
     work = count_work(recipe)
     published = published_work(work.actor, recipe)
     rate = rates(recipe, gpu, utilisation)

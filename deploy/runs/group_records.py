@@ -48,9 +48,9 @@ def read_groups(path: Path, recipe: Recipe) -> GroupBatch:
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} is not a recording of groups ({str(error).splitlines()[0]})") from None
     groups = from_table(table)
-    G, T = groups.group_size, groups.target_tokens_BT.shape[1]
+    G, T = groups.group_size, groups.num_tokens
     sizes = {
-        "samples per group": (G, recipe.group.size, "group.size"),
+        "samples per group": (G, recipe.num_samples_drawn, "group.size"),
         "tokens per image": (T, recipe.num_tokens, "image_size"),
         "codebook entries": (groups.codebook_size, recipe.tokenizer.codebook_size, "tokenizer.size"),
     }

@@ -3,8 +3,11 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import cast
 
-from actors.rewards.build import load_reward
+from torch import nn
+
+from actors.rewards.build import load_rewards
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -51,8 +54,9 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
     policy = load_policy(recipe, device)
-    reward = load_reward(recipe, device)
-    reports = post_train(policy, reward.tokenizer, reward, build_source(recipe, "train"), recipe, device)
+    rewards = load_rewards(recipe, device)
+    tokenizer = next(iter(rewards.values())).tokenizer
+    reports = post_train(policy, tokenizer, rewards, build_source(recipe, "train"), recipe, device)
     groups_learned, start = 0, time.monotonic()
     for report in reports:
         now = time.monotonic()
@@ -61,12 +65,13 @@ def _train(recipe: Recipe, folder: RunFolder, tell: Callable[[Fact], None]) -> N
         if report.num_flat:
             tell(RewardsFlat.of(report))
         start = now
-    save_final(policy, recipe, folder.path)
+    trained = cast(nn.Module, tokenizer if recipe.trains_decoder else policy)
+    save_final(trained, recipe, folder.path)
     summary = {
         "status": "succeeded",
         "steps": recipe.learner.num_steps,
         "groups_learned": groups_learned,
         "images_skipped": recipe.learner.num_steps * recipe.learner.images_per_step - groups_learned,
-        "weights_sha256": weights_sha256(trained_tensors(policy)),
+        "weights_sha256": weights_sha256(trained_tensors(trained)),
     }
     tell(Ended("succeeded", summary))

@@ -17,7 +17,7 @@ from common.config.recipe import Recipe
 from common.errors import DataError, RecipeError
 from common.facts import Ended, Fact, StepLearned
 from common.machine import prepare_device
-from common.models.loading import load_policy
+from common.models.loading import load_trained
 from common.models.lora import trained_tensors
 from common.paths import find_run, places_text
 from common.reward_terms import RewardTerms
@@ -30,7 +30,6 @@ from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import Recorder
 from deploy.runs.run_folder import RunFolder, open_run_folder
 from learner.checkpoint import read_checkpoint
-from learner.optimizer import load_optimizer_arrays
 from learner.recorded_credit import require_credit
 from learner.train_step import Trainer
 
@@ -84,9 +83,11 @@ def _steps_to_do(source: Path, recipe: Recipe) -> dict[int, Path]:
 
 def _require_terms(groups: GroupBatch, recipe: Recipe) -> None:
     """RecipeError where the recipe weighs what was not recorded."""
+    require_credit(groups, recipe)
+    if recipe.is_scored_in_learner:
+        return
     terms = {name: torch.from_numpy(np.array(column)) for name, column in groups.reward_terms.items()}
     RewardTerms((len(groups), groups.group_size), terms).rewards(recipe.reward.weights)
-    require_credit(groups, recipe)
     if recipe.has_reward_maps and not groups.reward_maps:
         raise RecipeError(
             "advantage.credit is token, and these groups were recorded without reward maps: leave it at sample"
@@ -98,7 +99,7 @@ def _learned(
 ) -> Iterator[StepReport]:
     log.info("run folder %s", folder.path)
     device = prepare_device(recipe.compute)
-    trainer = Trainer(load_policy(recipe, device), recipe, device)
+    trainer = Trainer(load_trained(recipe, device), recipe, device)
     _begin(trainer, source, min(paths) - 1)
     groups_learned, start = 0, time.monotonic()
     for path in paths.values():
@@ -109,13 +110,13 @@ def _learned(
         tell(StepLearned.alone(report, now - start))
         start, groups_learned = now, groups_learned + report.num_groups
         yield report
-    save_final(trainer.policy, recipe, folder.path)
+    save_final(trainer.model, recipe, folder.path)
     summary = {
         "status": "succeeded",
         "steps": trainer.step,
         "groups_learned": groups_learned,
         "images_skipped": 0,
-        "weights_sha256": weights_sha256(trained_tensors(trainer.policy)),
+        "weights_sha256": weights_sha256(trained_tensors(trainer.model)),
         "replay_of": str(source),
     }
     tell(Ended("succeeded", summary))
@@ -132,8 +133,8 @@ def _begin(trainer: Trainer, source: Path, step: int) -> None:
             "its start, or keep the checkpoint that it was resumed from"
         )
     checkpoint = read_checkpoint(path)
-    load_snapshot(trainer.policy, checkpoint.weights)
-    load_optimizer_arrays(trainer.optimizer, trainer.policy, checkpoint.optimizer)
+    load_snapshot(trainer.model, checkpoint.weights)
+    trainer.load_optimizer_arrays(checkpoint.optimizer)
     trainer.step = step
 
 

@@ -50,9 +50,13 @@ class PriorAlone:
 def prior_alone(recipe: Recipe) -> Recipe:
     """The same training without a reward, and so without any credit but the default."""
     changes = {
+        "learner.method": "grpo",
+        "ste": {},
+        "decoder": {},
         "learner.ce_weight": 1,
         "learner.prior": "ce",
         "advantage": {},
+        "rollout": {},  # the codes are those of images
         "group.size": max(2, recipe.group.size),  # 1 is for credit by gradient alone
     }
     return with_changes(recipe, changes | NO_REWARD)

@@ -35,6 +35,7 @@ from common.errors import DataError
 from common.hub import located
 from common.models.families import PolicyModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
+from common.protocols import ImageTokenizer
 from common.reward_terms import RewardTerms
 
 CPU = torch.device("cpu")
@@ -217,12 +218,15 @@ def spread(evaluations: Sequence[Evaluation]) -> Scores:
 
 
 def in_process(
-    recipe: Recipe, policy: PolicyModule, device: torch.device, on_chunk: OnChunk = lambda _done, _all: None
+    recipe: Recipe,
+    policy: PolicyModule,
+    device: torch.device,
+    on_chunk: OnChunk = lambda _done, _all: None,
+    tokenizer: ImageTokenizer | None = None,
 ) -> RunChunks:
-    """Runs chunks on a policy in this process."""
-    models = EvaluationModels(
-        recipe, load_tokenizer(recipe, device), load_perceptual_metric(recipe, device), device
-    )
+    """Runs chunks on a policy in this process, with the recipe's tokenizer unless there is another."""
+    tokenizer = tokenizer or load_tokenizer(recipe, device)
+    models = EvaluationModels(recipe, tokenizer, load_perceptual_metric(recipe, device), device)
 
     def run(chunks: Sequence[EvaluationChunk]) -> list[Any]:
         results = []

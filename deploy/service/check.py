@@ -20,6 +20,7 @@ from common.errors import UserError
 from common.hub import located
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer, check_perceptual_metric
 from common.models.image_classifier import ImageClassifier
+from common.models.loading import load_judge_classifier
 from common.models.lora import add_adapters, layers_to_adapt, trained_tensors
 from common.models.weights_files import check_weights
 from deploy.runs.tracking.tracker import require_packages
@@ -120,11 +121,18 @@ def _perceptual(recipe: Recipe) -> str:
 def _reward(recipe: Recipe) -> str:
     for address in recipe.reward.python:
         own_term(address)
+    if recipe.reward.classifier:
+        load_judge_classifier(recipe, torch.device("cpu"))
     weights = recipe.reward.weights
     said = ", ".join(f"{name} x {weight:g}" for name, weight in weights.items()) or "none: the prior alone"
     if recipe.has_code_gradients:
         sampled = ", ".join(recipe.sampled_weights)
         said += f"; credit by gradient{f', of {sampled} by sample' if sampled else ''}"
+    shares = recipe.rollout.shares
+    if len(shares) > 1:
+        for kind, share in shares.items():
+            of_it = " and ".join(recipe.of_kind(kind).reward.weights) or "none"
+            said += f"; of the {kind.replace('_', '-')} groups ({share:.0%}): {of_it}"
     return said
 
 

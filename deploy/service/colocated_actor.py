@@ -1,6 +1,6 @@
 """A learner rank that also rolls out, with the very policy that it trains: no weights travel to it."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import ray
@@ -10,6 +10,8 @@ from actors.rollout_actor import READING, WeightsLostError
 from actors.ticket_work import TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
+from common.models.families import PolicyModule, TokenizerModule
+from common.models.loading import load_policy
 from common.ray_calls_group import RayCalls
 from common.types import GroupReceipt, WorkTicket
 from learner.learner_actor import PUBLISHING, LearnerActor
@@ -22,7 +24,12 @@ class ColocatedActor(LearnerActor):
 
     def __init__(self, recipe: Recipe, calls: RayCalls | None = None):
         super().__init__(recipe, calls)
-        self._work = TicketWork(recipe, self._trainer.policy, self._device)
+        device, trained = self._device, self._trainer.model
+        if recipe.trains_decoder:
+            tokenizer = cast(TokenizerModule, trained)
+            self._work = TicketWork(recipe, load_policy(recipe, device), device, tokenizer=tokenizer)
+        else:
+            self._work = TicketWork(recipe, cast(PolicyModule, trained), device)
 
     @ray.method(concurrency_group=READING)
     def read_ahead(self, sample_indices: tuple[int, ...]) -> None:

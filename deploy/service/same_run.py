@@ -18,7 +18,13 @@ def require_same_run(recipe: Recipe, state: CheckpointState) -> None:
     )
     before, now = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
     changed = [key for key in _FIXED if now[key] != before[key]]
-    for section, key in (("learner", "images_per_step"), ("learner", "lora"), ("actors", "images_per_ticket")):
+    fixed = (
+        ("learner", "method"),
+        ("learner", "images_per_step"),
+        ("learner", "lora"),
+        ("actors", "images_per_ticket"),
+    )
+    for section, key in fixed:
         if now[section][key] != before[section][key]:
             changed.append(f"{section}.{key}")
     if changed:

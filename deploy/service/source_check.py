@@ -22,6 +22,8 @@ def check_source(recipe: Recipe) -> str:
     require_readable(source)
     if recipe.evaluation.enabled:
         require_readable(build_source(recipe, "held_out"))
+    if not recipe.source.has_pictures:
+        return f"{len(source):,} {recipe.source.kind} without pictures"
     num_epochs = recipe.learner.num_steps * recipe.learner.images_per_step / len(source)
     return "; ".join([f"{len(source):,} images, {num_epochs:.2g} epochs", *_seen(source)])
 

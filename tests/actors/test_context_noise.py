@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from actors.context_noise import noisy_context
+from actors.context_noise import ContextNoise, noisy_context
+from common.config.load import with_changes
+from common.config.recipe import Recipe
 
 NUM_CODES = 50
 
@@ -62,3 +65,59 @@ def test_each_image_has_its_own_noise() -> None:
         [0, 0.5, 1], abs=0.2
     )
     assert context_BT[1].equal(noisy_context(target(1, 65), [0.5], NUM_CODES, generators(8))[0])
+
+
+def test_kernel_other_never_gives_a_token_back_and_is_uniform_over_the_others() -> None:
+    target_BT = torch.full((1, 50_001), 7)
+    context_BT = noisy_context(target_BT, [1.0], NUM_CODES, generators(0), "other")
+    counts_V = context_BT.flatten().bincount(minlength=NUM_CODES)
+    assert counts_V[7] == 0
+    others = torch.cat([counts_V[:7], counts_V[8:]])
+    assert len(others) == NUM_CODES - 1
+    assert (others - 50_000 / 49).abs().max() < 130
+
+
+def test_kernel_self_takes_what_is_proposed_in_the_replaced_places_alone() -> None:
+    proposals_BT = torch.arange(64)[None] + 1000
+    context_BT = noisy_context(target(1, 65), [0.5], NUM_CODES, generators(3), "self", proposals_BT)
+    replaced = context_BT >= 1000
+    uniform_BT = noisy_context(target(1, 65), [0.5], NUM_CODES, generators(3))
+    assert replaced.equal(uniform_BT < NUM_CODES)
+    assert context_BT[replaced].equal(proposals_BT[replaced])
+    assert context_BT[~replaced].equal(target(1, 65)[:, :-1][~replaced])
+
+
+class KnowsTheNext(torch.nn.Module):
+    """Proposes the token that its context has at the same place, plus one; certain of it."""
+
+    def forward(self, condition: dict, context_BT: Tensor, head: bool = True) -> Tensor:
+        assert not head
+        previous_BT = F.pad(context_BT, (1, 0))
+        return F.one_hot(previous_BT + 1, 200).float() * 1e4
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+def test_under_kernel_self_a_token_becomes_what_the_policy_says_at_its_own_place_given_the_clean_context(
+    tiny_recipe: Recipe,
+) -> None:
+    recipe = with_changes(tiny_recipe, {"context.kernel": "self", "context.noise": 1.0})
+    target_BT = torch.tensor([[10, 20, 30, 40]])
+    context_BT = ContextNoise.of(recipe).context(KnowsTheNext(), {}, target_BT, 200, 0, [0])
+    assert context_BT.tolist() == [[1, 11, 21]]
+
+
+def test_a_noise_of_its_own_for_each_sequence_is_uniform_and_comes_from_the_sample_alone(
+    tiny_recipe: Recipe,
+) -> None:
+    recipe = with_changes(tiny_recipe, {"context.noise_per_sequence": True, "context.noise": 0.8})
+    noise, indices = ContextNoise.of(recipe), list(range(400))
+
+    def context(indices: list[int]) -> Tensor:
+        return noise.context(KnowsTheNext(), {}, target(len(indices), 201), NUM_CODES, 5, indices)
+
+    shares = (context(indices) < NUM_CODES).float().mean(dim=1)
+    assert shares.mean().item() == pytest.approx(0.4, abs=0.03)
+    assert shares.std().item() == pytest.approx(0.8 / 12**0.5, abs=0.03)
+    assert context([7, 3])[1].equal(context(indices)[3])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading
 from common.errors import BrokenImageError, DataError
+from common.pixels import to_tensor
 from common.protocols import SourceImage
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.image_batch import ImageBatch, to_tensor
+from actors.image_batch import ImageBatch
 from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline, ScoredGroups
 from common.clock import StageClock
@@ -20,6 +20,7 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
 from common.models.families import PolicyModule, TokenizerModule, build_policy, build_tokenizer
+from common.pixels import to_tensor
 from common.protocols import Condition, ImageSource, ImageTokenizer, SourceImage
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch

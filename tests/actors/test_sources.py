@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor, to_uint8
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_uint8
 from actors.sources.build import build_source, require_readable
 from actors.sources.image_folder import ImageFolder
 from actors.sources.mnist import Mnist
@@ -22,6 +22,7 @@ from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError, RecipeError
 from common.models.families import class_format
 from common.models.llamagen.spec import LlamaGenPolicySpec
+from common.pixels import to_tensor
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CLASSES = class_format(LlamaGenPolicySpec(size="B", num_classes=10, checkpoint=""))

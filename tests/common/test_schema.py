@@ -94,7 +94,8 @@ def test_a_row_is_a_group_and_columns_keep_dtype_and_shape() -> None:
 def test_the_schema_names_its_version_and_the_sizes() -> None:
     metadata = to_table(groups(B=2, G=3, T=4)).schema.metadata
     sizes = {b"G": b"3", b"T": b"4", b"V": b"20"}
-    assert metadata == {b"schema_version": b"3", **sizes, b"higher_is_better": b"sharpness"}
+    facts = {b"higher_is_better": b"sharpness", b"rollout": b"teacher_forced"}
+    assert metadata == {b"schema_version": b"3", **sizes, **facts}
 
 
 def with_maps(B: int, seed: int = 0) -> GroupBatch:

@@ -12,16 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.rewards.build import build_reward
+from actors.rewards.build import build_reward, rewards_of
 from actors.rewards.decoded_reward import DecodedReward
+from actors.rewards.http_judge import HttpScores
+from actors.rewards.table import build_terms
+from actors.rewards.term import Sources
 from actors.rollout_pipeline import RolloutPipeline
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
+from common.config.reward import HttpJudge
+from common.config.rollout import Kind
 from common.models.loading import load_policy, load_tokenizer
 from common.protocols import ImageTokenizer
-from common.schema import concatenate, from_table, to_table
+from common.schema import by_rollout, from_table, to_table
 from common.types import StepReport
 from common.weights.snapshot import weights_sha256
 from deploy.local import post_train
@@ -36,11 +41,16 @@ def reward_of(recipe: Recipe, tokenizer: ImageTokenizer) -> DecodedReward:
     return build_reward(recipe.reward, tokenizer, None, recipe.advantage.credit)
 
 
+def rewards_of_kinds(recipe: Recipe, tokenizer: ImageTokenizer) -> dict[Kind, DecodedReward]:
+    return rewards_of(recipe, tokenizer, build_terms(recipe.reward, None))
+
+
 def local(recipe: Recipe) -> tuple[list[StepReport], str]:
     """The reports of `local` and the digest of its final weights."""
     policy, source = load_policy(recipe, CPU), build_source(recipe, "train")
     tokenizer = load_tokenizer(recipe, CPU)
-    reports = list(post_train(policy, tokenizer, reward_of(recipe, tokenizer), source, recipe, CPU))
+    rewards = rewards_of_kinds(recipe, tokenizer)
+    reports = list(post_train(policy, tokenizer, rewards, source, recipe, CPU))
     return reports, weights_sha256(policy.state_dict())
 
 
@@ -49,7 +59,10 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
     actor_policy = load_policy(recipe, CPU)
     source = build_source(recipe, "train")
     tokenizer = load_tokenizer(recipe, CPU)
-    pipeline = RolloutPipeline(recipe, source, tokenizer, reward_of(recipe, tokenizer), CPU)
+    pipelines = {
+        kind: RolloutPipeline(recipe.of_kind(kind), source, tokenizer, reward, CPU)
+        for kind, reward in rewards_of_kinds(recipe, tokenizer).items()
+    }
     trainer = Trainer(load_policy(recipe, CPU), recipe, CPU)
     reports, ticket = [], 0
     for step in range(recipe.learner.num_steps):
@@ -57,20 +70,32 @@ def in_parts(recipe: Recipe) -> tuple[list[StepReport], str]:
         for _ in range(recipe.tickets_per_step):
             size = recipe.actors.images_per_ticket
             samples = range(ticket * size, (ticket + 1) * size)
+            pipeline = pipelines[recipe.kind_of(samples[0])]
             groups = pipeline.roll_out(actor_policy, step, samples, StageClock()).groups
             assert groups is not None
             tables.append(to_table(groups))
             ticket += 1
-        sums, norm = trainer.train(concatenate([from_table(table) for table in tables]), StageClock())
+        sums, norm = trainer.train(by_rollout(from_table(table) for table in tables), StageClock())
         reports.append(sums.report(trainer.step, norm, {}))
-        actor_policy.load_state_dict(trainer.policy.state_dict())
-    return reports, weights_sha256(trainer.policy.state_dict())
+        actor_policy.load_state_dict(trainer.model.state_dict())
+    return reports, weights_sha256(trainer.model.state_dict())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+FREE: dict[str, Any] = {
+    "rollout": {"kind": "free_running"},
+    "reward": {"mse": 0, "lpips": 0, "python": "tests.own_terms:brightness"},
+    "learner.prior": "kl",
+    "context.noise": 0,
+    "group.size": 3,
+}
+BOTH: dict[str, Any] = {
+    "rollout": {"teacher_forced": 0.5, "free_running": 0.5},
+    "reward.python": {"tests.own_terms:brightness": 0.5},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "the paper's": {},
     "token credit": {"advantage.credit": "token", "advantage.mix": 0.25, "reward.l1": 0.5},
@@ -86,10 +111,36 @@ METHODS: dict[str, dict[str, Any]] = {
     "a KL prior": {"learner.prior": "kl"},
     "ratios of samples": {"learner.ratio": "sequence", "advantage.normalize_std": False},
     "a noise schedule": {"context.noise_schedule": "linear", "context.noise_end": 0.1},
+    "reAR's noise": {
+        "context.noise": 1.0,
+        "context.noise_schedule": "rear",
+        "context.noise_per_sequence": True,
+        "context.kernel": "other",
+    },
+    "reAR's regulariser": {"learner.embedding_weight": 1.0, "learner.prior": "kl"},
+    "the policy's own noise": {"context.kernel": "self", "context.condition_drop": 0.3},
     "the most likely tokens": {"group.top_k": 12, "group.top_p": 0.9},
     "adapters": {"learner.lora": {"rank": 3}, "learner.prior": "kl"},
     "cooler samples": {"group.temperature": 0.7, "group.top_k": 12},
+    "straight through": {"learner.method": "ste", "reward.l1": 0.5},
+    "straight through, drawn": {
+        "learner.method": "ste",
+        "ste.sample": "gumbel",
+        "ste.tau": 0.7,
+        "context.condition_drop": 0.3,
+    },
     "terms of one's own": {"reward.python": {"tests.own_terms:Likeness": 2, "tests.own_terms:term": 0.5}},
+    "free-running samples": FREE,
+    "guided ones of the most likely tokens": FREE
+    | {"rollout": {"kind": "free_running", "guidance_scale": 3}, "group.top_k": 5, "group.temperature": 0.8},
+    "both kinds of groups": BOTH,
+    "both, guided, by gradient": BOTH
+    | {
+        "rollout": {"teacher_forced": 0.5, "free_running": 0.5, "guidance_scale": 2},
+        "advantage.credit": "gradient",
+        "advantage.scale": "global",
+        "learner.prior": "kl",
+    },
 }
 
 
@@ -142,6 +193,41 @@ def test_sample_credit_is_what_it_is_without_a_word_of_it(recipe: Recipe) -> Non
     assert local(with_changes(recipe, keys)) == (reports, sha)
     assert local(with_changes(recipe, {"advantage.credit": "token", "advantage.mix": 1}))[1] == sha
     assert token_sha != sha
+
+
+def test_samples_that_a_judge_misses_are_counted_and_the_step_goes_on(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each group of 3 the first sample has no score; a group with one score is left out."""
+
+    def measure(_: HttpScores, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
+        scores_BG = decoded_BGCHW.mean(dim=(2, 3, 4)).clone()
+        scores_BG[:, :num_missed] = float("nan")
+        return scores_BG
+
+    num_missed = 1
+    monkeypatch.setattr(HttpScores, "measure", measure)
+    changes = FREE | {"reward": {"mse": 0, "lpips": 0, "http": {"url": "http://judge"}}, "learner.lr": 1e-2}
+    recipe = with_changes(recipe, changes)
+    policy, tokenizer = load_policy(recipe, CPU), load_tokenizer(recipe, CPU)
+    rewards = rewards_of(recipe, tokenizer, {"http": HttpScores(HttpJudge(url="http://judge"))})
+    source = build_source(recipe, "train")
+    reports = list(post_train(policy, tokenizer, rewards, source, recipe, CPU))
+    assert [(report.num_groups, report.num_dropped, report.num_flat) for report in reports] == [(4, 4, 0)] * 2
+    assert all(report.reward_std > 0 and report.grad_norm > 0 for report in reports)
+
+    pipeline = RolloutPipeline(recipe, source, tokenizer, rewards["free_running"], CPU)
+    rolled_out = pipeline.roll_out(policy, 0, (0, 1), StageClock()).groups
+    assert rolled_out is not None
+    groups = from_table(to_table(rolled_out))
+    assert groups.missed["http"].tolist() == [[1, 0, 0], [1, 0, 0]]
+    sums, _ = Trainer(policy, recipe, CPU).train(groups, StageClock())
+    assert (sums.num_groups, sums.num_dropped) == (2, 2)
+
+    num_missed = 2
+    lonely = pipeline.roll_out(policy, 0, (0, 1), StageClock())
+    assert lonely.groups is None
+    assert {skipped.reason for skipped in lonely.skipped} == {"reward.http scored 1 of 3 samples"}
 
 
 class Shades:

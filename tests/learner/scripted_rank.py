@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from common.config.recipe import Recipe
 from learner.learner_actor import RankDescription, RankReport
 from learner.shares import Piece
-from learner.train_step import StepSums
+from learner.step_sums import StepSums
 from tests.fakes import FakeRay
 
 

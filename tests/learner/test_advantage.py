@@ -131,3 +131,15 @@ def test_a_group_is_flat_where_no_sample_and_no_token_of_one_is_better_than_the_
     assert flat_groups(advantages(terms, by_sample)).tolist() == [True, True]
     by_token = with_changes(by_sample, {"advantage.credit": "token"})
     assert flat_groups(advantages(terms, by_token)).tolist() == [False, True]
+
+
+def test_a_group_with_dropped_samples_is_the_group_of_the_others() -> None:
+    rewards_BG = torch.tensor([[1.0, 9.0, 2.0, 4.0], [3.0, 5.0, 5.0, 1.0], [2.0, 2.0, 7.0, 2.0]])
+    dropped_BG = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], dtype=torch.bool)
+    advantages_BG = group_advantages(rewards_BG, 5.0, dropped_BG=dropped_BG)
+    alone_BG = group_advantages(torch.tensor([[1.0, 2.0, 4.0]]), 5.0)
+    assert_close(advantages_BG[0], torch.tensor([alone_BG[0, 0], 0, alone_BG[0, 1], alone_BG[0, 2]]))
+    assert_close(advantages_BG[1:2], group_advantages(rewards_BG[1:2], 5.0))
+    assert advantages_BG[2].tolist() == [0, 0, 0, 0]  # what is left is flat
+    of_maps_BGT = group_advantages(rewards_BG[:, :, None].expand(-1, -1, 2), 5.0, dropped_BG=dropped_BG)
+    assert_close(of_maps_BGT, advantages_BG[:, :, None].expand(-1, -1, 2))

@@ -27,8 +27,9 @@ from common.token_distribution import TokenDistribution
 from learner.advantage import group_advantages
 from learner.loss import ce_prior, policy_loss
 from learner.optimizer import build_optimizer
+from learner.step_sums import StepSums
 from learner.token_logprobs import token_logprobs
-from learner.train_step import StepSums, Trainer
+from learner.train_step import Trainer
 
 DATA = CHECKOUT / "tests" / "data" / "llamagen"
 GOLDEN = json.loads((DATA / "config.json").read_text())["grpo"]

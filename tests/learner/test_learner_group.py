@@ -18,7 +18,7 @@ from learner.learner_actor import RankReport
 from learner.learner_group import LearnerGroup
 from learner.peers import PeerLostError
 from learner.shares import Piece
-from learner.train_step import StepSums
+from learner.step_sums import StepSums
 from tests.fakes import NEVER, DiesError, FakeRay, Late, Told
 from tests.learner.scripted_rank import ScriptedRank
 

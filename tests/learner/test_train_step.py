@@ -17,7 +17,8 @@ from common.config.recipe import Recipe
 from common.finite import take_rows
 from common.models.families import build_policy
 from common.schema import GroupBatch
-from learner.train_step import MEASURED, StepSums, Trainer
+from learner.step_sums import MEASURED, StepSums
+from learner.train_step import Trainer
 
 B, G, T, V = 4, 4, 64, 20
 CPU = torch.device("cpu")
@@ -67,13 +68,13 @@ def ce_of(sums: StepSums) -> float:
 
 def test_a_step_counts_moves_the_weights_and_times_its_stages(tiny_recipe: Recipe) -> None:
     trainer = Trainer(policy_of(tiny_recipe), tiny_recipe, CPU)
-    before = {name: value.clone() for name, value in trainer.policy.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     clock = StageClock()
     trainer.train(groups(), clock)
     assert trainer.step == 1
-    assert not trainer.policy.training
+    assert not trainer.model.training
     assert set(clock.seconds) == {"forward_backward", "optimizer"}
-    assert all((before[name] != value).any() for name, value in trainer.policy.state_dict().items())
+    assert all((before[name] != value).any() for name, value in trainer.model.state_dict().items())
 
 
 def test_two_ranks_that_average_their_gradients_take_the_step_of_one(tiny_recipe: Recipe) -> None:
@@ -87,7 +88,7 @@ def test_two_ranks_that_average_their_gradients_take_the_step_of_one(tiny_recipe
         sums, norm = trainer.train(own, StageClock(), num_groups=B, num_ranks=2)
         half_sums += sums
         clipping = max(norm, 1.0)  # undo the clipping: a rank of DDP averages before it
-        unclipped.append([clipping * parameter.grad for parameter in trainer.policy.parameters()])
+        unclipped.append([clipping * parameter.grad for parameter in trainer.model.parameters()])
     averaged = [(one + other) / 2 for one, other in zip(*unclipped, strict=True)]
     norm = torch.stack([gradient.norm() for gradient in averaged]).norm().clamp(min=1)
     for parameter, gradient in zip(whole.policy.parameters(), averaged, strict=True):
@@ -119,7 +120,7 @@ def test_a_gradient_that_is_no_number_changes_neither_weights_nor_optimizer_and_
     for _ in range(2):
         undisturbed.train(groups(), StageClock())
     assert (trainer.step, undisturbed.step) == (3, 2)
-    for parameter, expected in zip(trainer.policy.parameters(), undisturbed.policy.parameters(), strict=True):
+    for parameter, expected in zip(trainer.model.parameters(), undisturbed.model.parameters(), strict=True):
         assert parameter.equal(expected)
 
 

@@ -30,7 +30,9 @@ def check_budgets(actor: Actor, rank: Rank, counts: Counts) -> None:
     counts.reset()
     groups = actor.roll_out()
     pixels = {
-        place: num for place, num in counts.to_device_bytes.items() if place.startswith("actors/image_batch.py")
+        place: num
+        for place, num in counts.to_device_bytes.items()
+        if place.startswith(("actors/image_batch.py", "common/pixels.py"))
     }
     keep_within(Counter(pixels), PIXEL_BYTES + LABEL_BYTES, "bytes of pictures to the device in a ticket")
     keep_within(counts.to_device_bytes, PIXEL_BYTES + DRAW_BYTES + LABEL_BYTES, "bytes to the device in a ticket")

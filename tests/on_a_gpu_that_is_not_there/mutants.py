@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors import context_noise, image_batch, incoming_weights, rollout_pipeline
+from actors import context_noise, incoming_weights, rollout_pipeline
 from actors.evaluation import chunks, free_running
-from common import code_credit, machine, token_grid
+from common import code_credit, machine, pixels, token_grid
 from common.models import block_stack, cached_decoding, loading
 from common.models.llamagen import transformer
 from common.models.perceptual import staged_lpips
@@ -103,7 +103,7 @@ MUTANTS = {
         machine.autocast, "device.type", '"cpu"', "bfloat16 was not used", {"compute.autocast": "bfloat16"}
     ),
     "pixels are floats on their way": Mutant(
-        image_batch.to_tensor,
+        pixels.to_tensor,
         ".to(device).permute(0, 3, 1, 2)",
         ".float().to(device).permute(0, 3, 1, 2)",
         "bytes of pictures to the device in a ticket",

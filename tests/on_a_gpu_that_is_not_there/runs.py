@@ -13,8 +13,8 @@ from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.machine import prepare_device
-from common.models.families import PolicyModule, caption_format, class_format
-from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
+from common.models.families import caption_format, class_format
+from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer, load_trained
 from common.models.lora import trained_tensors
 from common.protocols import SourceImage
 from common.schema import GroupBatch
@@ -29,7 +29,8 @@ from common.weights.snapshot import (
     tensors_of,
 )
 from learner.optimizer import load_optimizer_arrays, optimizer_arrays
-from learner.train_step import StepSums, Trainer
+from learner.step_sums import StepSums
+from learner.train_step import Trainer
 from tests.fake_cuda.gpu import fake_cuda
 
 Arrays = Mapping[str, np.ndarray]
@@ -61,6 +62,7 @@ class Actor:
         tokenizer, metric = load_tokenizer(recipe, self.device), load_perceptual_metric(recipe, self.device)
         self.policy = load_policy(recipe, self.device)
         self.models = EvaluationModels(recipe, tokenizer, metric, self.device)
+        self._trained = tokenizer if recipe.trains_decoder else self.policy
         source = self.models.__dict__["held_out"] = RandomPictures(recipe)
         reward = reward_of(recipe.reward, tokenizer, self.models.terms, recipe.advantage.credit)
         self._pipeline = RolloutPipeline(recipe, source, tokenizer, reward, self.device)
@@ -76,7 +78,7 @@ class Actor:
         return rolled.groups
 
     def take(self, weights: WeightSnapshot) -> None:
-        self._incoming.load_into(self.policy, weights.version, [weights])
+        self._incoming.load_into(self._trained, weights.version, [weights])
 
     def generate(self) -> np.ndarray:
         return GenerateChunk((0, 1, 2), seed=5, temperature=1.0).run(self.policy, self.models).pixels_NHWC
@@ -92,11 +94,11 @@ class Rank:
 
     def __init__(self, recipe: Recipe):
         self._device = prepare_device(recipe.compute)
-        self.policy: PolicyModule = load_policy(recipe, self._device)
-        self._trainer = Trainer(self.policy, recipe, self._device)
+        self.model = load_trained(recipe, self._device)
+        self._trainer = Trainer(self.model, recipe, self._device)
         self.is_narrow = recipe.has_narrow_weights
-        narrow = linear_parameters(self.policy) if self.is_narrow else ()
-        self._weights = WeightsBuffer(trained_tensors(self.policy), narrow)
+        narrow = linear_parameters(self.model) if self.is_narrow else ()
+        self._weights = WeightsBuffer(trained_tensors(self.model), narrow)
 
     def train(self, groups: GroupBatch) -> StepSums:
         sums, norm = self._trainer.train(groups, StageClock(self._device))
@@ -105,17 +107,17 @@ class Rank:
 
     def publish(self) -> WeightSnapshot:
         """What actors compute with."""
-        self._weights.fill(trained_tensors(self.policy))
+        self._weights.fill(trained_tensors(self.model))
         return self._weights.snapshot(version=1)
 
     def state(self) -> tuple[WeightSnapshot, Arrays]:
         """What another rank, or a checkpoint, goes on with."""
-        moments = optimizer_arrays(self._trainer.optimizer, self.policy)
-        return take_snapshot(self.policy, 1), {name: array.copy() for name, array in moments.items()}
+        moments = optimizer_arrays(self._trainer.optimizer, self.model)
+        return take_snapshot(self.model, 1), {name: array.copy() for name, array in moments.items()}
 
     def resume(self, weights: WeightSnapshot, moments: Arrays) -> None:
-        load_snapshot(self.policy, weights)
-        load_optimizer_arrays(self._trainer.optimizer, self.policy, moments)
+        load_snapshot(self.model, weights)
+        load_optimizer_arrays(self._trainer.optimizer, self.model, moments)
         self._trainer.step = 1
 
 

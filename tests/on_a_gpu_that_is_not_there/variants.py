@@ -36,6 +36,19 @@ VARIANTS: dict[str, dict] = {
         "context.noise": 0.9,
         "context.condition_drop": 0.5,
     },
+    "the policy's own noise, of another strength for each sequence": {
+        "context.noise": 0.9,
+        "context.noise_per_sequence": True,
+        "context.kernel": "self",
+    },
+    "noise without the token itself": {"context.noise": 0.9, "context.kernel": "other"},
+    "straight through": {"learner.method": "ste"},
+    "the decoder, held to where it began": {
+        "learner.method": "decoder",
+        "decoder": {"clean_weight": 1.0, "anchor_weight": 1.0},
+        "learner.lr": 1e-6,  # AdamW makes steps of the rounding in biases that a norm takes away again
+    },
+    "straight through, drawn": {"learner.method": "ste", "ste.sample": "gumbel", "context.condition_drop": 0.5},
     "guided pictures": {"sampling.guidance_scale": 4.0, "sampling.top_k": 5, "sampling.top_p": 0.9},
     "captions": {**CAPTIONS, "context.condition_drop": 0.5, "sampling.guidance_scale": 2.0},
     "LPIPS by token": {"perceptual": {"family": "lpips", "net": "squeeze"}, "advantage.credit": "token"},

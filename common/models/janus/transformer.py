@@ -163,6 +163,10 @@ class JanusTransformer(BlockStack):
         return self.llama.layers
 
     @property
+    def width(self) -> int:
+        return self.llama.embed_tokens.embedding_dim
+
+    @property
     def num_condition_tokens(self) -> int:
         return self.prompt_length
 

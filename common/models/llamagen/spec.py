@@ -8,7 +8,8 @@ from pydantic import AliasChoices, Field, PositiveInt
 
 from common.config.base import Section
 
-CAPTIONED_SOURCES = ("parquet", "emoji")
+CAPTIONED_SOURCES = ("parquet", "emoji", "prompts")
+CLASS_SOURCES = ("mnist", "emoji", "image_folder", "parquet", "classes")
 
 # A key's name, then older names that are still accepted.
 ObtainFrom = Annotated[str, Field(validation_alias=AliasChoices("obtain_from", "source"))]
@@ -77,6 +78,11 @@ class LlamaGenPolicySpec(Section):
             yield (
                 f"policy.conditioning is text, but source.kind {source_kind} has no captions: set "
                 "source.kind=parquet, with shards that `prepare --text-encoder` made"
+            )
+        if self.conditioning == "class" and source_kind not in CLASS_SOURCES:
+            yield (
+                f"policy.conditioning is class, but source.kind {source_kind} has no classes: set "
+                "source.kind=classes, or one with pictures"
             )
         size = self.transformer
         if size.dim % (4 * size.num_heads):

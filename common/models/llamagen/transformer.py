@@ -153,3 +153,7 @@ class LlamaGenTransformer(BlockStack):
     def null_condition(self, condition: Condition) -> Condition:
         """The class id for no class, or the untrained caption with the same caption mask."""
         return self.cls_embedding.null_condition(condition)
+
+    @property
+    def width(self) -> int:
+        return self.output.in_features

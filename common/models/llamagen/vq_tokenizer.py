@@ -236,6 +236,16 @@ class VQTokenizer(nn.Module):
             twin._compiled = {compiled_for: torch.compile(twin.decoder.forward, backend=backend, dynamic=False)}
         return twin
 
+    def forward(self, codes_BDhw: Tensor) -> Tensor:
+        """Decodes, for who trains the decoder."""
+        return self.decode_codes(codes_BDhw)
+
+    def train_decoder(self) -> None:
+        """Turn the gradients of the decoder on, and of nothing else."""
+        self.requires_grad_(False)
+        self.decoder.requires_grad_(True)
+        self.post_quant_conv.requires_grad_(True)
+
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
         """Token ids int64 [B, T] of pixels in [-1, 1]."""
         return self.nearest_codes(self.encode_latents(pixels_BCHW))
@@ -259,6 +269,10 @@ class VQTokenizer(nn.Module):
     def codes(self, tokens: Tensor) -> Tensor:
         """Unit rows of the codebook, [..., D], for token ids [...]."""
         return self.quantize(tokens)
+
+    def stored_codes(self) -> Tensor:
+        """Rows of the codebook, [V, D], of any length."""
+        return self.quantize.embedding.weight
 
     def decode_codes(self, codes_BDhw: Tensor) -> Tensor:
         """Images [B, 3, H, W] of unit codes, in the dtype of the decoder."""

@@ -17,13 +17,13 @@ from actors.evaluation.features import (
     build_features,
     extract_features,
 )
-from actors.image_batch import to_tensor
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import CheckpointError, UserError
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
+from common.pixels import to_tensor
 
 CPU = torch.device("cpu")
 NOISE_NHWC = np.random.default_rng(0).integers(256, size=(5, 32, 32, 3), dtype=np.uint8)

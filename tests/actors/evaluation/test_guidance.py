@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from actors.evaluation.free_running import guidance_scales, guided
 from common.config.sampling import SamplingSection
+from common.guidance import guidance_scales, guided
 
 
 def test_a_constant_scale_is_that_of_every_token() -> None:

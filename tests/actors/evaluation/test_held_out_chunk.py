@@ -10,13 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from actors.evaluation.chunks import SAMPLES_SHOWN, EvaluationModels, HeldOutChunk
-from actors.image_batch import to_tensor, to_uint8
+from actors.image_batch import to_uint8
 from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline
 from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, build_tokenizer
+from common.pixels import to_tensor
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 

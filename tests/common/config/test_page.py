@@ -86,7 +86,8 @@ def test_types_and_defaults_are_told_as_a_recipe_writes_them() -> None:
 
 def test_a_section_of_several_kinds_is_told_kind_by_kind() -> None:
     kinds = [part.kind for part in parts() if part.path == "source"]
-    assert kinds == ["kind: mnist", "kind: emoji", "kind: image_folder", "kind: parquet"]
+    known = ("mnist", "emoji", "image_folder", "parquet", "classes", "prompts")
+    assert kinds == [f"kind: {name}" for name in known]
 
 
 def test_the_readme_points_at_the_page() -> None:

@@ -118,3 +118,10 @@ def test_the_noise_is_constant_or_goes_step_by_step_from_one_end_to_the_other(ti
     noises = [recipe.context_noise(index) for index in (0, 3, 4, 7, 8, 11, 12)]  # 4 images a step
     assert noises == pytest.approx([0.5, 0.5, 0.3, 0.3, 0.1, 0.1, 0.1])
     assert with_changes(recipe, {"learner.num_steps": 1}).context_noise(0) == 0.5
+
+
+def test_rear_s_noise_falls_to_none_at_three_quarters_of_the_run(tiny_recipe: Recipe) -> None:
+    changes = {"context.noise": 0.6, "context.noise_schedule": "rear", "learner.num_steps": 5}
+    recipe = with_changes(tiny_recipe, changes)
+    noises = [recipe.context_noise(step * 4) for step in range(5)]  # 4 images a step
+    assert noises == pytest.approx([0.6, 0.4, 0.2, 0.0, 0.0])

@@ -24,7 +24,7 @@ from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import HeldOutPictures
 from actors.evaluation.reference import reference_of
 from actors.evaluation.scores import Reference, Statistics, score_generated, statistics
-from actors.image_batch import read_readable, to_tensor
+from actors.image_batch import read_readable
 from actors.sources.build import build_source
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -32,6 +32,7 @@ from common.errors import DataError
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.loading import load_policy
 from common.models.weights_files import save_weights
+from common.pixels import to_tensor
 from deploy.scoring.scorer import CPU, NUM_SHOWN, Evaluation, Scorer, _scored, in_process, mean_scores, spread
 
 TEACHER_FORCED = (

@@ -33,7 +33,7 @@ from common.types import SkippedImage, TrainingState
 from common.weights.snapshot import tensors_of
 from deploy.runs.status import LoopState
 from learner.checkpoint import read_checkpoint
-from learner.train_step import StepSums
+from learner.step_sums import StepSums
 from tests.deploy.service.scripted import Actor, FourChunks, Rank, Served, serving
 from tests.fakes import DiesError, FakeRay, Late, Reference
 

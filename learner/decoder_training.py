@@ -1,0 +1,90 @@
+"""learner.method decoder: the tokenizer's decoder learns to draw the codes that the policy takes.
+
+    loss = mean over images and their samples of  d(D(x), I) + clean · d(D(z), I) + anchor · d(D(x), D_0(x))
+
+for samples x_t ~ π(· | c, context_<t), the image's own codes z, and d = Σ weight · term, both those of the
+reward. The paper (arXiv 2512.19680, supplement C.2) has MSE and LPIPS, and the first distance alone. Policy,
+encoder and codebook stay as they are, so samples are never old; of a ticket it takes samples, codes and images.
+
+Letters: B groups, K samples per group, k with the image's own codes beside them, T image tokens, D numbers of a
+code, C, H, W of a picture.
+"""
+
+from copy import deepcopy
+from math import isqrt
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.config.recipe import Recipe
+from common.models.families import TokenizerModule
+from common.pixels import to_tensor
+from common.schema import GroupBatch
+from learner.picture_loss import PictureLoss
+from learner.step_sums import StepSums, numbers
+
+
+class DecoderTraining:
+    def __init__(self, tokenizer: TokenizerModule, recipe: Recipe, device: torch.device):
+        """Loads the frozen metric. Raises UserError."""
+        self._tokenizer, self._device, self._section = tokenizer, device, recipe.decoder
+        # before the first update, and before a resumed state is loaded
+        self._initial = deepcopy(tokenizer).requires_grad_(False) if recipe.decoder.anchor_weight else None
+        self._pictures = PictureLoss(recipe, device)
+
+    def loss(
+        self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module
+    ) -> tuple[Tensor, StepSums]:
+        """The loss summed over the groups in `micro`, with their weights, and the sums to report.
+
+        `forward` is the tokenizer, or DDP around it: called, it decodes codes.
+        """
+        pixels_BCHW = to_tensor(np.array(groups.source["pixels"][micro]), self._device)
+        tokens_BKT = torch.from_numpy(np.array(groups.sampled_tokens_BGT[micro])).to(self._device).long()
+        weights = torch.from_numpy(weights_B[micro]).to(self._device)
+        clean_B1T = torch.from_numpy(np.array(groups.target_tokens_BT[micro])).to(self._device).long()[:, None]
+        B, K = tokens_BKT.shape[:2]
+        taken = torch.cat([tokens_BKT, clean_B1T], dim=1) if self._section.clean_weight else tokens_BKT
+        decoded_BkCHW = self._decoded(forward, taken)  # in one forward: DDP takes no two
+        terms = self._pictures.terms(decoded_BkCHW[:, :K], pixels_BCHW)
+        errors_BK = self._pictures.weighed(terms)
+        picture_B = errors_BK.mean(dim=1) * weights
+        loss_B = picture_B + self._regularised(decoded_BkCHW, tokens_BKT, pixels_BCHW) * weights
+        sums = {
+            "loss": loss_B.detach().sum(),
+            "policy_loss": picture_B.detach().sum(),
+            "reward_mean": -picture_B.detach().sum(),
+        }
+        if K > 1:
+            sums["reward_std"] = (errors_BK.detach().std(dim=1) * weights).sum()
+        term_sums = {name: (term_BK.detach().mean(dim=1) * weights).sum() for name, term_BK in terms.items()}
+        totals = numbers([*sums.values(), *term_sums.values()])
+        num_sound = int(weights_B[micro].sum())
+        return loss_B.sum(), StepSums(
+            num_groups=num_sound,
+            num_quarantined=B - num_sound,
+            sums=dict(zip(sums, totals, strict=False)),
+            reward_terms=dict(zip(term_sums, totals[len(sums) :], strict=True)),
+        )
+
+    def _regularised(self, decoded_BkCHW: Tensor, tokens_BKT: Tensor, pixels_BCHW: Tensor) -> Tensor | float:
+        """What is added to the paper's loss, [B]."""
+        added, K = [], tokens_BKT.shape[1]
+        if self._section.clean_weight:
+            clean_B1 = self._pictures.weighed(self._pictures.terms(decoded_BkCHW[:, K:], pixels_BCHW))
+            added.append(self._section.clean_weight * clean_B1[:, 0])
+        if self._initial is not None:
+            with torch.no_grad():
+                initial_BKCHW = self._decoded(self._initial, tokens_BKT)
+            terms = self._pictures.terms(decoded_BkCHW[:, :K].flatten(0, 1)[:, None], initial_BKCHW.flatten(0, 1))
+            moved_BK = self._pictures.weighed(terms)[:, 0].unflatten(0, tokens_BKT.shape[:2])
+            added.append(self._section.anchor_weight * moved_BK.mean(dim=1))
+        return torch.stack(added).sum(dim=0) if added else 0.0
+
+    def _decoded(self, forward: nn.Module, tokens_BKT: Tensor) -> Tensor:
+        """Pictures float32 [B, K, C, H, W]."""
+        side = isqrt(tokens_BKT.shape[2])
+        codes_NTD = self._tokenizer.codes(tokens_BKT.flatten(0, 1))
+        decoded_NCHW = forward(codes_NTD.mT.unflatten(2, (side, side)))
+        return decoded_NCHW.float().unflatten(0, tokens_BKT.shape[:2])
