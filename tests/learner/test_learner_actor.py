@@ -108,7 +108,7 @@ def test_a_step_of_a_group_of_one_is_that_of_the_trainer_bit_for_bit(
     first = weights(rank)
     report = learn(rank, ray, 1)
     assert (report.sums, report.grad_norm) == alone.train(groups(1), StageClock())
-    assert is_equal(weights(rank), arrays(take_snapshot(alone.policy, 0)))
+    assert is_equal(weights(rank), arrays(take_snapshot(alone.model, 0)))
     assert not is_equal(weights(rank), first)
     assert rank.step() == 1
     assert set(report.stage_seconds) == {"fetch", "forward_backward", "optimizer"}

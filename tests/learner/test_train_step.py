@@ -91,7 +91,7 @@ def test_two_ranks_that_average_their_gradients_take_the_step_of_one(tiny_recipe
         unclipped.append([clipping * parameter.grad for parameter in trainer.model.parameters()])
     averaged = [(one + other) / 2 for one, other in zip(*unclipped, strict=True)]
     norm = torch.stack([gradient.norm() for gradient in averaged]).norm().clamp(min=1)
-    for parameter, gradient in zip(whole.policy.parameters(), averaged, strict=True):
+    for parameter, gradient in zip(whole.model.parameters(), averaged, strict=True):
         assert_close(parameter.grad, gradient / norm, rtol=1e-4, atol=1e-6)
     assert half_sums.report(1, 1.0, {}).loss == pytest.approx(whole_sums.report(1, 1.0, {}).loss, rel=1e-5)
 
@@ -170,7 +170,7 @@ def test_a_group_with_a_number_that_is_not_finite_has_no_part_in_the_step(
     assert (sums.num_groups, sums.num_quarantined) == (3, 1)
     assert norm == pytest.approx(expected_norm, rel=1e-4)
     assert numbers(sums) == pytest.approx(numbers(expected_sums) | {"num_quarantined": 1}, rel=1e-4)
-    for parameter, expected in zip(poisoned.policy.parameters(), without.policy.parameters(), strict=True):
+    for parameter, expected in zip(poisoned.model.parameters(), without.model.parameters(), strict=True):
         assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
 
 
