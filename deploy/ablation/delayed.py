@@ -13,6 +13,7 @@ from common.protocols import ImageSource, ImageTokenizer
 from common.types import StepReport
 from deploy.local import Reward, learn, roll_out_step
 from learner.embedding_regulariser import embedding_regulariser
+from learner.loss import frozen_reference
 from learner.optimizer import build_optimizer
 
 
@@ -27,11 +28,12 @@ def post_train_delayed(
 ) -> Iterator[StepReport]:
     """As `post_train`, and equal to it at delay 0. The first groups come from the initial policy."""
     learner = recipe.learner
+    reference = frozen_reference(policy, learner)
     regulariser = embedding_regulariser(policy, recipe, device)
     optimizer = build_optimizer(policy, learner, regulariser)
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     versions = deque([deepcopy(policy)], maxlen=delay + 1)
     for step in range(learner.num_steps):
         groups = roll_out_step(versions[0], tokenizer, reward, source, recipe, device, step)
-        yield learn(policy, optimizer, groups, recipe, device, step, codes_VD=codes_VD, regulariser=regulariser)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD, regulariser)
         versions.append(deepcopy(policy))

@@ -14,8 +14,8 @@ DESIGNED = {  # what tools rely on
     "clip_fraction", "grad_norm", "staleness_max", "num_groups", "num_actors", "step_seconds", "wait_seconds",
 }  # fmt: skip
 MORE = {
-    "reward_std", "reward_l1", "kl", "entropy", "kl_prior", "num_flat", "num_quarantined", "is_bad", "is_partial",
-    "resident_bytes", "gpu_peak_bytes", "staleness_mean", "groups_buffered",
+    "reward_std", "reward_l1", "kl", "entropy", "kl_prior", "num_flat", "num_dropped", "num_quarantined", "is_bad",
+    "is_partial", "resident_bytes", "gpu_peak_bytes", "staleness_mean", "groups_buffered",
     "stage_seconds", "actor_stage_seconds",
 }  # fmt: skip
 

@@ -134,6 +134,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "guided ones of the most likely tokens": FREE
     | {"rollout": {"kind": "free_running", "guidance_scale": 3}, "group.top_k": 5, "group.temperature": 0.8},
     "both kinds of groups": BOTH,
+    "both kinds, with the policy's own noise": BOTH
+    | {"context.noise": 0.9, "context.noise_per_sequence": True, "context.kernel": "self"},
     "both, guided, by gradient": BOTH
     | {
         "rollout": {"teacher_forced": 0.5, "free_running": 0.5, "guidance_scale": 2},

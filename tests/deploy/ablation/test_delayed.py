@@ -28,8 +28,10 @@ def reports(recipe: Recipe, delay: int | None) -> list[StepReport]:
     return list(post_train_delayed(policy, tokenizer, reward, source, recipe, CPU, delay))
 
 
-def test_without_delay_it_is_the_algorithm_itself(long_recipe: Recipe) -> None:
-    assert reports(long_recipe, 0) == reports(long_recipe, None)
+@pytest.mark.parametrize("changes", [{}, {"learner.prior": "kl"}], ids=["cross-entropy", "a KL prior"])
+def test_without_delay_it_is_the_algorithm_itself(long_recipe: Recipe, changes: dict[str, str]) -> None:
+    recipe = with_changes(long_recipe, changes)
+    assert reports(recipe, 0) == reports(recipe, None)
 
 
 def test_groups_are_as_old_as_the_delay_once_the_training_is(long_recipe: Recipe) -> None:

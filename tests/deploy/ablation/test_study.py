@@ -24,8 +24,8 @@ StudyFile = Callable[..., str]
         ("credit", 11),
         ("group", 4),
         ("staleness", 5),
-        ("paper_table", 11),
-        ("emoji_paper_table", 11),
+        ("paper_table", 12),
+        ("emoji_paper_table", 12),
     ],
 )
 def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_variants: int) -> None:
