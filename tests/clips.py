@@ -8,6 +8,8 @@ import open_clip
 import torch
 from torch import nn
 
+from common.config.reward_models import RewardModelsSection
+
 MERGES = (
     "a c",
     "t h",
@@ -50,3 +52,28 @@ def save_open_clip(model: nn.Module, folder: Path, quick_gelu: bool) -> Path:
     config = {"embed_dim": 32, "vision_cfg": PICTURE, "text_cfg": TEXT, "quick_gelu": quick_gelu}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     return path
+
+
+def save_openai(model: nn.Module, path: Path) -> Path:
+    """Its state dict, with the three numbers that lie beside the weights."""
+    numbers = {"input_resolution": 32, "context_length": LENGTH, "vocab_size": VOCABULARY}
+    torch.save(model.state_dict() | {name: torch.tensor(number) for name, number in numbers.items()}, path)
+    return path
+
+
+def reward_models(folder: Path) -> RewardModelsSection:
+    """Random models for all preference rewards: of the seeds 1, 2 and 3, and a head."""
+    torch.manual_seed(4)
+    sizes = ((0, 32, 16), (2, 16, 8), (4, 8, 1))
+    head = {f"layers.{place}.weight": torch.randn(after, before) / 4 for place, before, after in sizes}
+    head |= {f"layers.{place}.bias": torch.randn(after) / 4 for place, _, after in sizes}
+    torch.save(head, folder / "head.pth")
+    torch.save({"state_dict": random_clip(False, 2).state_dict()}, folder / "hps.pt")
+    torch.save(random_clip(False, 3).state_dict(), folder / "pickscore.bin")
+    return RewardModelsSection(
+        clip=str(save_openai(random_clip(True, 1), folder / "clip.pt")),
+        hps=str(folder / "hps.pt"),
+        pickscore=str(folder / "pickscore.bin"),
+        aesthetic=str(folder / "head.pth"),
+        vocabulary=str(write_vocabulary(folder)),
+    )

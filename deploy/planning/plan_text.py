@@ -26,6 +26,8 @@ def _head(plan: Plan) -> Iterator[str]:
     yield "An estimate by arithmetic: nothing of it was run or measured."
     if recipe.reward.own_terms:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
+    if recipe.reward.preferences:
+        yield f"Not counted: the models of {', '.join(recipe.reward.preferences)}."
     if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 

@@ -23,7 +23,7 @@ class ClipAddress:
 
     weights: str  # path or hf:// address
     setting: str  # the key that names it
-    activation: Activation | None  # None: what the file says
+    activation: Activation | None  # where the file does not say it
     activation_setting: str
     vocabulary: str
     vocabulary_setting: str
@@ -115,7 +115,7 @@ def _network(stored: dict[str, Tensor], file: WeightsFile, address: ClipAddress)
     """On the meta device, of the file's sizes."""
     shapes = shapes_of(weights_of(stored))
     said = said_of(stored, address.weights, file)
-    activation = address.activation or said.activation
+    activation = said.activation or address.activation
     network = None
     try:
         with torch.device("meta"):
