@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from common.config.base import Section
+from common.errors import RecipeError
 
 Preference = Literal["clip", "hps", "pickscore", "aesthetic"]
 PREFERENCES: tuple[Preference, ...] = ("clip", "hps", "pickscore", "aesthetic")
@@ -19,6 +20,14 @@ OBTAIN_FROM = {
     VOCABULARY: "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
 }
 """Where the default files come from, by key."""
+
+
+def named_preferences(text: str) -> list[Preference]:
+    """Those that an option lists with commas, in our order. Raises RecipeError."""
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    if not asked or set(asked) - set(PREFERENCES):
+        raise RecipeError(f"--scores is {text!r}: name one or more of {', '.join(PREFERENCES)}, with commas")
+    return [name for name in PREFERENCES if name in asked]
 
 
 class RewardModelsSection(Section):
