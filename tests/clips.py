@@ -77,3 +77,34 @@ def reward_models(folder: Path) -> RewardModelsSection:
         aesthetic=str(folder / "head.pth"),
         vocabulary=str(write_vocabulary(folder)),
     )
+
+
+def save_detector(folder: Path, num_labels: int = 80) -> Path:
+    """A folder of a Mask2Former of random weights, as small as one can be."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    torch.manual_seed(0)
+    swin = SwinConfig(
+        image_size=64,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 1, 1],
+        window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = Mask2FormerConfig(
+        backbone_config=swin,
+        feature_size=16,
+        mask_feature_size=16,
+        hidden_dim=16,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=6,
+        num_labels=num_labels,
+    )
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
+    return folder

@@ -77,6 +77,11 @@ class RewardModels:
         """Raises CheckpointError."""
         return PreferenceTerm(self.judge(name), partial(prompt_of, self._recipe))
 
+    @property
+    def clip(self) -> LoadedClip:
+        """That of `reward_models.clip`."""
+        return self._clip(clip_address(self._recipe, "clip"))
+
     def _judge(self, name: Preference) -> Judge:
         section = self._recipe.reward_models
         clip = self._clip(clip_address(self._recipe, name))

@@ -47,6 +47,8 @@ class RewardModelsSection(Section):
     vocabulary: str = "checkpoints/bpe_simple_vocab_16e6.txt.gz"
     """CLIP's byte pairs, the same for all published models: OpenAI's bpe_simple_vocab_16e6.txt.gz, or the
     merges.txt beside a CLIP of transformers, such as hf://openai/clip-vit-large-patch14/merges.txt."""
+    detector: str = "checkpoints/mask2former-swin-small-coco-instance"
+    """GenEval's detector: a folder of a Mask2Former of transformers with COCO's 80 classes, or hf://OWNER/REPO."""
     activation: Literal["unknown", "quick_gelu", "gelu"] = "unknown"
     """That of `clip` and `aesthetic_clip` where neither the file says it (OpenAI's own do) nor a config.json or
     open_clip_config.json beside it: quick_gelu for weights of OpenAI, gelu for LAION's."""

@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy.commands.arguments import add_checkpoint, add_recipe, recipe_of
 
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what those pictures were drawn from: a file as for sample, or HPD's folder of a file a style; not "
         "for GenEval's layout, which has its own",
     )
+    add(
+        "--geneval",
+        metavar="FOLDER",
+        help="GenEval's six tasks over a folder in its layout, and nothing else",
+    )
     add("--json", action="store_true", help="print the scores as JSON, not as a table")
     add("--out", help="also write the scores to this JSON file, and a picture grid beside it")
     add("--grid", help="write the picture grid to this PNG file")
@@ -44,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     from deploy.scoring.evaluate import evaluate, write_files
     from deploy.scoring.scores_text import scores_text
 
+    if arguments.geneval:
+        return _geneval(recipe, arguments)
     if arguments.scores and arguments.pictures:
         return _prompted(recipe, arguments)
     if arguments.prompts:
@@ -62,14 +70,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _prompted(recipe: "Recipe", arguments: argparse.Namespace) -> int:
     """Preference scores of pictures with prompts; the generator is not loaded."""
-    from common.atomic import write_json
     from common.config.reward_models import named_preferences
     from deploy.scoring.evaluate import evaluate_prompted
     from deploy.scoring.prompted_scores import scores_lines
 
     result = evaluate_prompted(recipe, named_preferences(arguments.scores), arguments.pictures, arguments.prompts)
-    print(json.dumps(result.as_tree(), indent=2) if arguments.json else "\n".join(scores_lines(result)))
+    return _told(result.as_tree(), scores_lines(result), arguments)
+
+
+def _geneval(recipe: "Recipe", arguments: argparse.Namespace) -> int:
+    from deploy.scoring.evaluate import evaluate_geneval
+
+    result = evaluate_geneval(recipe, arguments.geneval)
+    return _told(result.as_tree(), result.lines(), arguments)
+
+
+def _told(tree: dict[str, Any], lines: Iterable[str], arguments: argparse.Namespace) -> int:
+    from common.atomic import write_json
+
+    print(json.dumps(tree, indent=2) if arguments.json else "\n".join(lines))
     if arguments.out:
-        write_json(Path(arguments.out), result.as_tree())
+        write_json(Path(arguments.out), tree)
         print(f"wrote {arguments.out}", file=sys.stderr if arguments.json else sys.stdout)
     return 0
