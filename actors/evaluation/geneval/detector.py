@@ -78,7 +78,7 @@ def prepared(image: Image.Image) -> tuple[Tensor, tuple[int, int]]:
     """float32 [1, 3, H, W], scaled, normalised and padded with zeros; height and width of the picture in it."""
     width, height = image.size
     scale = min(SHORT_SIDE / min(width, height), LONG_SIDE / max(width, height))
-    part = round(height * scale), round(width * scale)
+    part = int(height * scale + 0.5), int(width * scale + 0.5)
     resized = image.resize(part[::-1], Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255
     pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]

@@ -121,7 +121,7 @@ def _network(stored: dict[str, Tensor], file: WeightsFile, address: ClipAddress)
         with torch.device("meta"):
             network = Clip(ClipShape.of(shapes, said.heads), activation or "gelu")
         found: Misfit | str = misfit(network, shapes)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         found = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
     if network is None or found:
         raise file.refused(

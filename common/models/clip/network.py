@@ -99,7 +99,9 @@ class Clip(nn.Module):
     def embed_texts(self, tokens_NL: Tensor) -> Tensor:
         """Unit vectors [N, E] of token ids int64; the end token is the largest id and comes before the padding."""
         hidden_NLW = self.transformer(self.token_embedding(tokens_NL) + self.positional_embedding)
-        last_NW = self.ln_final(hidden_NLW)[torch.arange(len(tokens_NL)), tokens_NL.argmax(dim=-1)]
+        last_NW = self.ln_final(hidden_NLW)[
+            torch.arange(len(tokens_NL), device=tokens_NL.device), tokens_NL.argmax(-1)
+        ]
         return F.normalize((last_NW @ self.text_projection).float(), dim=-1)
 
 
