@@ -95,9 +95,9 @@ def save_detector(folder: Path, num_labels: int = 80) -> Path:
     )
     config = Mask2FormerConfig(
         backbone_config=swin,
-        feature_size=16,
-        mask_feature_size=16,
-        hidden_dim=16,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
         encoder_feedforward_dim=16,
         dim_feedforward=16,
         encoder_layers=1,
