@@ -47,6 +47,7 @@ def load_detector(address: str, device: torch.device) -> Detector:
     """From a folder of transformers, or hf://OWNER/REPO. Raises CheckpointError."""
     try:
         from transformers import Mask2FormerForUniversalSegmentation
+        from transformers import logging as transformers_logging
     except ImportError:
         raise CheckpointError(
             f"{SETTING} needs the transformers package, which is not installed: pip install '.[text]'"
@@ -58,6 +59,8 @@ def load_detector(address: str, device: torch.device) -> Detector:
             f"There is no detector at {folder}: run this: {OBTAIN} {address}; or point {SETTING} at a folder of a "
             "Mask2Former of transformers, or at hf://facebook/mask2former-swin-small-coco-instance"
         )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     source = address.removeprefix(SCHEME) if is_of_hub else str(folder)
     try:
         network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(source, output_loading_info=True)
