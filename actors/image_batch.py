@@ -20,6 +20,7 @@ class ImageBatch:
     pixels_BHWC: np.ndarray  # uint8 [B, H, W, 3]
     condition: Mapping[str, np.ndarray]  # each column [B, …]
     broken: Mapping[int, BrokenImageError]  # by position, the images that could not be decoded
+    texts: tuple[str, ...] = ()  # [B]; captions or names of classes
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Condition]:
         """Pixels float32 [B, 3, H, W] in [-1, 1] and the condition, on `device`."""
@@ -52,6 +53,7 @@ def batch_of(read_images: Iterable[SourceImage | BrokenImageError]) -> ImageBatc
         pixels_BHWC=np.stack([image.pixels for image in read]),
         condition={name: np.stack([image.condition[name] for image in read]) for name in read[0].condition},
         broken=broken,
+        texts=tuple(image.text for image in read),
     )
 
 

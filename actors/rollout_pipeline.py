@@ -87,7 +87,7 @@ class RolloutPipeline:
         with clock("read"):
             pixels_BCHW, condition = images.tensors(self._device)
         draws = self._rollout.draw(policy, pixels_BCHW, condition, kept, clock)
-        sources = Sources(pixels_BCHW, draws.condition, images.image_ids)
+        sources = Sources(pixels_BCHW, draws.condition, images.image_ids, images.texts)
         terms = self._reward.measure(draws.samples_BGT, sources, clock)
         credit = self._credit(policy, draws, terms.gradient_BTD, clock)
         K = None if credit is None else self._recipe.num_samples_kept

@@ -145,6 +145,7 @@ class SourceImage:
     image_id: str  # a readable name that leads to the file
     pixels: np.ndarray  # uint8 [H, W, 3]
     condition: ConditionRow
+    text: str = ""  # its caption, or the name of its class; empty where it has none
 
 
 class ImageSource(Protocol):

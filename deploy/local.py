@@ -101,7 +101,8 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
         )
 
     # 3. A sample is as good as the picture it decodes to: squared error and perceptual distance to the image.
-    terms = reward.measure(samples_BGT, Sources(pixels_BCHW, condition, images.image_ids), StageClock())
+    sources = Sources(pixels_BCHW, condition, images.image_ids, images.texts)
+    terms = reward.measure(samples_BGT, sources, StageClock())
     terms.require_whole()
     if terms.gradient_BTD is None:
         return condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT

@@ -7,6 +7,7 @@ import torch
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.gradient_reward import GradientReward
 from actors.rewards.perceptual import require_maps
+from actors.rewards.preference import RewardModels
 from actors.rewards.table import build_terms
 from actors.rewards.term import RewardTerm
 from common.config.algorithm import Credit, RewardSection
@@ -23,6 +24,7 @@ def load_reward(recipe: Recipe, device: torch.device) -> DecodedReward:
         load_perceptual_metric(recipe, device),
         recipe.advantage.credit,
         recipe.compiled_decode_size,
+        RewardModels(recipe, device),
     )
 
 
@@ -32,14 +34,16 @@ def build_reward(
     perceptual: PerceptualMetric | None,
     credit: Credit = "sample",
     compiled_for: int | None = None,
+    models: RewardModels | None = None,
 ) -> DecodedReward:
-    """`perceptual` may be None where `section.lpips` is 0. Raises RecipeError.
+    """`perceptual` may be None where `section.lpips` is 0, and `models` without `section.preferences`.
 
+    Raises UserError.
     The decoder is compiled for batches of `compiled_for` pictures, if that is not None.
     """
     if credit == "token" and section.lpips and perceptual is not None:
         require_maps(perceptual)
-    return reward_of(section, tokenizer, build_terms(section, perceptual), credit, compiled_for)
+    return reward_of(section, tokenizer, build_terms(section, perceptual, models), credit, compiled_for)
 
 
 def reward_of(

@@ -15,10 +15,11 @@ class Sources:
     pixels_BCHW: Tensor  # float32 in [-1, 1]
     condition: Condition  # as the policy was given it, [B, …] per column
     image_ids: tuple[str, ...]
+    texts: tuple[str, ...] = ()  # their captions, or the names of their classes; empty where there are none
 
     def __getitem__(self, images: slice) -> "Sources":
         condition = {name: column[images] for name, column in self.condition.items()}
-        return Sources(self.pixels_BCHW[images], condition, self.image_ids[images])
+        return Sources(self.pixels_BCHW[images], condition, self.image_ids[images], self.texts[images])
 
 
 class RewardTerm(Protocol):

@@ -71,10 +71,12 @@ class Emoji:
         if classes is not None:
             ids = {name: number for number, name in enumerate(self.class_names)}
             self._conditions = [classes.of_class(ids[kind]) for kind in kinds]
+            self._texts = kinds
         else:
             assert captions is not None, "one of the two formats"
             captions.require_encoder(spec.text_encoder)
-            features = captions.encode([picture.caption for picture in pictures], spec.text_encoder)
+            self._texts = [picture.caption for picture in pictures]
+            features = captions.encode(self._texts, spec.text_encoder)
             self._conditions = [captions.of_caption(each) for each in features]
         chosen = _of_split(pictures, spec, split)
         mirrored = spec.mirrored and split == "train"
@@ -94,6 +96,7 @@ class Emoji:
             image_id=" ".join(word for word in words if word),
             pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels,
             condition=self._conditions[place],
+            text=self._texts[place],
         )
 
 

@@ -39,7 +39,7 @@ class ImageFolder:
         path, label = self._files[index]
         name = self.found.name_of(path)
         pixels = read_picture(name, path, self._image_size, ground=self._ground)
-        return SourceImage(name, pixels, self._conditions.of_class(label))
+        return SourceImage(name, pixels, self._conditions.of_class(label), self.class_names[label])
 
     def size_of(self, index: int) -> tuple[int, int] | None:
         """Width and height of a picture's file; None where it is broken."""

@@ -36,6 +36,7 @@ class Mnist:
             image_id=f"mnist/{self._indices[index]:04d}",
             pixels=np.repeat(padded[:, :, None], 3, axis=2),
             condition=self._conditions.of_class(self._labels[index]),
+            text=self.class_names[self._labels[index]],
         )
 
 

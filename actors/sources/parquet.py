@@ -6,10 +6,12 @@ that go in order. Reads of different files run in parallel.
 Letters: L valid caption tokens, D width of a caption feature.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +66,13 @@ class Parquet:
             raise
         except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:  # a damaged row
             raise BrokenImageError(f"{self._paths[shard].name}[{row}]", str(error)) from None
-        return SourceImage(values["image_id"], pixels, condition)
+        return SourceImage(values["image_id"], pixels, condition, self._text_of(values))
+
+    def _text_of(self, values: Mapping[str, Any]) -> str:
+        if self.manifest.conditioning == "caption":
+            return values["caption"] or ""
+        label = values["label"]
+        return self.class_names[label] if label < len(self.class_names) else ""
 
 
 class _ShardFile:

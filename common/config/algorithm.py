@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from common.config.base import Section
 from common.config.lora import LoraSection
+from common.config.reward_models import PREFERENCES, Preference
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -49,7 +50,10 @@ class GroupSection(Section):
 
 
 class RewardSection(Section):
-    """r = -(mse · MSE + lpips · LPIPS + l1 · L1 + …), images in [-1, 1]. A term of weight 0 is not measured."""
+    """r = -(mse · MSE + lpips · LPIPS + l1 · L1) + clip · CLIP + …, images in [-1, 1].
+
+    A term of weight 0 is not measured.
+    """
 
     mse: float = Field(default=1.0, ge=0, validation_alias=AliasChoices("mse", "mse_weight"))
     """Weight of the mean squared error."""
@@ -57,6 +61,14 @@ class RewardSection(Section):
     """Weight of the perceptual distance."""
     l1: float = Field(default=0.0, ge=0, validation_alias=AliasChoices("l1", "l1_weight"))
     """Weight of the mean absolute error."""
+    clip: float = Field(default=0.0, ge=0)
+    """Weight of CLIP's likeness of picture and prompt, 100 · cos: .05 is 5 · cos. See reward_models."""
+    hps: float = Field(default=0.0, ge=0)
+    """Weight of the human preference score, a cosine around .2 to .3."""
+    pickscore: float = Field(default=0.0, ge=0)
+    """Weight of PickScore, around 18 to 24."""
+    aesthetic: float = Field(default=0.0, ge=0)
+    """Weight of LAION's aesthetic score, around 4 to 7."""
     python: dict[str, Weight] = Field(default={})
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
@@ -109,11 +121,17 @@ class RewardSection(Section):
 
     @property
     def differentiable_weights(self) -> dict[str, float]:
-        """Of the terms that have a gradient: all but the user's own."""
-        return {name: weight for name, weight in self.weights.items() if name in _TERMS}
+        """Of the terms that have a gradient: those that compare with the image."""
+        return {name: weight for name, weight in self.weights.items() if name in _COMPARING}
+
+    @property
+    def preferences(self) -> list[Preference]:
+        """The terms that need reward_models."""
+        return [name for name in PREFERENCES if getattr(self, name)]
 
 
-_TERMS = ("mse", "lpips", "l1")  # each has a gradient
+_COMPARING = ("mse", "lpips", "l1")  # with the image; each has a gradient
+_TERMS = (*_COMPARING, *PREFERENCES)
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
 NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {"reward.python": {}}
@@ -136,7 +154,7 @@ class AdvantageSection(Section):
     each token has its own, from the reward around its place in the picture, compared with the same place in the
     group's other samples; groups then carry maps of the reward's terms. gradient: every codebook entry has an
     advantage at every place, from the reward's gradient through the decoder; groups then carry that gradient, in
-    which the weights of mse, lpips and l1 are contained. Terms of your own keep the credit of sample."""
+    which the weights of mse, lpips and l1 are contained. All other terms keep the credit of sample."""
     scale: Literal["image", "global", "place"] = "image"
     """For credit gradient: what an advantage is divided by. The standard deviation of what the entries are worth
     at a place, under the policy that sampled: its root mean square over the image's places, over all places of the

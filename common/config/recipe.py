@@ -20,6 +20,7 @@ from common.config.base import Section
 from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
+from common.config.reward_models import RewardModelsSection
 from common.config.sampling import SamplingSection
 from common.config.service import (
     ActorsSection,
@@ -66,6 +67,8 @@ class Recipe(Section):
     """The samples of one source image."""
     reward: RewardSection = RewardSection()
     """The decoded-image reward."""
+    reward_models: RewardModelsSection = RewardModelsSection()
+    """The models of preference rewards and scores."""
     advantage: AdvantageSection = AdvantageSection()
     """From rewards to advantages."""
     placement: Literal["split", "colocated"] = "split"

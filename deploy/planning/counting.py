@@ -112,13 +112,15 @@ def _drawing_peak(recipe: Recipe, models: UntrainedModels, num_pictures: int) ->
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
 
-    The user's own terms take nothing here: their code knows no fake tensors.
+    The user's own terms and preferences take nothing here: their code knows no fake tensors, or their size is that
+    of a file.
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)
     num_scored = recipe.groups_scored_at_once
-    known = recipe.reward.model_copy(update={"python": {}})
-    own = dict.fromkeys(recipe.reward.own_terms, OwnTerm(_no_work, higher_is_better=False))
+    uncounted = (*recipe.reward.preferences, *recipe.reward.own_terms)
+    known = recipe.reward.model_copy(update={"python": {}} | dict.fromkeys(recipe.reward.preferences, 0.0))
+    own = dict.fromkeys(uncounted, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own
     reward = reward_of(recipe.reward, models.tokenizer, terms, recipe.advantage.credit)
     with WorkMeter() as meter:

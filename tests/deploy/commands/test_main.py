@@ -91,6 +91,7 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
             "policy",
             "reward",
             "perceptual",
+            "preference",
             "features",
             "buffer",
             "checkpoints",
@@ -100,7 +101,7 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
     ]
     assert main(["check", recipe_file, "policy.checkpoint=gone.pt"]) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 7
+    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 8
     assert "There is no policy weights file" in lines[3]
 
 
