@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.config.reward_models import OBTAIN_FROM
+from common.config.reward_models import WANTED
 from common.models.weights_files import find_weights
 from common.models.weights_reading import not_finite, read_tensors
 
@@ -37,7 +37,7 @@ class AestheticHead(nn.Module):
 
 def load_aesthetic_head(address: str | Path) -> AestheticHead:
     """From `layers.N.weight` and `layers.N.bias`, of any sizes. Raises CheckpointError."""
-    file = find_weights(address, "aesthetic weights", SETTING, OBTAIN_FROM["aesthetic"])
+    file = find_weights(address, "aesthetic weights", SETTING, wanted=WANTED["aesthetic"])
     stored = {name: tensor.float() for name, tensor in read_tensors(file).items()}
     if sick := not_finite(stored):
         raise file.refused(f"hold NaN or infinity in {sick}: get a sound copy")

@@ -19,7 +19,7 @@ from torch import Tensor
 from actors.rewards.aesthetic import AestheticHead, load_aesthetic_head
 from actors.rewards.term import Sources
 from common.config.recipe import Recipe
-from common.config.reward_models import OBTAIN_FROM, VOCABULARY, Preference
+from common.config.reward_models import OBTAIN_FROM, WANTED, Preference
 from common.errors import CheckpointError, DataError
 from common.models.clip.clip import ClipAddress, LoadedClip, check_clip, load_clip
 
@@ -129,9 +129,10 @@ def clip_address(recipe: Recipe, name: Preference) -> ClipAddress:
         activation="gelu" if name in ("hps", "pickscore") else known,
         activation_setting=f"{SECTION}.activation",
         vocabulary=section.vocabulary,
-        vocabulary_setting=f"{SECTION}.{VOCABULARY}",
-        obtain_from=OBTAIN_FROM.get(key, OBTAIN_FROM["clip"]),
-        obtain_vocabulary_from=OBTAIN_FROM[VOCABULARY],
+        vocabulary_setting=f"{SECTION}.vocabulary",
+        wanted=WANTED[key],
+        wanted_vocabulary=WANTED["vocabulary"],
+        obtain_from=OBTAIN_FROM.get(key, ""),
     )
 
 

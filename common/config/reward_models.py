@@ -9,17 +9,18 @@ from common.errors import RecipeError
 
 Preference = Literal["clip", "hps", "pickscore", "aesthetic"]
 PREFERENCES: tuple[Preference, ...] = ("clip", "hps", "pickscore", "aesthetic")
-VOCABULARY = "vocabulary"
-OBTAIN_FROM = {
-    "clip": "https://openaipublic.azureedge.net/clip/models/"
-    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-    "hps": "hf://xswu/HPSv2/HPS_v2.1_compressed.pt",
-    "pickscore": "hf://yuvalkirstain/PickScore_v1/model.safetensors",
-    "aesthetic": "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
-    "sac+logos+ava1-l14-linearMSE.pth",
-    VOCABULARY: "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+OBTAIN_FROM = {"hps": "hf://xswu/HPSv2/HPS_v2.1_compressed.pt"}
+"""Where a default file comes from, by key."""
+WANTED = {
+    "clip": "OpenAI's ViT-L-14.pt, or another CLIP of OpenAI, open_clip or transformers",
+    "aesthetic_clip": "OpenAI's ViT-L-14.pt, or the same model as open_clip or transformers have it",
+    "hps": "HPS_v2.1_compressed.pt or HPS_v2_compressed.pt",
+    "pickscore": "a folder that `hf download yuvalkirstain/PickScore_v1 --local-dir FOLDER` made",
+    "aesthetic": "LAION's head for embeddings of OpenAI's L/14, sac+logos+ava1-l14-linearMSE.pth",
+    "vocabulary": "OpenAI's bpe_simple_vocab_16e6.txt.gz, which the package open_clip_torch contains, or the "
+    "merges.txt beside a CLIP of transformers",
 }
-"""Where the default files come from, by key."""
+"""What must be there, in words, by key."""
 
 
 def named_preferences(text: str) -> list[Preference]:
@@ -38,15 +39,15 @@ class RewardModelsSection(Section):
     its size is read off the file. Published values of `clip` hold for one size only, mostly B/32 or L/14."""
     hps: str = "checkpoints/HPS_v2.1_compressed.pt"
     """The H/14 of `hps`. Version 2 (HPS_v2_compressed.pt) and 2.1 are on scales of their own."""
-    pickscore: str = "checkpoints/PickScore_v1/model.safetensors"
-    """The H/14 of `pickscore`."""
+    pickscore: str = "checkpoints/PickScore_v1"
+    """The H/14 of `pickscore`: a file, or a folder of transformers."""
     aesthetic: str = "checkpoints/sac+logos+ava1-l14-linearMSE.pth"
     """The head of `aesthetic`, over embeddings of OpenAI's L/14."""
     aesthetic_clip: str = ""
     """The CLIP under that head, where it is not `clip`."""
     vocabulary: str = "checkpoints/bpe_simple_vocab_16e6.txt.gz"
     """CLIP's byte pairs, the same for all published models: OpenAI's bpe_simple_vocab_16e6.txt.gz, or the
-    merges.txt beside a CLIP of transformers, such as hf://openai/clip-vit-large-patch14/merges.txt."""
+    merges.txt beside a CLIP of transformers."""
     detector: str = "checkpoints/mask2former-swin-small-coco-instance"
     """GenEval's detector: a folder of a Mask2Former of transformers with COCO's 80 classes, or hf://OWNER/REPO."""
     activation: Literal["unknown", "quick_gelu", "gelu"] = "unknown"

@@ -156,8 +156,13 @@ def _of_recipe(path: str | Path, what: str, obtain_from: str, setting: str = "")
     return find_weights(path, f"{what} weights", setting, obtain_from)
 
 
-def find_weights(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> WeightsFile:
-    """An existing file, or index of shards, of a kind that can be read. Raises CheckpointError."""
+def find_weights(
+    path: str | Path, noun: str, setting: str, obtain_from: str = "", wanted: str = "a file that exists"
+) -> WeightsFile:
+    """An existing file, or index of shards, of a kind that can be read.
+
+    Raises CheckpointError; its message says how to obtain the file, if that is known, or what is wanted.
+    """
     path = located(path, setting)
     if path.is_dir():
         found = file_in(path)
@@ -176,7 +181,7 @@ def find_weights(path: str | Path, noun: str, setting: str, obtain_from: str = "
     if not path.is_file():
         obtain = how_to_get(obtain_from, path, setting)
         obtain += "or " if obtain else ""
-        raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at a file that exists.")
+        raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at {wanted}.")
     if not is_readable(path):
         raise CheckpointError(
             f"The {noun} {path} are not named {', '.join(READABLE)}: point {setting} at such a file."

@@ -110,10 +110,16 @@ def test_check_names_the_models_and_what_is_missing(recipe: Recipe, tmp_path: Pa
         CheckpointError, match=r"hf download xswu/HPSv2 HPS_v2\.1_compressed\.pt --local-dir checkpo"
     ):
         check_preference(published, "hps")
-    with pytest.raises(
-        CheckpointError, match=r"get it from https://.*/ViT-L-14\.pt, or point reward_models\.clip"
+    for name, wanted in (
+        ("clip", "OpenAI's ViT-L-14.pt, or another CLIP of OpenAI, open_clip or transformers"),
+        ("pickscore", "a folder that `hf download yuvalkirstain/PickScore_v1 --local-dir FOLDER` made"),
     ):
-        check_preference(published, "clip")
+        with pytest.raises(CheckpointError, match=f": point reward_models.{name} at {wanted}"):
+            check_preference(published, name)
+    for key, wanted in (("aesthetic", "LAION's head"), ("vocabulary", "OpenAI's bpe_simple_vocab_16e6.txt.gz")):
+        without = recipe.reward_models.model_copy(update={key: "gone.gz"})
+        with pytest.raises(CheckpointError, match=f"gone.gz: point reward_models.{key} at {wanted}"):
+            check_preference(recipe.model_copy(update={"reward_models": without}), "aesthetic")
 
 
 def test_a_head_for_another_width_is_refused_with_what_it_needs(recipe: Recipe, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class Detector:
         output = self._network(pixel_values=pixels_1CHW.to(self._device))
         scores_QK = output.class_queries_logits[0].float().softmax(dim=-1)[:, :-1]
         masks_Qhw = output.masks_queries_logits[0].float()
-        return detections(scores_QK, masks_Qhw, tuple(pixels_1CHW.shape[2:]), part, image.size)
+        padded = pixels_1CHW.shape[2], pixels_1CHW.shape[3]
+        return detections(scores_QK, masks_Qhw, padded, part, image.size)
 
 
 def load_detector(address: str, device: torch.device) -> Detector:
@@ -61,9 +62,10 @@ def load_detector(address: str, device: torch.device) -> Detector:
         )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    build: Any = Mask2FormerForUniversalSegmentation.from_pretrained  # typed as if it gave the network alone
     source = address.removeprefix(SCHEME) if is_of_hub else str(folder)
     try:
-        network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(source, output_loading_info=True)
+        network, loading = build(source, output_loading_info=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{SETTING} {address} cannot be loaded ({reason}): name another") from None

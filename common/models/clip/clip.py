@@ -27,8 +27,9 @@ class ClipAddress:
     activation_setting: str
     vocabulary: str
     vocabulary_setting: str
-    obtain_from: str = ""
-    obtain_vocabulary_from: str = ""
+    wanted: str  # what to point those keys at, for messages
+    wanted_vocabulary: str
+    obtain_from: str = ""  # of the weights
 
 
 class LoadedClip:
@@ -98,7 +99,7 @@ def check_clip(address: ClipAddress) -> ClipShape:
 
 
 def _file(address: ClipAddress) -> WeightsFile:
-    return find_weights(address.weights, "CLIP weights", address.setting, address.obtain_from)
+    return find_weights(address.weights, "CLIP weights", address.setting, address.obtain_from, address.wanted)
 
 
 def _tokenizer(shape: ClipShape, address: ClipAddress) -> ClipTokenizer:
@@ -107,7 +108,7 @@ def _tokenizer(shape: ClipShape, address: ClipAddress) -> ClipTokenizer:
         shape.vocabulary,
         shape.context_length,
         setting=address.vocabulary_setting,
-        obtain_from=address.obtain_vocabulary_from,
+        wanted=address.wanted_vocabulary,
     )
 
 

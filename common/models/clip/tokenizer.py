@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from common.errors import CheckpointError
-from common.hub import how_to_get, located
+from common.hub import located
 
+WANTED = "bpe_simple_vocab_16e6.txt.gz or merges.txt"
 _END_OF_WORD = "</w>"
 _NUM_OTHERS = 2 * 256 + 2
 _WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
@@ -65,24 +66,20 @@ class ClipTokenizer:
 
 
 def load_tokenizer(
-    path: str | Path, vocabulary: int, length: int, *, setting: str, obtain_from: str = ""
+    path: str | Path, vocabulary: int, length: int, *, setting: str, wanted: str = WANTED
 ) -> ClipTokenizer:
     """Of a file of merges, or an hf:// address of one, for a network of `vocabulary` entries.
 
-    Raises CheckpointError; `setting` is the key that names the file.
+    Raises CheckpointError; `setting` is the key that names the file, `wanted` what to point it at.
     """
-    return ClipTokenizer(read_merges(path, vocabulary - _NUM_OTHERS, setting, obtain_from), length)
+    return ClipTokenizer(read_merges(path, vocabulary - _NUM_OTHERS, setting, wanted), length)
 
 
-def read_merges(path: str | Path, count: int, setting: str, obtain_from: str = "") -> list[Pair]:
+def read_merges(path: str | Path, count: int, setting: str, wanted: str = WANTED) -> list[Pair]:
     """The first `count` merges of a file."""
     path = located(path, setting)
     if not path.is_file():
-        obtain = how_to_get(obtain_from, path, setting)
-        raise CheckpointError(
-            f"There is no vocabulary of CLIP at {path}: {obtain}or point {setting} at "
-            "bpe_simple_vocab_16e6.txt.gz or merges.txt"
-        )
+        raise CheckpointError(f"There is no vocabulary of CLIP at {path}: point {setting} at {wanted}.")
     try:
         text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
     except (OSError, EOFError, ValueError) as error:

@@ -244,7 +244,7 @@ def test_the_models_of_preferences_are_named_or_said_to_be_missing(recipe: Recip
     )
     assert detail.endswith(("“a photo of a a”", "“a photo of a b”", "“a photo of a c”"))
     missing = with_changes(recipe, {"reward.pickscore": 1})
-    assert "run this: hf download yuvalkirstain/PickScore_v1" in problems(missing)["preference"]
+    assert "hf download yuvalkirstain/PickScore_v1" in problems(missing)["preference"]
     scored = with_changes(recipe, {"evaluation.scores": ["clip"]})
     assert "preference" not in problems(scored)  # evaluation.enabled is false
 

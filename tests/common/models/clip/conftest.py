@@ -27,6 +27,8 @@ def address_of(vocabulary: Path) -> Callable[..., ClipAddress]:
             activation_setting="reward_models.clip_activation",
             vocabulary=str(vocabulary),
             vocabulary_setting="reward_models.vocabulary",
+            wanted="a CLIP",
+            wanted_vocabulary="its merges",
         )
         return replace(address, **changes)
 
