@@ -7,7 +7,7 @@ tokens, L valid caption tokens, D width of a caption feature or of hidden states
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.evaluation.conditions import class_labels, held_out_condition, stacked
+from actors.evaluation.conditions import class_labels, held_out_condition, readable, stacked
 from actors.evaluation.features import Features, build_features, extract_features
 from actors.evaluation.free_running import sample_tokens
 from actors.evaluation.pictures import HeldOutPictures
-from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_uint8
+from actors.image_batch import ImageBatch, batch_of, read_readable, start_reading, to_tensor, to_uint8
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.pixel_errors import SquaredError
+from actors.rewards.preference import RewardModels, prompt_of
 from actors.rewards.table import build_terms, load_judges
 from actors.rewards.term import RewardTerm, Sources
 from actors.rollout_pipeline import RolloutPipeline
@@ -65,7 +66,13 @@ class EvaluationModels:
     @cached_property
     def terms(self) -> dict[str, RewardTerm]:
         """Those of the reward; one of the user's own may hold a model."""
-        return build_terms(self.recipe.reward, self.perceptual, load_judges(self.recipe, self.device))
+        judges = load_judges(self.recipe, self.device, self.reward_models)
+        return build_terms(self.recipe.reward, self.perceptual, judges)
+
+    @cached_property
+    def reward_models(self) -> RewardModels:
+        """Shared by the reward and the scores."""
+        return RewardModels(self.recipe, self.device)
 
     @cached_property
     def held_out_reward(self) -> DecodedReward:
@@ -138,6 +145,7 @@ class PictureFeatures:
     logits_NK: np.ndarray  # float32
     label_N: np.ndarray  # int64, as in GeneratedPictures
     shown_NHWC: np.ndarray  # uint8, the first
+    preferences: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 [N], by evaluation.scores
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,24 @@ class FeaturesChunk:
         drawn = self.generate.run(policy, models)
         features_ND, logits_NK = extract_features(models.features, [drawn.pixels_NHWC])
         shown_NHWC = np.array(drawn.pixels_NHWC[: self.num_shown])
-        return PictureFeatures(features_ND.numpy(), logits_NK.numpy(), drawn.label_N, shown_NHWC)
+        preferences = self._preferences(drawn, models)
+        return PictureFeatures(features_ND.numpy(), logits_NK.numpy(), drawn.label_N, shown_NHWC, preferences)
+
+    def _preferences(self, drawn: GeneratedPictures, models: EvaluationModels) -> dict[str, np.ndarray]:
+        names = models.recipe.evaluation.scores
+        if not names:
+            return {}
+        prompts = [prompt_of(models.recipe, text) for text in _texts(drawn, models)]
+        pixels_NCHW = (to_tensor(np.array(drawn.pixels_NHWC), models.device) + 1) / 2
+        return {name: models.reward_models.judge(name).judge(pixels_NCHW, prompts).cpu().numpy() for name in names}
+
+
+def _texts(drawn: GeneratedPictures, models: EvaluationModels) -> list[str]:
+    """What the pictures were asked for: names of classes, or captions of held-out images in turn."""
+    if models.recipe.policy.conditioning == "text":
+        return [readable(models.held_out, index).text for index in drawn.sample_index_N]
+    names = models.train.class_names
+    return [names[label] if label < len(names) else "" for label in drawn.label_N]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from common.errors import BrokenImageError, DataError
-from common.protocols import Condition, ConditionRow, ImageSource
+from common.protocols import Condition, ConditionRow, ImageSource, SourceImage
 from common.seeding import generator
 
 GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 fill the interval evenly
@@ -39,7 +39,7 @@ def class_labels(
         return torch.stack(draws).numpy()
     source = train()
     places = [int(index * GOLDEN % 1 * len(source)) for index in sample_indices]
-    return np.array([_readable_condition(source, place)["label"] for place in places])
+    return np.array([readable(source, place).condition["label"] for place in places])
 
 
 def stacked(rows: Sequence[ConditionRow]) -> Condition:
@@ -49,14 +49,14 @@ def stacked(rows: Sequence[ConditionRow]) -> Condition:
 
 def held_out_condition(source: ImageSource, sample_indices: Sequence[int]) -> Condition:
     """Condition columns of the source's images in turn: sample i takes image i modulo the number of images."""
-    return stacked([_readable_condition(source, index) for index in sample_indices])
+    return stacked([readable(source, index).condition for index in sample_indices])
 
 
-def _readable_condition(source: ImageSource, index: int) -> ConditionRow:
-    """The condition of image `index` or, if it is broken, of the next readable image."""
+def readable(source: ImageSource, index: int) -> SourceImage:
+    """Image `index` modulo their number or, if it is broken, the next that can be read."""
     for ahead in range(len(source)):
         try:
-            return source.read((index + ahead) % len(source)).condition
+            return source.read((index + ahead) % len(source))
         except BrokenImageError as error:
             broken = error
     raise DataError(f"none of {len(source)} images can be read, for their conditions; the last: {broken}")

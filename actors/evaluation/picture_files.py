@@ -57,6 +57,11 @@ def find_pictures(path: Path) -> PictureFiles:
     return PictureFiles(path, shape[0], label_N)
 
 
+def is_overview(path: Path) -> bool:
+    """Whether it is the grid that `sample` writes beside the pictures."""
+    return path.name == _GRID
+
+
 def open_npz(path: Path) -> zipfile.ZipFile:
     """Raises DataError if `path` is not an `.npz`."""
     try:
@@ -114,7 +119,7 @@ def _npz_batches(path: Path) -> Iterator[np.ndarray]:
 
 
 def _names(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*.png") if path.name != _GRID)
+    found = (path for path in folder.rglob("*.png") if not is_overview(path))
     return sorted(path for path in found if not any(map(is_left_behind, path.relative_to(folder).parts)))
 
 

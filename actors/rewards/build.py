@@ -44,7 +44,7 @@ def build_reward(
     credit: Credit = "sample",
     compiled_for: int | None = None,
 ) -> DecodedReward:
-    """`perceptual` may be None where `section.lpips` is 0. Raises RecipeError.
+    """`perceptual` may be None where `section.lpips` is 0. Judges have no place here. Raises RecipeError.
 
     The decoder is compiled for batches of `compiled_for` pictures, if that is not None.
     """

@@ -9,9 +9,11 @@ from actors.rewards.http_judge import HttpScores
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import PerceptualDistance
 from actors.rewards.pixel_errors import AbsoluteError, SquaredError
+from actors.rewards.preference import RewardModels
 from actors.rewards.term import RewardTerm
 from common.config.algorithm import RewardSection
 from common.config.recipe import Recipe
+from common.config.reward_models import PREFERENCES
 from common.models.loading import load_judge_classifier
 from common.protocols import PerceptualMetric
 
@@ -33,7 +35,7 @@ def _http(recipe: Recipe, _: torch.device) -> RewardTerm:
     return HttpScores(recipe.reward.http)
 
 
-# Those that judge a picture by itself, with a model of their own or none.
+# Those that judge a picture by itself or by its prompt, with a model of their own or none.
 JUDGES: dict[str, Callable[[Recipe, torch.device], RewardTerm]] = {
     "classifier": lambda recipe, device: ClassLogProbability(load_judge_classifier(recipe, device)),
     "http": _http,
@@ -51,6 +53,8 @@ def build_terms(
     }
 
 
-def load_judges(recipe: Recipe, device: torch.device) -> dict[str, RewardTerm]:
-    """Those of the recipe's reward. Raises UserError."""
-    return {name: make(recipe, device) for name, make in JUDGES.items() if name in recipe.reward.weights}
+def load_judges(recipe: Recipe, device: torch.device, models: RewardModels | None = None) -> dict[str, RewardTerm]:
+    """Those of the recipe's reward. `models` are of the preferences among them; None: its own. Raises UserError."""
+    models, weights = models or RewardModels(recipe, device), recipe.reward.weights
+    judges = {name: make(recipe, device) for name, make in JUDGES.items() if name in weights}
+    return judges | {name: models.term(name) for name in PREFERENCES if name in weights}

@@ -9,6 +9,7 @@ from common.config.base import Section
 from common.config.lora import LoraSection
 from common.config.methods import Method
 from common.config.reward import HttpJudge
+from common.config.reward_models import PREFERENCES, Preference
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -54,7 +55,10 @@ class GroupSection(Section):
 
 
 class RewardSection(Section):
-    """r = -(mse · MSE + lpips · LPIPS + l1 · L1 + …), images in [-1, 1]. A term of weight 0 is not measured."""
+    """r = -(mse · MSE + lpips · LPIPS + l1 · L1) + clip · CLIP + …, images in [-1, 1].
+
+    A term of weight 0 is not measured.
+    """
 
     mse: float = Field(default=1.0, ge=0, validation_alias=AliasChoices("mse", "mse_weight"))
     """Weight of the mean squared error."""
@@ -68,6 +72,14 @@ class RewardSection(Section):
     """Weights of that classifier; none: those of evaluation.classifier, so that judge and scores are the same."""
     http: HttpJudge | None = None
     """A judge behind HTTP."""
+    clip: float = Field(default=0.0, ge=0)
+    """Weight of CLIP's likeness of picture and prompt, 100 · cos: .05 is 5 · cos. See reward_models."""
+    hps: float = Field(default=0.0, ge=0)
+    """Weight of the human preference score, a cosine around .2 to .3."""
+    pickscore: float = Field(default=0.0, ge=0)
+    """Weight of PickScore, around 18 to 24."""
+    aesthetic: float = Field(default=0.0, ge=0)
+    """Weight of LAION's aesthetic score, around 4 to 7."""
     python: dict[str, Weight] = Field(default={})
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
@@ -95,7 +107,7 @@ class RewardSection(Section):
                 )
         names = [_attribute(address) for address in self.python]
         for name in names:
-            if name.lower() in (*_TERMS, *_JUDGES, *_NOT_FOR_TERMS):
+            if name.lower() in (*_TERMS, "http", *_NOT_FOR_TERMS):
                 raise ValueError(
                     f"reward.python names a term {name}, which is the name of something else that is measured: "
                     "give the attribute another name"
@@ -114,7 +126,7 @@ class RewardSection(Section):
     @property
     def weights(self) -> dict[str, float]:
         """Of the terms that are measured, by name."""
-        known = {name: getattr(self, name) for name in (*_TERMS, "classifier")}
+        known = {name: getattr(self, name) for name in _TERMS}
         known["http"] = self.http.weight if self.http else 0.0
         own = {_attribute(address): weight for address, weight in self.python.items()}
         return {name: weight for name, weight in (known | own).items() if weight}
@@ -127,20 +139,25 @@ class RewardSection(Section):
     @property
     def comparing_weights(self) -> dict[str, float]:
         """Of the terms that compare a sample with the image: only teacher-forced groups have one."""
-        return {name: weight for name, weight in self.weights.items() if name in _TERMS}
+        return {name: weight for name, weight in self.weights.items() if name in _COMPARING}
+
+    @property
+    def preferences(self) -> list[Preference]:
+        """The terms that need reward_models."""
+        return [name for name in PREFERENCES if getattr(self, name)]
 
     def of_kind(self, kind: str) -> Self:
         """Where a step has groups of both kinds: the terms that compare are of teacher-forced groups alone, all
         others of free-running ones."""
-        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_TERMS, 0.0))
+        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_COMPARING, 0.0))
 
 
-_TERMS = ("mse", "lpips", "l1")  # each has a gradient
-_JUDGES = ("classifier", "http")  # they judge a picture by itself
-NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}}
+_COMPARING = ("mse", "lpips", "l1")  # with the image; each has a gradient
+_TERMS = (*_COMPARING, "classifier", *PREFERENCES)  # whose keys are their weights
+NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}} | dict.fromkeys(PREFERENCES, 0.0)
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
-NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _TERMS} | {
+NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _COMPARING} | {
     f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
 }
 """Keys for a training with the prior alone."""
@@ -162,7 +179,7 @@ class AdvantageSection(Section):
     each token has its own, from the reward around its place in the picture, compared with the same place in the
     group's other samples; groups then carry maps of the reward's terms. gradient: every codebook entry has an
     advantage at every place, from the reward's gradient through the decoder; groups then carry that gradient, in
-    which the weights of mse, lpips and l1 are contained. Terms of your own keep the credit of sample."""
+    which the weights of mse, lpips and l1 are contained. All other terms keep the credit of sample."""
     scale: Literal["image", "global", "place"] = "image"
     """For credit gradient: what an advantage is divided by. The standard deviation of what the entries are worth
     at a place, under the policy that sampled: its root mean square over the image's places, over all places of the

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from common.config.base import Section
+from common.config.reward_models import Preference
 
 
 class EvaluationSection(Section):
@@ -28,6 +29,9 @@ class EvaluationSection(Section):
     inception_weights: str = ""
     """Weights of Inception-v3 in the layout of torch-fidelity and pytorch-fid, such as
     pt_inception-2015-12-05-6726825d.pth; for `features: inception`. Never downloaded."""
+    scores: tuple[Preference, ...] = ()
+    """Also score free-running pictures by these, on reward_models: by their captions, or the names of their
+    classes. `evaluate` has them as --scores."""
     num_reference: int = Field(default=10_000, ge=20)
     """Most images of the training split that free-running pictures are compared with."""
     reference: str = ""

@@ -21,6 +21,7 @@ from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.methods import DecoderSection, SteSection, method_problems
 from common.config.reward import reward_problems
+from common.config.reward_models import RewardModelsSection
 from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
 from common.config.service import (
@@ -69,6 +70,8 @@ class Recipe(Section):
     """The samples of one source image."""
     reward: RewardSection = RewardSection()
     """The decoded-image reward."""
+    reward_models: RewardModelsSection = RewardModelsSection()
+    """The models of preference rewards and scores."""
     advantage: AdvantageSection = AdvantageSection()
     """From rewards to advantages."""
     placement: Literal["split", "colocated"] = "split"

@@ -128,7 +128,7 @@ def read_weights(path: str | Path, *, noun: str, setting: str) -> dict[str, Tens
 
     `noun` and `setting` describe, in messages, the file and the key to change to use another.
     """
-    return read_tensors(_find(path, noun, setting))
+    return read_tensors(find_weights(path, noun, setting))
 
 
 def misfit(module: nn.Module, stored: Mapping[str, tuple[int, ...]]) -> Misfit:
@@ -153,10 +153,16 @@ def completed(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
 
 def _of_recipe(path: str | Path, what: str, obtain_from: str, setting: str = "") -> WeightsFile:
     setting = setting or (what if "." in what else f"{what}.checkpoint")  # evaluation.classifier is itself a key
-    return _find(path, f"{what} weights", setting, obtain_from)
+    return find_weights(path, f"{what} weights", setting, obtain_from)
 
 
-def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> WeightsFile:
+def find_weights(
+    path: str | Path, noun: str, setting: str, obtain_from: str = "", wanted: str = "a file that exists"
+) -> WeightsFile:
+    """An existing file, or index of shards, of a kind that can be read.
+
+    Raises CheckpointError; its message says how to obtain the file, if that is known, or what is wanted.
+    """
     path = located(path, setting)
     if path.is_dir():
         found = file_in(path)
@@ -175,7 +181,7 @@ def _find(path: str | Path, noun: str, setting: str, obtain_from: str = "") -> W
     if not path.is_file():
         obtain = how_to_get(obtain_from, path, setting)
         obtain += "or " if obtain else ""
-        raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at a file that exists.")
+        raise CheckpointError(f"There is no {noun} file {path}: {obtain}point {setting} at {wanted}.")
     if not is_readable(path):
         raise CheckpointError(
             f"The {noun} {path} are not named {', '.join(READABLE)}: point {setting} at such a file."

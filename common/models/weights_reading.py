@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common.errors import CheckpointError
 from common.models.state_dicts import NESTED_UNDER, plain_names, state_dict_of
+from common.models.torchscript import is_torchscript, read_torchscript
 
 SAFETENSORS = ".safetensors"
 READABLE = (SAFETENSORS, ".pt", ".pth", ".bin", ".ckpt")
@@ -166,6 +167,8 @@ def _unpickled(file: WeightsFile) -> dict[str, Tensor]:
     """The state dict of a pickle, memory-mapped if the format (a zip since torch 1.6) allows it."""
     path = file.path
     try:
+        if is_torchscript(path):
+            return read_torchscript(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # training files contain their arguments
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can raise anything

@@ -7,13 +7,16 @@ from statistics import fmean, stdev
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Study
 from deploy.reporting.numbers import MISSING, finite, fixed, short
-from deploy.reporting.term_names import KNOWN
+from deploy.reporting.term_names import KNOWN, PREFERENCES, direction
 from deploy.runs.records import better_of
 from deploy.runs.summary_text import SCORES
 
 HELD_OUT = "held_out_"
 TITLES = SCORES | {
-    **{f"{HELD_OUT}{name}": (f"held-out {term}", "lower") for name, term in KNOWN.items()},
+    **{
+        f"{HELD_OUT}{name}": (f"held-out {term}", direction(name, {}))
+        for name, term in (KNOWN | PREFERENCES).items()
+    },
     "held_out_perplexity": ("held-out perplexity", "lower"),
     "reconstruction_psnr": ("reconstruction PSNR, dB", "higher"),
     "reconstruction_lpips": ("reconstruction LPIPS", "lower"),

@@ -119,7 +119,8 @@ def _drawing_peak(recipe: Recipe, models: UntrainedModels, num_pictures: int) ->
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
 
-    Judges and the user's own terms take nothing here: their code knows no fake tensors.
+    Judges and the user's own terms take nothing here: their code knows no fake tensors, or their size is that of a
+    file.
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)

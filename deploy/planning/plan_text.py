@@ -29,6 +29,8 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
     if recipe.learner.lora is not None:
         yield f"Adapters are trained: {plan.work.num_trained:,} of {plan.work.num_parameters:,} parameters."
+    if recipe.reward.preferences:
+        yield f"Not counted: the models of {', '.join(recipe.reward.preferences)}."
     if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 

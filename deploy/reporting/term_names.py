@@ -8,17 +8,20 @@ from deploy.reporting.numbers import finite
 KNOWN = {"mse": "MSE", "lpips": "LPIPS", "l1": "L1"}
 """Lower is better. A term of somebody's own is called what its recipe calls it, and says itself what is better."""
 
+PREFERENCES = {"clip": "CLIP score", "hps": "HPS v2", "pickscore": "PickScore", "aesthetic": "aesthetic score"}
+"""Higher is better."""
+
 PREFIX = "reward_"  # of their keys in metrics.jsonl
 _OTHERS = {"reward_mean", "reward_std"}
 
 
 def title(name: str) -> str:
-    return KNOWN.get(name, name)
+    return (KNOWN | PREFERENCES).get(name, name)
 
 
 def direction(name: str, better: Mapping[str, str]) -> str:
     """Whether "higher" or "lower" is better; empty where it is not known."""
-    return "lower" if name in KNOWN else better.get(name, "")
+    return "lower" if name in KNOWN else "higher" if name in PREFERENCES else better.get(name, "")
 
 
 def measured_terms(steps: Sequence[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.config.recipe import Recipe
 from deploy.reporting.numbers import duration
+from deploy.reporting.term_names import PREFERENCES
 
 PRIOR_ALONE = "prior_alone"
 COPIES_BELOW = 0.5  # of the distance that held-out pictures have to training pictures
@@ -22,6 +23,7 @@ SCORES = {
     "precision": ("precision", "higher"),
     "recall": ("recall", "higher"),
     "nearest_training": ("nearest training picture", "higher"),
+    **{name: (title, "higher") for name, title in PREFERENCES.items()},
 }
 
 

@@ -1,16 +1,24 @@
 """`evaluate`: a generator's scores, computed in this process."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from actors.evaluation.geneval.colours import Colours
+from actors.evaluation.geneval.detector import load_detector
 from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import free_running_panel, held_out_panels, save_panels
+from actors.rewards.preference import RewardModels
 from common.atomic import write_json
 from common.config.recipe import Recipe
+from common.config.reward_models import Preference
 from common.errors import RecipeError
 from common.machine import prepare_device
 from common.models.loading import load_policy
 from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
+from deploy.scoring.geneval import GenEvalResult, find_geneval, judged
+from deploy.scoring.prompted_pictures import find_prompted
+from deploy.scoring.prompted_scores import PromptedScores, score_prompted
 from deploy.scoring.scorer import Evaluation, Scorer, in_process
 
 
@@ -36,6 +44,34 @@ def evaluate(recipe: Recipe, checkpoint: str | None = None, pictures: str | None
         else:
             (result,) = scorer.evaluate(run_chunks, temperature=recipe.sampling.temperature, num_seeds=1)
     return result
+
+
+def evaluate_prompted(
+    recipe: Recipe, names: Sequence[Preference], pictures: str, prompts: str | None
+) -> PromptedScores:
+    """Preference scores of a folder of pictures and their prompts. Raises UserError."""
+    found = find_prompted(Path(pictures), Path(prompts) if prompts else None)
+    device = prepare_device(recipe.compute)
+    with closing(ProgressLine(progress_stream(recipe.log))) as line:
+
+        def on_pictures(num_done: int) -> None:
+            line.show(chunks_text("pictures", num_done, len(found), line.seconds))
+
+        return score_prompted(recipe, names, found, device, on_pictures)
+
+
+def evaluate_geneval(recipe: Recipe, folder: str) -> GenEvalResult:
+    """GenEval's tasks over a folder in its layout. Raises UserError."""
+    pictures = find_geneval(Path(folder))
+    device = prepare_device(recipe.compute)
+    detector = load_detector(recipe.reward_models.detector, device)
+    clip = RewardModels(recipe, device).clip
+    colours, verdicts = Colours(clip), []
+    with closing(ProgressLine(progress_stream(recipe.log))) as line:
+        for picture in pictures:
+            verdicts.append(judged(picture, detector, colours))
+            line.show(chunks_text("pictures", len(verdicts), len(pictures), line.seconds))
+    return GenEvalResult(pictures, verdicts, detector.name, clip.name)
 
 
 def write_files(result: Evaluation, out: str | None, grid: str | None) -> list[Path]:

@@ -160,6 +160,8 @@ class Scorer:
         logits_NK = torch.from_numpy(np.concatenate([part.logits_NK for part in generated]))
         label_N = np.concatenate([part.label_N for part in generated])
         scores = self._held_out_scores(held_out) | self._free_running_scores(features_ND, logits_NK, label_N)
+        for name in self._recipe.evaluation.scores:
+            scores[name] = float(np.concatenate([part.preferences[name] for part in generated]).mean())
         shown_NHWC = np.concatenate([part.shown_NHWC for part in generated])
         return Evaluation(
             scores, shown_NHWC, _shown(held_out), self._names(label_N, len(shown_NHWC)), self._better(held_out)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.evaluation.conditions import readable
 from actors.evaluation.features import (
     ClassifierFeatures,
     EfficientNetFeatures,
@@ -15,7 +16,10 @@ from actors.evaluation.features import (
 from actors.evaluation.reference import require_reference
 from actors.rewards.own_term import own_term
 from actors.rewards.perceptual import require_maps
+from actors.rewards.preference import check_preference, prompt_of
+from actors.sources.build import build_source
 from common.config.recipe import Recipe
+from common.config.reward_models import PREFERENCES
 from common.errors import UserError
 from common.hub import located
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer, check_perceptual_metric
@@ -136,6 +140,18 @@ def _reward(recipe: Recipe) -> str:
     return said
 
 
+def _preference(recipe: Recipe) -> str:
+    """Of the reward, and of the scores that are taken."""
+    scores = recipe.evaluation.scores if recipe.evaluation.enabled else ()
+    names = [name for name in PREFERENCES if name in (*recipe.reward.preferences, *scores)]
+    if not names:
+        return "not used (no weight of reward, and no evaluation.scores)"
+    said = [check_preference(recipe, name) for name in names]
+    if any(name != "aesthetic" for name in names):
+        said.append(f"prompts such as “{prompt_of(recipe, readable(build_source(recipe, 'train'), 0).text)}”")
+    return "; ".join(said)
+
+
 def _features(recipe: Recipe) -> str:
     section = recipe.evaluation
     if not section.enabled:
@@ -199,6 +215,7 @@ _CHECKS: dict[str, Callable[[Recipe], str]] = {
     "profile": _profile,
     "reward": _reward,
     "perceptual": _perceptual,
+    "preference": _preference,
     "features": _features,
     "buffer": _buffer,
     "checkpoints": _checkpoints,

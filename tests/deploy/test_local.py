@@ -25,6 +25,7 @@ from common.config.recipe import Recipe
 from common.config.reward import HttpJudge
 from common.config.rollout import Kind
 from common.models.loading import load_policy, load_tokenizer
+from common.paths import CHECKOUT
 from common.protocols import ImageTokenizer
 from common.schema import by_rollout, from_table, to_table
 from common.types import StepReport
@@ -33,6 +34,7 @@ from deploy.local import post_train
 from deploy.runs.local_run import run_local
 from deploy.runs.tracking import following
 from learner.train_step import Trainer
+from tests.clips import reward_models
 
 CPU = torch.device("cpu")
 
@@ -293,6 +295,24 @@ def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> 
     written, base = load_file(folder / "policy.safetensors"), load_file(recipe.policy.checkpoint)
     assert written.keys() == base.keys()
     assert not written["output.weight"].equal(base["output.weight"])
+
+
+@pytest.mark.parametrize("name", ["llamagen_xl_t2i_tiny", "janus_pro_1b_t2i_tiny"])
+def test_a_judge_of_captions_is_a_term_of_the_reward_that_is_trained_on(name: str, tmp_path: Path) -> None:
+    models = reward_models(tmp_path).model_dump(mode="json")
+    published = load_recipe(CHECKOUT / "deploy/recipes" / f"{name}.yaml", [])
+    own = {"run.dir": str(tmp_path), "reward_models": models, "learner.num_steps": 2, "reward.mse": 0.5}
+    digests = set()
+    for weight in (0, 0.05):
+        recipe = with_changes(published, own | {"run.name": f"of-{weight}", "reward.clip": weight})
+        folder = run_local(recipe).path
+        digests.add(json.loads((folder / "summary.json").read_text())["weights_sha256"])
+        for line in lines(folder / "metrics.jsonl"):
+            assert ("reward_clip" in line) == bool(weight)
+            clip = line.get("reward_clip", 0)
+            assert abs(clip) <= 100
+            assert line["reward_mean"] == pytest.approx(weight * clip - 0.5 * line["reward_mse"], abs=1e-5)
+    assert len(digests) == 2
 
 
 def test_a_tracker_that_fails_is_told_of_in_the_log(

@@ -1,6 +1,7 @@
 """The features of free-running pictures, in chunks: what leaves the process that drew them."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 
 from actors.evaluation.chunks import EvaluationModels, FeaturesChunk, GenerateChunk, PictureFeatures
 from actors.evaluation.features import extract_features
+from actors.rewards.preference import RewardModels
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, build_policy, build_tokenizer
 from common.models.image_classifier import FEATURE_DIM, ImageClassifier
 from common.models.weights_files import save_weights
+from tests.clips import reward_models
 
 CPU = torch.device("cpu")
 
@@ -65,3 +68,21 @@ def result_at(image_size: int, models: EvaluationModels, num_shown: int) -> Pict
 
 def num_bytes(result: PictureFeatures) -> int:
     return len(pickle.dumps(result, protocol=5))
+
+
+def test_the_pictures_are_judged_by_the_names_of_the_classes_that_were_asked_for(
+    policy: PolicyModule, models: EvaluationModels, tmp_path: Path
+) -> None:
+    section = reward_models(tmp_path).model_dump(mode="json") | {"class_prompt": "the digit {}"}
+    recipe = with_changes(models.recipe, {"reward_models": section, "evaluation.scores": ["clip", "aesthetic"]})
+    models = replace(models, recipe=recipe)
+    generate = GenerateChunk((7, 8, 12), seed=5, temperature=0.5)
+    result, drawn = (chunk.run(policy, models) for chunk in (FeaturesChunk(generate), generate))
+    pixels_NCHW = torch.from_numpy(drawn.pixels_NHWC).permute(0, 3, 1, 2).float() / 255
+    prompts = ["the digit 7", "the digit 8", "the digit 2"]
+    assert list(result.preferences) == ["clip", "aesthetic"]
+    for name, values_N in result.preferences.items():
+        expected_N = RewardModels(recipe, CPU).judge(name).judge(pixels_NCHW, prompts)
+        np.testing.assert_allclose(values_N, expected_N, atol=1e-4)
+    other = models.reward_models.judge("clip").judge(pixels_NCHW, ["the digit 1"] * 3)
+    assert np.abs(result.preferences["clip"] - other.numpy()).max() > 0.01

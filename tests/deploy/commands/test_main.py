@@ -85,12 +85,13 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
     assert [line.split()[:2] for line in lines] == [
         ["ok", subject]
         for subject in (
-            "profile",
             "source",
             "tokenizer",
             "policy",
+            "profile",
             "reward",
             "perceptual",
+            "preference",
             "features",
             "buffer",
             "checkpoints",
@@ -100,8 +101,8 @@ def test_check_lists_every_subject_and_marks_what_is_wrong(
     ]
     assert main(["check", recipe_file, "policy.checkpoint=gone.pt"]) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * 3 + ["NO"] + ["ok"] * 7
-    assert "There is no policy weights file" in lines[3]
+    assert [line.split()[0] for line in lines] == ["ok"] * 2 + ["NO"] + ["ok"] * 9
+    assert "There is no policy weights file" in lines[2]
 
 
 def test_pretraining_without_its_section_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:

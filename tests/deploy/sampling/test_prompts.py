@@ -38,6 +38,34 @@ def test_a_file_without_prompts_or_that_is_not_there_is_refused(tmp_path: Path) 
         read_prompts(tmp_path / "gone.txt")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("drawbench.json", '["a red photo", "green grass"]'),
+        ("hpd.json", '[{"prompt": "a red photo", "id": 1}, {"prompt": "green grass"}]'),
+        ("DrawBench.csv", 'Prompts,Category\n"a red photo",Colors\ngreen grass,Colors\n,\n'),
+        ("parti.tsv", "Category\tPrompt\nColors\ta red photo\nColors\tgreen grass\n"),
+    ],
+)
+def test_benchmarks_are_read_as_they_are_published(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert [prompt.text for prompt in read_prompts(tmp_path / name)] == ["a red photo", "green grass"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", '{"prompt": "x"}', "is no JSON list"),
+        ("a.json", '["x", 3]', r'entry 2 of .* is no JSON object with a text "prompt": 3'),
+        ("a.csv", "Text,Category\nx,y\n", "has the columns text, category: one must be named Prompts or prompt"),
+    ],
+)
+def test_another_format_of_a_benchmark_is_refused(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        read_prompts(tmp_path / name)
+
+
 def test_the_digest_is_of_the_lines_in_order(prompt_file: Path) -> None:
     prompts = read_prompts(prompt_file)
     assert prompts_sha256(prompts) == prompts_sha256(read_prompts(prompt_file))

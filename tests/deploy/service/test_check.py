@@ -17,6 +17,7 @@ from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 from deploy.__main__ import main
 from deploy.service.check import check, require_sound
+from tests.clips import reward_models
 
 
 def problems(recipe: Recipe) -> dict[str, str]:
@@ -28,7 +29,7 @@ def problems(recipe: Recipe) -> dict[str, str]:
 
 def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
     findings = list(check(recipe))
-    assert [finding.problem for finding in findings] == [None] * 11
+    assert [finding.problem for finding in findings] == [None] * 12
     details = {finding.subject: finding.detail for finding in findings}
     assert details.pop("profile") == (
         "corrected: what learns is what sampled, without dropout and with the same 0% of the conditions dropped; "
@@ -40,6 +41,7 @@ def test_a_sound_recipe_has_a_word_on_every_subject(recipe: Recipe) -> None:
         "policy": "7,552 parameters",
         "reward": "mse x 1",
         "perceptual": "not used (reward.lpips is 0)",
+        "preference": "not used (no weight of reward, and no evaluation.scores)",
         "features": "not used (evaluation.enabled is false)",
         "buffer": "4 groups, 0.0 MB, at most 0 versions stale",
         "checkpoints": "every 50 steps, the 2 newest kept in the run folder",
@@ -231,6 +233,20 @@ def test_missing_weights_of_the_perceptual_metric_are_refused_where_it_is_used(r
     assert problems(changed) == {}
     changed = with_changes(changed, {"reward.lpips": 1})
     assert problems(changed) == {"perceptual": "perceptual.weights names /nowhere/alex.pth, which is not a file."}
+
+
+def test_the_models_of_preferences_are_named_or_said_to_be_missing(recipe: Recipe, tmp_path: Path) -> None:
+    models = reward_models(tmp_path).model_dump(mode="json")
+    judged = with_changes(recipe, {"reward_models": models, "reward.hps": 5, "reward.aesthetic": 1})
+    (detail,) = (finding.detail for finding in check(judged) if finding.subject == "preference")
+    assert detail.startswith(
+        "hps by ViT-3x128/8 at 32 px (hps.pt); aesthetic by ViT-3x128/8 at 32 px (head.pth); pro"
+    )
+    assert detail.endswith(("“a photo of a a”", "“a photo of a b”", "“a photo of a c”"))
+    missing = with_changes(recipe, {"reward.pickscore": 1})
+    assert "hf download yuvalkirstain/PickScore_v1" in problems(missing)["preference"]
+    scored = with_changes(recipe, {"evaluation.scores": ["clip"]})
+    assert "preference" not in problems(scored)  # evaluation.enabled is false
 
 
 def test_an_evaluation_needs_its_classifier_and_held_out_images(recipe: Recipe, tmp_path: Path) -> None:
