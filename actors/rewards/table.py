@@ -54,7 +54,7 @@ def build_terms(
 
 
 def load_judges(recipe: Recipe, device: torch.device, models: RewardModels | None = None) -> dict[str, RewardTerm]:
-    """Those of the recipe's reward. `models` are of the preferences among them; None: its own. Raises UserError."""
+    """Those of the recipe's reward; `models` are of the preferences among them. Raises UserError."""
     models, weights = models or RewardModels(recipe, device), recipe.reward.weights
     judges = {name: make(recipe, device) for name, make in JUDGES.items() if name in weights}
     return judges | {name: models.term(name) for name in PREFERENCES if name in weights}
