@@ -275,7 +275,7 @@ def test_nan_in_a_reward_a_log_probability_and_a_gradient_are_named_and_survived
     monkeypatch.setattr(ticket_work, "load_tokenizer", spoiled(load_tokenizer, "decode", spoil_sample_5))
     spoil_logits = spoiled(load_policy, "logits", lambda logits: logits * (nan if at["ticket"] == 5 else 1))
     monkeypatch.setattr(rollout_actor, "load_policy", spoil_logits)
-    monkeypatch.setattr(learner_actor, "load_policy", load_learning_policy)
+    monkeypatch.setattr(learner_actor, "load_trained", load_learning_policy)
     run = served(small_run("run"), rollout_actor=Actor, learner_actor=Learner).folder.path
     named = events(run, "image_skipped")
     assert [(event["sample_index"], event["reason"], event["is_quarantined"]) for event in named] == [
