@@ -28,6 +28,7 @@ STATES = ("starting", "training", "scoring", "succeeded", "stopped", "failed")
 SCORES = (
     "held_out_reward", "held_out_psnr", "held_out_cross_entropy",
     "fd", "fid", "fd_efficientnet", "inception_score", "accuracy", "precision", "recall", "nearest_training",
+    "clip", "hps", "pickscore", "aesthetic",
 )  # fmt: skip
 EVENTS = (
     "started", "resumed", "succeeded", "stopped", "failed", "stop_asked_for", "scaled", "scale_refused",

@@ -35,7 +35,7 @@ def test_the_loss_asks_early_states_for_the_token_read_and_later_ones_for_the_ne
     (loss,) = regulariser(target_T[None])
 
     x_1SW = torch.cat([policy.cls_embedding(condition), policy.tok_embeddings(context_T[None])], dim=1)
-    rope = policy._rope(CPU)[:, :64]
+    rope = policy.rope(CPU)[:, :64]
     first_1SW = policy.layers[0](x_1SW, rope, None, None)  # place s reads token s - 1; place 0 the class
     second_1SW = policy.layers[1](first_1SW, rope, None, None)  # the last of two: 0.75 of 2, rounded
     wanted = 0.0

@@ -27,6 +27,7 @@ def work() -> Work:
         policy_bytes=1 * GB,
         frozen_bytes=GB // 2,
         drawn_bytes=GB // 10,
+        drawing=TERA,
         num_trained=GB // 4,
         trained_bytes=1 * GB,
     )
