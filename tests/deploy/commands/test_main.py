@@ -227,11 +227,11 @@ def test_a_place_that_cannot_be_written_is_one_line(
     taken = tmp_path / "taken"
     taken.write_text("a file")
     (line,) = errors(capsys, "sample", recipe_file, "--num", "2", "--out", str(taken / "samples"))
-    said = "cannot be made (Not a directory): set --out to a folder that can be written to"
-    assert line == f"the folder {taken / 'samples'} {said}"
+    said = "cannot be made (Not a directory): set {} to a folder that can be written to"
+    assert line == f"the folder {taken / 'samples'} {said.format('--out')}"
     prepared = ("prepare", str(pictures), str(taken / "shards"), "--image-size", "16", "--workers", "0")
     (line,) = errors(capsys, *prepared)
-    assert line == f"{taken / 'shards'} cannot be used (Not a directory): name a place that can be used"
+    assert line == f"the folder {taken / 'shards'} {said.format('OUTPUT')}"
 
 
 def test_a_full_disk_is_one_line(recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
