@@ -42,7 +42,7 @@ def losses(folder: Path) -> list[float]:
         {},
         pytest.param({"advantage.credit": "token", "advantage.mix": 0.25}, marks=pytest.mark.chaos),
         pytest.param(GRADIENT, marks=pytest.mark.chaos),
-        FREE,
+        pytest.param(FREE, marks=pytest.mark.chaos),
         pytest.param(BOTH, marks=pytest.mark.chaos),
     ],
     ids=["sample credit", "token credit", "credit by gradient", "free-running", "both kinds"],
