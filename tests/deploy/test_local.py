@@ -297,6 +297,7 @@ def test_a_run_leaves_its_recipe_metrics_weights_and_summary(recipe: Recipe) -> 
     assert not written["output.weight"].equal(base["output.weight"])
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("name", ["llamagen_xl_t2i_tiny", "janus_pro_1b_t2i_tiny"])
 def test_a_judge_of_captions_is_a_term_of_the_reward_that_is_trained_on(name: str, tmp_path: Path) -> None:
     models = reward_models(tmp_path).model_dump(mode="json")

@@ -15,7 +15,8 @@ def recipe(size: str) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    ("size", "forward", "drawing", "learner"), [("1B", 1.64, 3.20, 4.92), ("7B", 7.77, 15.35, 23.3)]
+    ("size", "forward", "drawing", "learner"),
+    [("1B", 1.64, 3.20, 4.92), pytest.param("7B", 7.77, 15.35, 23.3, marks=pytest.mark.chaos)],
 )
 def test_the_work_of_an_image_is_that_counted_elsewhere(
     size: str, forward: float, drawing: float, learner: float
