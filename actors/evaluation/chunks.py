@@ -107,15 +107,8 @@ class GenerateChunk:
         label_N, condition = self._condition(models)
         condition = {name: column.to(models.device) for name, column in condition.items()}
         tokens_NT = sample_tokens(policy, condition, sampling, self.seed, self.sample_indices)
-        few_NT = tokens_NT.split(models.recipe.reward.decode_batch_size)
-        pixels_NHWC = np.concatenate([self._pixels(tokens, models) for tokens in few_NT])
+        pixels_NHWC = _decoded(tokens_NT, models, self.output_size)
         return GeneratedPictures(np.array(self.sample_indices), label_N, pixels_NHWC)
-
-    def _pixels(self, tokens_NT: Tensor, models: EvaluationModels) -> np.ndarray:
-        pixels_NCHW = models.tokenizer.decode(tokens_NT)
-        if self.output_size not in (None, pixels_NCHW.shape[-1]):
-            pixels_NCHW = F.interpolate(pixels_NCHW.float(), self.output_size, mode="bicubic")
-        return to_uint8(pixels_NCHW)
 
     def _condition(self, models: EvaluationModels) -> tuple[np.ndarray, Condition]:
         """Labels int64 [N], and the condition columns for the policy."""
@@ -281,17 +274,23 @@ def _pictures(
 ) -> HeldOutPictures:
     shown = slice(num_pictures)
     samples_NST = groups.sampled_tokens_BGT[shown, :SAMPLES_SHOWN]
-    samples_NSHWC = _decoded(samples_NST.reshape(-1, samples_NST.shape[-1]), models)
+    samples_NSHWC = _decoded(_tokens(samples_NST.reshape(-1, samples_NST.shape[-1]), models), models)
     return HeldOutPictures(
         source_NHWC=pixels_BHWC[shown],
-        reconstruction_NHWC=_decoded(groups.target_tokens_BT[shown], models),
+        reconstruction_NHWC=_decoded(_tokens(groups.target_tokens_BT[shown], models), models),
         samples_NSHWC=samples_NSHWC.reshape(*samples_NST.shape[:2], *samples_NSHWC.shape[1:]),
     )
 
 
-def _decoded(tokens_NT: np.ndarray, models: EvaluationModels) -> np.ndarray:
-    parts = _tokens(tokens_NT, models).split(models.recipe.reward.decode_batch_size)
-    return np.concatenate([to_uint8(models.tokenizer.decode(part)) for part in parts])
+def _decoded(tokens_NT: Tensor, models: EvaluationModels, output_size: int | None = None) -> np.ndarray:
+    """Pictures uint8 [N, H, W, 3], decoded a few at a time; `output_size` as in `GenerateChunk`."""
+    parts = []
+    for part_NT in tokens_NT.split(models.recipe.reward.decode_batch_size):
+        pixels_NCHW = models.tokenizer.decode(part_NT)
+        if output_size not in (None, pixels_NCHW.shape[-1]):
+            pixels_NCHW = F.interpolate(pixels_NCHW.float(), output_size, mode="bicubic")
+        parts.append(to_uint8(pixels_NCHW))
+    return np.concatenate(parts)
 
 
 def _tokens(tokens: np.ndarray, models: EvaluationModels) -> Tensor:
