@@ -22,7 +22,8 @@ from common.models.families import TokenizerModule
 from common.pixels import to_tensor
 from common.schema import GroupBatch
 from learner.picture_loss import PictureLoss
-from learner.step_sums import StepSums, numbers
+from learner.rows import tensor_of
+from learner.step_sums import StepSums
 
 
 class DecoderTraining:
@@ -41,10 +42,10 @@ class DecoderTraining:
         `forward` is the tokenizer, or DDP around it: called, it decodes codes.
         """
         pixels_BCHW = to_tensor(np.array(groups.source["pixels"][micro]), self._device)
-        tokens_BKT = torch.from_numpy(np.array(groups.sampled_tokens_BGT[micro])).to(self._device).long()
-        weights = torch.from_numpy(weights_B[micro]).to(self._device)
-        clean_B1T = torch.from_numpy(np.array(groups.target_tokens_BT[micro])).to(self._device).long()[:, None]
-        B, K = tokens_BKT.shape[:2]
+        tokens_BKT = tensor_of(groups.sampled_tokens_BGT[micro], self._device).long()
+        weights = tensor_of(weights_B[micro], self._device)
+        clean_B1T = tensor_of(groups.target_tokens_BT[micro], self._device).long()[:, None]
+        K = tokens_BKT.shape[1]
         taken = torch.cat([tokens_BKT, clean_B1T], dim=1) if self._section.clean_weight else tokens_BKT
         decoded_BkCHW = self._decoded(forward, taken)  # in one forward: DDP takes no two
         terms = self._pictures.terms(decoded_BkCHW[:, :K], pixels_BCHW)
@@ -59,14 +60,7 @@ class DecoderTraining:
         if K > 1:
             sums["reward_std"] = (errors_BK.detach().std(dim=1) * weights).sum()
         term_sums = {name: (term_BK.detach().mean(dim=1) * weights).sum() for name, term_BK in terms.items()}
-        totals = numbers([*sums.values(), *term_sums.values()])
-        num_sound = int(weights_B[micro].sum())
-        return loss_B.sum(), StepSums(
-            num_groups=num_sound,
-            num_quarantined=B - num_sound,
-            sums=dict(zip(sums, totals, strict=False)),
-            reward_terms=dict(zip(term_sums, totals[len(sums) :], strict=True)),
-        )
+        return loss_B.sum(), StepSums.of(weights_B[micro], sums, term_sums)
 
     def _regularised(self, decoded_BkCHW: Tensor, tokens_BKT: Tensor, pixels_BCHW: Tensor) -> Tensor | float:
         """What is added to the paper's loss, [B]."""

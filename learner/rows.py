@@ -9,6 +9,8 @@ Letters: N rows, K samples per row, T image tokens. Row per group: N = B, K = G.
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from common.condition_drop import drop_conditions
@@ -62,3 +64,8 @@ class Rows:
     def without_conditions(self, policy: Policy, dropped_N: Tensor) -> Self:
         """A copy with the null condition in the rows of `dropped_N` (bool)."""
         return replace(self, condition=drop_conditions(policy, self.condition, dropped_N))
+
+
+def tensor_of(column: np.ndarray, device: torch.device) -> Tensor:
+    """A group's column on the device; copied, because the store's arrays are read-only."""
+    return torch.from_numpy(np.array(column)).to(device)

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,17 @@ class StepSums:
     better: Mapping[str, str] = field(default_factory=dict)  # of the user's own terms, as in a StepReport
     num_measured: Mapping[str, int] = field(default_factory=dict)
     """Of num_groups, those that a term or a measurement is of, by its name, where that may not be all."""
+
+    @classmethod
+    def of(cls, weights_B: np.ndarray, sums: Mapping[str, Tensor], terms: Mapping[str, Tensor]) -> Self:
+        """Of groups with these weights, 1 or 0, and what was summed over them, by name."""
+        totals, num_sound = numbers([*sums.values(), *terms.values()]), int(weights_B.sum())
+        return cls(
+            num_groups=num_sound,
+            num_quarantined=len(weights_B) - num_sound,
+            sums=dict(zip(sums, totals, strict=False)),
+            reward_terms=dict(zip(terms, totals[len(sums) :], strict=True)),
+        )
 
     def __add__(self, other: "StepSums") -> "StepSums":
         return StepSums(

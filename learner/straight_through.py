@@ -36,7 +36,8 @@ from common.seeding import generator
 from common.token_distribution import entropy
 from learner.loss import ce_prior
 from learner.picture_loss import PictureLoss
-from learner.step_sums import StepSums, numbers
+from learner.rows import tensor_of
+from learner.step_sums import StepSums
 
 
 class StraightThrough:
@@ -57,7 +58,7 @@ class StraightThrough:
         self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module
     ) -> tuple[Tensor, StepSums]:
         """The loss summed over the groups in `micro`, with their weights, and the sums to report."""
-        recipe, tensor = self._recipe, self._tensor
+        recipe, tensor = self._recipe, partial(tensor_of, device=self._device)
         condition: Condition = {name: tensor(column[micro]) for name, column in groups.condition.items()}
         if self._drop:
             dropped_B = torch.rand(len(groups.context_tokens_BT[micro])) < self._drop
@@ -83,14 +84,7 @@ class StraightThrough:
             "entropy": (entropy_BT.mean(dim=1) * weights).sum(),
         }
         term_sums = {name: (term_B1[:, 0].detach() * weights).sum() for name, term_B1 in terms.items()}
-        totals = numbers([*sums.values(), *term_sums.values()])
-        num_sound = int(weights_B[micro].sum())
-        return loss_B.sum(), StepSums(
-            num_groups=num_sound,
-            num_quarantined=len(weights_B[micro]) - num_sound,
-            sums=dict(zip(sums, totals, strict=False)),
-            reward_terms=dict(zip(term_sums, totals[len(sums) :], strict=True)),
-        )
+        return loss_B.sum(), StepSums.of(weights_B[micro], sums, term_sums)
 
     def _codes(
         self, hidden_BTD: Tensor, targets_BT: Tensor, sample_indices: list[int]
@@ -104,9 +98,6 @@ class StraightThrough:
         ]
         codes_BTD, target_logprobs_BT, entropy_BT = map(torch.stack, zip(*parts, strict=True))
         return codes_BTD, target_logprobs_BT, entropy_BT
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
 
 
 def straight_through(

@@ -33,7 +33,7 @@ from learner.embedding_regulariser import embedding_regulariser
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import Arrays, build_optimizer, load_optimizer_arrays, optimizer_arrays
 from learner.recorded_credit import require_credit
-from learner.rows import Rows
+from learner.rows import Rows, tensor_of
 from learner.step_sums import StepSums, numbers
 from learner.straight_through import StraightThrough
 from learner.token_logprobs import TokenLogprobs, token_logprobs
@@ -264,7 +264,7 @@ class Trainer:
         return {name: self._tensor(column[micro]) for name, column in columns.items()}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self._device)  # copied: the store's arrays are read-only
+        return tensor_of(array, self._device)
 
 
 def turn_on_dropout(policy: nn.Module, rate: float) -> None:
