@@ -117,14 +117,15 @@ def _drawing_peak(recipe: Recipe, models: UntrainedModels, num_pictures: int) ->
 
 @torch.no_grad()
 def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
-    """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk.
+    """Follows `RolloutPipeline.roll_out`; the reward, of which a ticket may take several chunks, for one chunk, or
+    for one piece of it under credit by gradient.
 
     Judges and the user's own terms take nothing here: their code knows no fake tensors, or their size is that of a
     file.
     """
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)
-    num_scored = recipe.groups_scored_at_once
+    num_scored = max(1, recipe.pictures_scored_at_once // G)
     known = recipe.reward.model_copy(update=NO_JUDGE)
     judges = [name for name in recipe.reward.weights if name not in known.weights]
     own = dict.fromkeys(judges, OwnTerm(_no_work, higher_is_better=False))

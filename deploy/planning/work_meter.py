@@ -87,7 +87,6 @@ class WorkMeter(StageClock):
         self._modes = ExitStack()
 
     def __enter__(self) -> Self:
-        gc.collect()
         if gc.isenabled():  # what is alive must not depend on when it last ran
             gc.disable()
             self._modes.callback(gc.enable)

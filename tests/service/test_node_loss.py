@@ -1,6 +1,9 @@
 """A node goes down in mid-run: what it held is rolled out again, and the run ends as if it had not."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +11,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from actors.rollout_actor import RolloutActor
 from common.ray_calls_group import RayCalls, ValueLostError
 from deploy.runs.local_run import run_local
 from deploy.service.driver import Parts, train
+from learner.learner_actor import LearnerActor
 from tests.service.conftest import Acts
 from tests.service.reading import digest, events, learned_tickets, lines
 
@@ -50,20 +55,57 @@ def add_node(cluster: Cluster):
 REWARD_NODES = {"actors.label_selector": {"role": "reward"}, "actors.count": 2}
 
 
-def test_a_lost_node_takes_only_unfinished_tickets_with_it(small_run, cluster):
+def actors_that_wait(folder: Path, node_is_up: Path, held_tickets: range) -> dict[str, type]:
+    """An actor stops at these tickets while the node is up; the learner learns step 4 once two actors have stopped.
+
+    Nested, as Ray's processes cannot import this file.
+    """
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+
+    class Actor(RolloutActor):
+        def roll_out(self, ticket, *arguments):
+            if ticket.ticket_id in held_tickets:
+                (folder / f"held by {os.getpid()}").touch()
+                wait_for(lambda: not node_is_up.exists())
+            return super().roll_out(ticket, *arguments)
+
+    class Learner(LearnerActor):
+        steps = 0
+
+        def train(self, *arguments):
+            self.steps += 1
+            if self.steps == 4:
+                wait_for(lambda: len(list(folder.glob("held by *"))) == 2)
+            return super().train(*arguments)
+
+    return {"rollout_actor": Actor, "learner_actor": Learner}
+
+
+def test_a_lost_node_takes_only_unfinished_tickets_with_it(small_run, cluster, tmp_path):
+    """While both actors are at step 6, all groups of step 5 wait in the buffer, and step 4 is learned."""
     nodes = [add_node(cluster), add_node(cluster)]
-    buffered: list[int] = []
+    recipe = small_run("node", REWARD_NODES | {"buffer.max_staleness": 2, "learner.num_steps": 12})
+    node_is_up, buffered = tmp_path / "node_is_up", []
+    node_is_up.touch()
+    of_step_6 = range(5 * recipe.tickets_per_step, 6 * recipe.tickets_per_step)
 
     def kill_a_node(fact) -> None:
         buffered.append(fact.groups_buffered)
         cluster.remove_node(nodes[0], allow_graceful=False)
+        node_is_up.unlink()
 
-    recipe = small_run("node", REWARD_NODES | {"buffer.max_staleness": 2, "learner.num_steps": 30})
-    run = train(recipe, Parts(sinks=(Acts({4: kill_a_node}),))).folder.path
-    assert buffered[0] > 0
+    parts = Parts(sinks=(Acts({4: kill_a_node}),), **actors_that_wait(tmp_path, node_is_up, of_step_6))
+    run = train(recipe, parts).folder.path
+    assert buffered == [recipe.learner.images_per_step]
     (lost,) = events(run, "actor_lost")
     assert lost["tickets"]
-    assert learned_tickets(run) == list(range(30 * recipe.tickets_per_step))
+    assert learned_tickets(run) == list(range(12 * recipe.tickets_per_step))
     assert max(line["staleness_max"] for line in lines(run / "metrics.jsonl")) <= 2
 
 

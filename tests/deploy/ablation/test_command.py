@@ -10,6 +10,7 @@ from PIL import Image
 
 from deploy.__main__ import main
 from deploy.ablation.results import StudyFolder
+from deploy.ablation.run_cell import run_cell
 from deploy.ablation.study import load_study
 
 StudyFile = Callable[..., str]
@@ -64,9 +65,10 @@ def test_a_variant_that_fails_is_named_and_the_others_are_finished(
 ) -> None:
     missing = {"policy.checkpoint": str(tmp_path / "no.safetensors")}
     file = study_file(variants={"broken": missing, "all": {}}, seeds=[0])
+    study, folder = load_study(file), StudyFolder(tmp_path / "out")
+    run_cell(study.base[0], folder)
     assert main(["ablate", file, "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
     assert "broken, seed 0: CheckpointError: " in capsys.readouterr().out
-    study, folder = load_study(file), StudyFolder(tmp_path / "out")
     assert [folder.result(cell) is None for cell in (*study.base, *study.cells)] == [False, True, False]
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 from deploy.ablation.markdown import markdown
 from deploy.ablation.results import StudyFolder
 from deploy.ablation.run_cell import run_cell
-from deploy.ablation.run_study import run_study
 from deploy.ablation.score_table import build_score_table
 from deploy.ablation.study import load_study
 
@@ -66,14 +65,13 @@ def test_the_base_is_scored_under_several_sampling_seeds_and_a_cell_of_no_effect
 def test_the_base_may_be_sampled_otherwise_as_a_variant(study_file: StudyFile, tmp_path: Path) -> None:
     variants = {"as it is": {"sampled": {}}, "cooler": {"sampled": {"temperature": 0.5}}}
     study, folder = load_study(study_file(variants=variants)), StudyFolder(tmp_path / "out")
-    said: list[str] = []
-    assert run_study(study, folder, 1, said.append) == []
+    for cell in (*study.base, *study.cells):
+        run_cell(cell, folder)
     table = build_score_table(study, folder)
     assert [(row.name, row.num_seeds) for row in table.rows] == [("as it is", 2), ("cooler", 2)]
     by_name = {row.name: row.scores["fd"].statistic.values for row in table.rows}
     assert by_name["as it is"] == table.base["fd"].values[:2]
     assert set(by_name["cooler"]).isdisjoint(table.base["fd"].values)
-    assert said[-1].startswith("4/4 ")
     page = markdown(study, table, {})
     assert "`the base, untrained: sampling.temperature=0.5`" in page
 
