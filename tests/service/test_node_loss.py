@@ -56,7 +56,7 @@ REWARD_NODES = {"actors.label_selector": {"role": "reward"}, "actors.count": 2}
 
 
 def actors_that_wait(folder: Path, node_is_up: Path, held_tickets: range) -> dict[str, type]:
-    """An actor stops at these tickets while the node is up; the learner learns step 4 once two actors have stopped.
+    """An actor stops at these tickets while the node is up; the learner learns step 4 once two have.
 
     Nested, as Ray's processes cannot import this file.
     """
