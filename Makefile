@@ -49,6 +49,8 @@ clean:  ## remove .venv and runs
 	rm -rf $(VENV) runs
 
 $(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"$(PYTHON) is Python {v[0]}.{v[1]}, and 3.11 or later \
+	is needed: make $(MAKECMDGOALS) PYTHON=python3.12" if v < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet '.[demo,dev]'
