@@ -50,6 +50,8 @@ VARIANTS: dict[str, dict] = {
     },
     "straight through, drawn": {"learner.method": "ste", "ste.sample": "gumbel", "context.condition_drop": 0.5},
     "guided pictures": {"sampling.guidance_scale": 4.0, "sampling.top_k": 5, "sampling.top_p": 0.9},
+    # AdamW's first step moves an adapter whose gradient is rounding as far as any other
+    "adapters": {"learner.lora": {"rank": 3}, "learner.lr": 1e-4},
     "captions": {**CAPTIONS, "context.condition_drop": 0.5, "sampling.guidance_scale": 2.0},
     "LPIPS by token": {"perceptual": {"family": "lpips", "net": "squeeze"}, "advantage.credit": "token"},
     "shift-tolerant LPIPS on VGG-16": {"perceptual.net": "vgg", "group.size": 2},
