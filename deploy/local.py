@@ -1,15 +1,14 @@
 """The whole algorithm in one process: read this page to know what VA-π does.
 
 No Ray, no queue, no clock. The service computes exactly this, with reward actors and learner ranks in their own
-processes; a test checks for the same losses and the same final weights.
+processes; a test checks for the same losses and the same final weights. What is beside the paper's method, such as
+whole samples of the generator's own with judges as their reward, starts from local_methods.py.
 
 Letters: B source images (groups), G samples per group, T image tokens, D width of hidden states.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,66 +19,54 @@ from actors.group_sampling import sample_groups
 from actors.image_batch import ImageBatch, batch_of, start_reading
 from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import Sources
-from actors.rollouts.free_running import own_logprobs, sample_own
 from common.clock import StageClock
 from common.code_credit import CodeCredit, codebook_codes
 from common.condition_drop import drop_conditions
 from common.config.recipe import Recipe
-from common.config.rollout import Kind
 from common.errors import DataError
-from common.guidance import GuidedPolicy
 from common.machine import autocast
-from common.models.families import PolicyModule, TokenizerModule
+from common.models.families import PolicyModule
 from common.protocols import Condition, ImageSource, ImageTokenizer
 from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.seeding import generator
 from common.token_distribution import TokenDistribution
 from common.types import StepReport
-from deploy.local_methods import post_train_in_parts
 from learner.advantage import advantages, flat_groups, reward_spread
 from learner.code_prices import code_prices
-from learner.embedding_regulariser import embedding_regulariser
 from learner.loss import ce_prior, frozen_reference, kl_prior, kl_to_behaviour, surrogate_loss
 from learner.optimizer import build_optimizer
 from learner.rows import Rows
 from learner.step_sums import StepSums
 from learner.token_logprobs import TokenLogprobs, token_logprobs
 
-# kind, condition, terms of the reward, credit by gradient (None under another), context [B, T-1] and targets
-# [B, T] (both [B, 0] of free-running groups), samples and behaviour log-probs [B, G, T]
-Groups = tuple[Kind, Condition, RewardTerms, CodeCredit | None, Tensor, Tensor, Tensor, Tensor]
-Reward = DecodedReward | Mapping[Kind, DecodedReward]  # one for each kind of group, where a step has several
+# condition, terms of the reward, credit by gradient (None under another), context [B, T-1], targets [B, T],
+# samples and behaviour log-probs [B, G, T]
+Groups = tuple[Condition, RewardTerms, CodeCredit | None, Tensor, Tensor, Tensor, Tensor]
+LogprobsOf = Callable[[PolicyModule, Rows], TokenLogprobs]
 
 
 def post_train(
     policy: PolicyModule,
     tokenizer: ImageTokenizer,
-    reward: Reward,
+    reward: DecodedReward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,
 ) -> Iterator[StepReport]:
     """Train `policy` in place, one optimizer step at a time; yields each step's report."""
     learner = recipe.learner
-    if recipe.is_scored_in_learner:  # another method than the paper's
-        trainable = cast(TokenizerModule, tokenizer)
-        yield from post_train_in_parts(policy, trainable, _of(reward, "teacher_forced"), source, recipe, device)
-        return
     reference = frozen_reference(policy, learner)  # None unless the prior is KL
-    regulariser = embedding_regulariser(policy, recipe, device)  # None unless learner.embedding_weight is set
-    optimizer = build_optimizer(policy, learner, regulariser)
+    optimizer = build_optimizer(policy, learner)
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     for step in range(learner.num_steps):
         groups = roll_out_step(policy, tokenizer, reward, source, recipe, device, step)
-        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD, regulariser)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD)
 
 
 def roll_out_step(policy, tokenizer, reward, source, recipe: Recipe, device, step: int) -> list[Groups]:
     """The groups of a step's tickets; a ticket without a readable image gives none."""
-    first = step * recipe.learner.images_per_step
-    size = recipe.actors.images_per_ticket
-    tickets = (range(start, start + size) for start in range(first, first + recipe.learner.images_per_step, size))
+    tickets = tickets_of(recipe, step)
     rolled_out = [roll_out(policy, tokenizer, reward, source, recipe, device, samples) for samples in tickets]
     groups = [each for each in rolled_out if each is not None]
     if not groups:
@@ -87,21 +74,29 @@ def roll_out_step(policy, tokenizer, reward, source, recipe: Recipe, device, ste
     return groups
 
 
-@torch.no_grad()
-def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples: range) -> Groups | None:
-    """Score G samples of each source image: what a reward actor does with a ticket. None: no image is readable."""
-    kind = recipe.kind_of(samples[0])
-    recipe, reward = recipe.of_kind(kind), _of(reward, kind)
+def tickets_of(recipe: Recipe, step: int) -> list[range]:
+    """Each some samples of the run: numbers of groups."""
+    size, num_images = recipe.actors.images_per_ticket, recipe.learner.images_per_step
+    return [range(start, start + size) for start in range(step * num_images, (step + 1) * num_images, size)]
+
+
+def read(source: ImageSource, recipe: Recipe, samples: range) -> tuple[ImageBatch, list[int]] | None:
+    """The images of these samples that can be read, and which they are of. None: not one."""
     order = SampleOrder(recipe.seed, len(source))
     images = batch_of(start_reading(source, [order.image_index(index) for index in samples]))
     if not isinstance(images, ImageBatch):
         return None
-    kept = [samples[position] for position in images.positions]
+    return images, [samples[position] for position in images.positions]
+
+
+@torch.no_grad()
+def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples: range) -> Groups | None:
+    """Score G samples of each source image: what a reward actor does with a ticket. None: no image is readable."""
+    found = read(source, recipe, samples)
+    if found is None:
+        return None
+    images, kept = found
     pixels_BCHW, condition = images.tensors(device)
-    if kind == "free_running":
-        no_pixels = pixels_BCHW[:, :, :0, :0]  # an image says which condition, and nothing else
-        sources = Sources(no_pixels, condition, images.image_ids, images.texts)
-        return run_free(policy, reward, sources, recipe, device, kept)
 
     # 1. The image's own codes are the targets; with noise they become the teacher-forcing context.
     targets_BT = tokenizer.encode(pixels_BCHW)
@@ -124,7 +119,7 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
     terms = reward.measure(samples_BGT, sources, StageClock())
     terms.require_whole()
     if terms.gradient_BTD is None:
-        return kind, condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
+        return condition, terms, None, context_BT, targets_BT, samples_BGT, logprobs_BGT
 
     # Credit by gradient: the decoder has also said how the reward changes with the codes. Where no term needs to
     # compare samples, one of them is kept, to measure the KL on.
@@ -132,112 +127,75 @@ def roll_out(policy, tokenizer, reward, source, recipe: Recipe, device, samples:
         gradient_BTD, distribution = terms.gradient_BTD, TokenDistribution.of(group)
         credit = code_credit(policy.logits, hidden_BTD, samples_BGT, gradient_BTD, tokenizer, distribution)
     K = recipe.num_samples_kept
-    return kind, condition, terms, credit, context_BT, targets_BT, samples_BGT[:, :K], logprobs_BGT[:, :K]
-
-
-def run_free(policy, reward, sources: Sources, recipe: Recipe, device, kept: list[int]) -> Groups:
-    """Groups of another kind: samples go on from their own tokens, for a condition alone, and judges score them.
-
-    Their log-probabilities are of the distribution that they are drawn from, guidance included, and come from a
-    forward under teacher forcing, like those that the learner compares with them.
-    """
-    group, distribution, condition = recipe.group, TokenDistribution.of(recipe.group), sources.condition
-    draws = [generator(recipe.seed, "free-running samples", index) for index in kept]
-    with autocast(recipe.compute, device):
-        scale, learned_scale = recipe.rollout.guidance_scale, recipe.learned_guidance_scale
-        samples_BGT = sample_own(policy, condition, group.size, distribution, scale, draws)
-        guided = GuidedPolicy(policy, learned_scale, policy)
-        logprobs_BGT = own_logprobs(guided, condition, samples_BGT, distribution)
-    terms = reward.measure(samples_BGT, sources, StageClock())
-    terms.require_whole()
-    nothing_B0 = samples_BGT.new_empty(len(kept), 0)
-    return recipe.rollout.kind, condition, terms, None, nothing_B0, nothing_B0, samples_BGT, logprobs_BGT
+    return condition, terms, credit, context_BT, targets_BT, samples_BGT[:, :K], logprobs_BGT[:, :K]
 
 
 def learn(
-    policy,
-    optimizer,
-    tickets: list[Groups],
-    recipe: Recipe,
-    device,
-    step: int,
-    reference=None,
-    codes_VD=None,
-    regulariser=None,
+    policy, optimizer, tickets: list[Groups], recipe: Recipe, device, step: int, reference=None, codes_VD=None
 ) -> StepReport:
     """One optimizer step on the groups of all tickets: the learner's work."""
-    num_groups = sum(len(samples_BGT) for *_, samples_BGT, _ in tickets)
-    sums = StepSums()
     optimizer.zero_grad()
-    for kind in recipe.rollout.shares:
-        own = [groups for of_kind, *groups in tickets if of_kind == kind]
-        if own:
-            sums += backward(
-                policy, own, recipe.of_kind(kind), device, num_groups, reference, codes_VD, regulariser
-            )
+    num_groups = sum(len(samples_BGT) for *_, samples_BGT, _ in tickets)
+    sums = backward(policy, tickets, recipe, device, num_groups, reference, codes_VD)
 
     # 6. AdamW on the clipped gradient.
-    trained = [*policy.parameters(), *(regulariser.parameters() if regulariser is not None else ())]
-    grad_norm = nn.utils.clip_grad_norm_(trained, recipe.learner.max_grad_norm)
+    grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), recipe.learner.max_grad_norm)
     optimizer.step()
     return sums.report(step + 1, float(grad_norm), stage_seconds={})
 
 
 def backward(
-    policy, tickets, recipe: Recipe, device, num_groups: int, reference, codes_VD, regulariser
+    policy, tickets: list[Groups], recipe: Recipe, device, num_groups: int, reference, codes_VD
 ) -> StepSums:
     """Add the gradient of these groups, of the step's `num_groups`; gives the sums for the report."""
-    learner = recipe.learner
     conditions, all_terms, credits, *tensors = zip(*tickets, strict=True)
     condition = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
 
     # 4. A sample's advantage is its reward relative to its group: [B, G], or [B, G, T] for single tokens. Credit
     # by gradient gives every codebook entry a price at every place instead; only other terms compare samples.
     terms = RewardTerms.joined(all_terms)
-    rewards_BG = terms.rewards(recipe.reward.weights)
-    B = len(rewards_BG)
     advantages_BGT, prices = advantages(terms, recipe), None
     if advantages_BGT is not None:  # without a reward they are zeros, made on the CPU
         advantages_BGT = advantages_BGT.to(device)
     if recipe.has_code_gradients:
-        prices = code_prices(CodeCredit.joined(credits), codes_VD, recipe, torch.ones(B, device=device))
+        prices = code_prices(
+            CodeCredit.joined(credits), codes_VD, recipe, torch.ones(terms.shape_BG[0], device=device)
+        )
     context_BT, targets_BT, samples_BGT, old_logprobs_BGT = map(torch.cat, tensors)
     rows = Rows(condition, context_BT, targets_BT, samples_BGT, old_logprobs_BGT, advantages_BGT, prices)
-    runs_free = recipe.rollout.kind == "free_running"
-    rows = rows.with_own_contexts() if runs_free else rows
-    rows_a_group = len(rows) // B
 
-    # 5. The G samples share one context, so one forward and backward per group serves them all. Free-running
-    # samples have a row each, or two under guidance: the probabilities are those that they were drawn with.
+    # 5. The G samples share one context, so one forward and backward per group serves them all.
     def logprobs(model: PolicyModule, micro: Rows) -> TokenLogprobs:
-        guided = GuidedPolicy(model, recipe.learned_guidance_scale if runs_free else 1.0, model)
         with autocast(recipe.compute, device):
-            hidden_BTD = guided.hidden(micro.condition, micro.context_NT)
+            hidden_BTD = model(micro.condition, micro.context_NT, head=False)
             distribution, tokens = TokenDistribution.of(recipe.group), (micro.samples_NKT, micro.targets_NT)
             return token_logprobs(
-                guided.logits, hidden_BTD, *tokens, distribution, learner.logit_rows, micro.prices
+                model.logits, hidden_BTD, *tokens, distribution, recipe.learner.logit_rows, micro.prices
             )
 
-    totals = torch.zeros(7)
-    size = learner.micro_batch_size * rows_a_group
+    return backward_of_rows(rows, terms, logprobs, policy, recipe, num_groups, reference)
+
+
+def backward_of_rows(
+    rows: Rows, terms: RewardTerms, logprobs: LogprobsOf, policy, recipe: Recipe, num_groups: int, reference
+) -> StepSums:
+    """In micro-batches. Rows are groups, or samples that are contexts of their own."""
+    learner, B = recipe.learner, terms.shape_BG[0]
+    is_own, rows_a_group = recipe.rollout.kind == "free_running", len(rows) // B
+    totals, size = torch.zeros(7), learner.micro_batch_size * rows_a_group
     for start in range(0, len(rows), size):
         micro = rows[start : start + size]
-        with regulariser.watching() if regulariser is not None else nullcontext():
-            logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
+        logprobs_BGT, target_logprobs_BT, entropy_BT, advantage_BT = logprobs(policy, micro)
         old_BGT = micro.behaviour_logprobs_NKT
         policy_B, ratio_BGT = surrogate_loss(logprobs_BGT, old_BGT, micro.advantages_NKT, learner)
         if advantage_BT is not None:  # of what the policy proposes, on average: by credit by gradient
             policy_B = policy_B - advantage_BT.mean(dim=1)
-        ce_B, kl_prior_B = ce_prior(target_logprobs_BT), torch.zeros_like(policy_B)
-        ce_B = ce_B * (not runs_free)  # without an image there are no codes of one
+        ce_B, kl_prior_B = ce_prior(target_logprobs_BT) * (not is_own), torch.zeros_like(policy_B)
         if reference is not None:
             with torch.no_grad():
                 reference_BGT = logprobs(reference, replace(micro, prices=None)).samples_BGT
             kl_prior_B = kl_prior(logprobs_BGT, reference_BGT)
         loss_B = policy_B + learner.ce_weight * (ce_B if reference is None else kl_prior_B)
-        if regulariser is not None:
-            with autocast(recipe.compute, device):
-                loss_B = loss_B + learner.embedding_weight * regulariser(micro.targets_NT)
         (loss_B.sum() / rows_a_group / num_groups).backward()
         clipped_B = ((ratio_BGT - 1).abs() > learner.clip_range).float().mean(dim=(1, 2))
         kl_B = kl_to_behaviour(logprobs_BGT, old_BGT)
@@ -245,17 +203,15 @@ def backward(
         totals += torch.stack([each.detach().sum() / rows_a_group for each in of_rows]).cpu()
 
     names = ("loss", "policy_loss", "ce_prior", "kl_prior", "clip_fraction", "kl", "entropy")
+    rewards_BG = terms.rewards(recipe.reward.weights)
     rewards = {"reward_mean": float(rewards_BG.mean() * B), "reward_std": float(reward_spread(rewards_BG).sum())}
+    flat_B = flat_groups(rows.advantages_NKT, rows.prices).view(B, rows_a_group).all(dim=1)
     return StepSums(
         num_groups=B,
-        num_flat=int(flat_groups(advantages_BGT, prices).sum()) if recipe.reward.weights else 0,
+        num_flat=int(flat_B.sum()) if recipe.reward.weights else 0,
         num_dropped=0 if terms.dropped is None else int(terms.dropped.sum()),
         sums=dict(zip(names, totals.tolist(), strict=True)) | rewards,
         reward_terms={name: float(term_BG.mean() * B) for name, term_BG in terms.terms.items()},
         better=terms.better(recipe.reward.own_terms),
-        num_measured=dict.fromkeys(terms.terms, B) | {"ce_prior": 0 if runs_free else B},
+        num_measured=dict.fromkeys(terms.terms, B) | {"ce_prior": 0 if is_own else B},
     )
-
-
-def _of(reward: Reward, kind: Kind) -> DecodedReward:
-    return reward[kind] if isinstance(reward, Mapping) else reward

@@ -185,6 +185,14 @@ class Recipe(Section):
         return self.learner.method != "grpo"
 
     @property
+    def is_paper_method(self) -> bool:
+        """Whether deploy/local.py spells it out: GRPO on teacher-forced groups, without a regulariser."""
+        learner = self.learner
+        return (
+            learner.method == "grpo" and not learner.embedding_weight and "free_running" not in self.rollout.shares
+        )
+
+    @property
     def trains_decoder(self) -> bool:
         return self.learner.method == "decoder"
 

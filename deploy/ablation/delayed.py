@@ -6,13 +6,13 @@ from copy import deepcopy
 
 import torch
 
+from actors.rewards.decoded_reward import DecodedReward
 from common.code_credit import codebook_codes
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule
 from common.protocols import ImageSource, ImageTokenizer
 from common.types import StepReport
-from deploy.local import Reward, learn, roll_out_step
-from learner.embedding_regulariser import embedding_regulariser
+from deploy.local import learn, roll_out_step
 from learner.loss import frozen_reference
 from learner.optimizer import build_optimizer
 
@@ -20,7 +20,7 @@ from learner.optimizer import build_optimizer
 def post_train_delayed(
     policy: PolicyModule,
     tokenizer: ImageTokenizer,
-    reward: Reward,
+    reward: DecodedReward,
     source: ImageSource,
     recipe: Recipe,
     device: torch.device,
@@ -29,11 +29,10 @@ def post_train_delayed(
     """As `post_train`, and equal to it at delay 0. The first groups come from the initial policy."""
     learner = recipe.learner
     reference = frozen_reference(policy, learner)
-    regulariser = embedding_regulariser(policy, recipe, device)
-    optimizer = build_optimizer(policy, learner, regulariser)
+    optimizer = build_optimizer(policy, learner)
     codes_VD = codebook_codes(tokenizer, device) if recipe.has_code_gradients else None
     versions = deque([deepcopy(policy)], maxlen=delay + 1)
     for step in range(learner.num_steps):
         groups = roll_out_step(versions[0], tokenizer, reward, source, recipe, device, step)
-        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD, regulariser)
+        yield learn(policy, optimizer, groups, recipe, device, step, reference, codes_VD)
         versions.append(deepcopy(policy))

@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from common.protocols import ImageTokenizer
 from deploy.ablation.delayed import post_train_delayed
 from deploy.ablation.results import CellResult, Numbers, StudyFolder
 from deploy.ablation.study import Cell
-from deploy.local import post_train
+from deploy.local_methods import post_train
 from deploy.scoring.scorer import Evaluation, Scorer, in_process
 
 PICTURE_ROWS = 4
@@ -55,8 +54,11 @@ def _trained(cell: Cell, device: torch.device, folder: StudyFolder) -> tuple[Tra
     policy, rewards = load_policy(cell.recipe, device), load_rewards(cell.recipe, device)
     tokenizer = next(iter(rewards.values())).tokenizer
     source = build_source(cell.recipe, "train")
-    train = partial(post_train_delayed, delay=cell.delay) if cell.delay else post_train
-    reports = train(policy, tokenizer, rewards, source, cell.recipe, device)
+    if cell.delay:
+        reward = rewards["teacher_forced"]
+        reports = post_train_delayed(policy, tokenizer, reward, source, cell.recipe, device, cell.delay)
+    else:
+        reports = post_train(policy, tokenizer, rewards, source, cell.recipe, device)
     steps = [_finite(report.line()) for report in reports]
     return Trained(policy, tokenizer if cell.recipe.trains_decoder else None), steps
 

@@ -137,8 +137,11 @@ def _cells(section: StudySection, shared: Sequence[str], scored_by: Sequence[Rec
                 recipe = load_recipe(_recipe_of(section), [*shared, *_as_overrides(own)])
             except RecipeError as error:
                 raise RecipeError(f"variant {variant}: {error}") from None
-            if recipe.is_scored_in_learner and changes.get(DELAY, 0):
-                raise RecipeError(f"variant {variant}: delay is for learner.method grpo, whose samples age")
+            if changes.get(DELAY, 0) and not recipe.is_paper_method:
+                raise RecipeError(
+                    f"variant {variant}: delay is for teacher-forced groups under learner.method grpo without "
+                    "learner.embedding_weight, as deploy/local.py has them"
+                )
             if recipe.profile == "published" and section.runner == "local":
                 raise RecipeError(f"variant {variant}: profile is published, which runner: train alone can do")
             yield Cell(variant, index, recipe, scored_by[index], changes.get(DELAY, 0), section.runner)

@@ -17,7 +17,7 @@ from common.machine import prepare_device
 from common.models.loading import load_policy
 from common.models.lora import trained_tensors
 from common.weights.snapshot import weights_sha256
-from deploy.local import post_train
+from deploy.local_methods import post_train
 from deploy.runs.final_weights import save_final
 from deploy.runs.progress_line import StepLine, local_text, progress_stream
 from deploy.runs.recorder import LogLines, Recorder

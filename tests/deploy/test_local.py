@@ -30,7 +30,7 @@ from common.protocols import ImageTokenizer
 from common.schema import by_rollout, from_table, to_table
 from common.types import StepReport
 from common.weights.snapshot import weights_sha256
-from deploy.local import post_train
+from deploy.local_methods import post_train
 from deploy.runs.local_run import run_local
 from deploy.runs.tracking import following
 from learner.train_step import Trainer

@@ -10,7 +10,7 @@ from common.machine import prepare_device
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer
 from common.types import StepReport
 from common.weights.snapshot import as_array
-from deploy.local import post_train
+from deploy.local_methods import post_train
 from tests.fake_cuda.gpu import fake_cuda
 from tests.on_a_gpu_that_is_not_there.comparison import WEIGHT_TOLERANCE, assert_close
 from tests.on_a_gpu_that_is_not_there.conftest import Recipes

@@ -10,7 +10,7 @@ from common.config.recipe import Recipe
 from common.models.loading import load_policy, load_tokenizer
 from common.types import StepReport
 from deploy.ablation.delayed import post_train_delayed
-from deploy.local import post_train
+from deploy.local_methods import post_train
 
 CPU = torch.device("cpu")
 

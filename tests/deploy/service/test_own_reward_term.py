@@ -23,7 +23,7 @@ from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 from common.sample_order import SampleOrder
 from common.schema import from_table
-from deploy.local import post_train
+from deploy.local_methods import post_train
 from deploy.reporting.report import render
 from deploy.runs.local_run import run_local
 from deploy.runs.records import read_run
