@@ -22,10 +22,11 @@ monitor: $(VENV)/installed  ## show a running job in Prometheus
 pretrain: $(VENV)/installed  ## train the demo's models from scratch
 	$(RUN) -m deploy pretrain deploy/recipes/emoji.yaml --overwrite
 
-# The models of the digits, then the smaller generator over the same tokenizer.
+# The models of the digits, then a second classifier, and the smaller generator over the same tokenizer.
 pretrain-digits: $(VENV)/installed  ## train those of mnist.yaml and studies.yaml
 	$(RUN) -m deploy pretrain deploy/recipes/mnist.yaml --overwrite compute.num_threads=2
-	rm -f deploy/recipes/mnist/policy_small.safetensors
+	rm -f deploy/recipes/mnist/judge.safetensors deploy/recipes/mnist/policy_small.safetensors
+	$(RUN) -m deploy pretrain deploy/recipes/mnist.yaml evaluation.classifier=deploy/recipes/mnist/judge.safetensors seed=1
 	$(RUN) -m deploy pretrain deploy/recipes/studies.yaml
 
 # What starts a Ray cluster comes by itself: its processes want the cores.
