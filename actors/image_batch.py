@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.errors import BrokenImageError, DataError
-from common.pixels import to_tensor
+from common.pixels import to_bytes, to_tensor
 from common.protocols import Condition, ImageSource, SourceImage
 
 
@@ -75,4 +75,4 @@ def read_readable(source: ImageSource, image_indices: Sequence[int]) -> ImageBat
 
 def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:
     """float [B, 3, H, W] around [-1, 1] → uint8 [B, H, W, 3], clamped as in the published sampler."""
-    return (127.5 * pixels_BCHW.float() + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return to_bytes(pixels_BCHW).permute(0, 2, 3, 1).cpu().numpy()

@@ -4,13 +4,14 @@ Letters: B groups, G samples per group, T image tokens.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from common.errors import RecipeError, RewardError
+from common.judged_pictures import JudgedPictures
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,18 @@ class RewardTerms:
     gradient_BTD: Tensor | None = (
         None  # of the weighted reward at the sampled codes, mean over samples; on request
     )
+    pictures: JudgedPictures | None = None  # for judges elsewhere; on request
+
+    def beside(self, others: Self) -> Self:
+        """These and `others`, which are of the same groups."""
+        return replace(
+            self,
+            terms={**self.terms, **others.terms},
+            maps={**self.maps, **others.maps},
+            higher_is_better=self.higher_is_better | others.higher_is_better,
+            failures={**others.failures, **self.failures},
+            missed={**self.missed, **others.missed},
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -45,6 +58,7 @@ class RewardTerms:
             failures=failures,
             missed={name: torch.cat([part.missed[name] for part in parts]) for name in first.missed},
             gradient_BTD=_joined([part.gradient_BTD for part in parts]),
+            pictures=JudgedPictures.joined([part.pictures for part in parts if part.pictures is not None]),
         )
 
     def require_whole(self) -> None:

@@ -25,15 +25,19 @@ def load_rewards(recipe: Recipe, device: torch.device) -> dict[Kind, DecodedRewa
 
 
 def rewards_of(
-    recipe: Recipe, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm]
+    recipe: Recipe, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm], judges_apart: bool = False
 ) -> dict[Kind, DecodedReward]:
-    """One for each kind of group that a step has, of the terms that are measured on it."""
+    """One for each kind of group that a step has, of the terms that are measured on it.
+
+    With `judges_apart` it measures those that compare with the image, and hands the pictures over for the others.
+    """
     rewards = {}
     for kind in recipe.rollout.shares:
         own = recipe.of_kind(kind)
-        measured = {name: terms[name] for name in own.reward.weights}
+        apart = own.reward.judged_weights if judges_apart else {}
+        measured = {name: terms[name] for name in own.reward.weights if name not in apart}
         credit, compiled_for = own.advantage.credit, own.compiled_decode_size
-        rewards[kind] = reward_of(own.reward, tokenizer, measured, credit, compiled_for)
+        rewards[kind] = reward_of(own.reward, tokenizer, measured, credit, compiled_for, bool(apart))
     return rewards
 
 
@@ -58,13 +62,14 @@ def reward_of(
     terms: Mapping[str, RewardTerm],
     credit: Credit,
     compiled_for: int | None = None,
+    hands_over: bool = False,
 ) -> DecodedReward:
-    """The same of terms that were built already."""
-    if terms and (section.decode_dtype != "float32" or compiled_for is not None):
+    """The same of terms that were built already; one that `hands_over` gives pictures for judges elsewhere."""
+    if (terms or hands_over) and (section.decode_dtype != "float32" or compiled_for is not None):
         tokenizer = tokenizer.for_scoring(getattr(torch, section.decode_dtype), compiled_for)
     if credit == "gradient":
-        return GradientReward(tokenizer, terms, section)
-    return DecodedReward(tokenizer, terms, section, has_maps=credit == "token")
+        return GradientReward(tokenizer, terms, section, hands_over)
+    return DecodedReward(tokenizer, terms, section, credit == "token", hands_over)
 
 
 def _require_maps(section: RewardSection, perceptual: PerceptualMetric | None, credit: Credit) -> None:

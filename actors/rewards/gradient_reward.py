@@ -5,6 +5,7 @@ picture.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import isqrt
 
 import torch
@@ -26,41 +27,40 @@ class GradientReward(DecodedReward):
     Activations exist for `reward.gradient_batch_size` pictures at a time.
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, terms: Mapping[str, RewardTerm], section: RewardSection):
+    def __init__(
+        self,
+        tokenizer: ImageTokenizer,
+        terms: Mapping[str, RewardTerm],
+        section: RewardSection,
+        hands_over: bool = False,
+    ):
+        super().__init__(tokenizer, terms, section, hands_over=hands_over)
         self._weights = section.differentiable_weights
-        self._priced = {name: term for name, term in terms.items() if name in self._weights}
-        others = {name: term for name, term in terms.items() if name not in self._weights}
-        super().__init__(tokenizer, others, section)
 
-    def measure(self, sampled_tokens_BGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
-        """The terms of each sample, and `gradient_BTD`."""
-        B, G, _ = sampled_tokens_BGT.shape
-        images_per_chunk = max(1, self._section.decode_batch_size // G)
-        parts = []
-        for start in range(0, B, images_per_chunk):
-            chunk = slice(start, start + images_per_chunk)
-            parts.append(self._chunk(sampled_tokens_BGT[chunk], sources[chunk], clock))
-        return RewardTerms.joined(parts)
+    def _compare(
+        self, tokens_bGT: Tensor, sources: Sources, clock: StageClock
+    ) -> tuple[RewardTerms, Tensor | None]:
+        """The terms of each sample with `gradient_BTD`, and the pictures where a judge needs them.
 
-    def _chunk(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
-        """Where a term fails on some images, they are measured one by one to find which."""
+        Where a term fails on some images, they are measured one by one to find which.
+        """
         try:
-            return self._priced_and_measured(tokens_bGT, sources, clock)
+            return self._priced(tokens_bGT, sources, clock)
         except RewardError as error:
             if len(tokens_bGT) == 1:
                 return self._failed_image(tokens_bGT, str(error))
         images = [slice(image, image + 1) for image in range(len(tokens_bGT))]
-        return RewardTerms.joined([self._chunk(tokens_bGT[image], sources[image], clock) for image in images])
+        parts = [self._compare(tokens_bGT[image], sources[image], clock) for image in images]
+        pictures = [decoded for _, decoded in parts if decoded is not None]
+        return RewardTerms.joined([terms for terms, _ in parts]), torch.cat(pictures) if pictures else None
 
-    def _failed_image(self, tokens_1GT: Tensor, reason: str) -> RewardTerms:
-        gradient_1TD = torch.full_like(self.tokenizer.codes(tokens_1GT[:, 0]).float(), float("nan"))
-        nothing_1G = torch.full(tokens_1GT.shape[:2], float("nan"), device=tokens_1GT.device)
-        terms = dict.fromkeys((*self._priced, *self._terms), nothing_1G)
-        shape = (1, tokens_1GT.shape[1])
-        missed = self._none_missed(nothing_1G)
-        return RewardTerms(shape, terms, {}, self._higher_is_better, {0: reason}, missed, gradient_1TD)
+    def _failed_image(self, tokens_1GT: Tensor, reason: str) -> tuple[RewardTerms, Tensor | None]:
+        codes_1TD = self.tokenizer.codes(tokens_1GT[:, 0]).float()
+        terms = self._compared.failed(tokens_1GT.shape[1], reason, codes_1TD)
+        decoded = self.tokenizer.decode(tokens_1GT[0]).float()[None] if self.needs_pictures else None
+        return replace(terms, gradient_BTD=torch.full_like(codes_1TD, torch.nan)), decoded
 
-    def _priced_and_measured(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> RewardTerms:
+    def _priced(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> tuple[RewardTerms, Tensor | None]:
         b, G, _ = tokens_bGT.shape
         pieces = [
             self._piece(tokens_bGT[images, samples], sources[images], clock)
@@ -69,25 +69,20 @@ class GradientReward(DecodedReward):
         pictures, terms, gradients = zip(*pieces, strict=True)
         gradient_bGTD = torch.cat(gradients).unflatten(0, (b, G))
         measured = {
-            name: torch.cat([each[name].flatten() for each in terms]).unflatten(0, (b, G)) for name in self._priced
+            name: torch.cat([each[name].flatten() for each in terms]).unflatten(0, (b, G))
+            for name in self._compared.terms
         }
-        others = RewardTerms((b, G))
-        if self._terms:
-            decoded_bGCHW = torch.cat(pictures).unflatten(0, (b, G))
-            others = self._measured(decoded_bGCHW, sources, None, clock)
-        return RewardTerms(
-            (b, G),
-            measured | dict(others.terms),
-            higher_is_better=self._higher_is_better,
-            failures=others.failures,
-            missed=others.missed,
-            gradient_BTD=gradient_bGTD.mean(dim=1),
+        decoded_bGCHW = torch.cat(pictures).unflatten(0, (b, G)) if self.needs_pictures else None
+        higher = self._compared.higher_is_better
+        priced = RewardTerms(
+            (b, G), measured, higher_is_better=higher, gradient_BTD=gradient_bGTD.mean(dim=1)
         )
+        return priced, decoded_bGCHW
 
     def _piece(
         self, tokens_bgT: Tensor, sources: Sources, clock: StageClock
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Pictures [n, C, H, W] for terms without a gradient, the others [b, g], and the gradient [n, T, D]."""
+        """Pictures [n, C, H, W] for judges, the terms [b, g], and the gradient [n, T, D]."""
         b, g, T = tokens_bgT.shape
         side = isqrt(T)
         with torch.enable_grad():
@@ -95,11 +90,11 @@ class GradientReward(DecodedReward):
             with clock("decode"):
                 decoded_nCHW = self.tokenizer.decode_codes(codes_nTD.mT.unflatten(2, (side, side)))
                 decoded_bgCHW = decoded_nCHW.float().unflatten(0, (b, g))
-            terms = self._terms_of(self._priced, decoded_bgCHW, sources, clock)
+            terms = self._compared.values(decoded_bgCHW, sources, clock)
             reward = RewardTerms((b, g), terms).rewards(self._weights).sum()
         with clock("gradient"):
             (gradient_nTD,) = torch.autograd.grad(reward, codes_nTD)
-        pictures_nCHW = decoded_bgCHW.detach().flatten(0, 1) if self._terms else decoded_nCHW.new_empty(0)
+        pictures_nCHW = decoded_bgCHW.detach().flatten(0, 1) if self.needs_pictures else decoded_nCHW.new_empty(0)
         return pictures_nCHW, {name: term.detach() for name, term in terms.items()}, gradient_nTD.float()
 
 

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from common.config.base import Section
 from common.config.lora import LoraSection
 from common.config.methods import Method
-from common.config.reward import HttpJudge
+from common.config.reward import HttpJudge, RewardActorsSection
 from common.config.reward_models import PREFERENCES, Preference
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -84,6 +84,8 @@ class RewardSection(Section):
     """Terms of your own: their weights by `module:attribute`, such as {my_rewards:sharpness: 0.5}, or one such
     address alone, whose weight is then 1. See actors/rewards/own_term.py for what the attribute must be. A term is
     called by its attribute."""
+    actors: RewardActorsSection = RewardActorsSection()
+    """Processes of their own for the terms that judge a picture by itself."""
     decode_batch_size: int = Field(default=64, gt=0)
     """Sampled token grids decoded and scored at once."""
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -139,7 +141,20 @@ class RewardSection(Section):
     @property
     def comparing_weights(self) -> dict[str, float]:
         """Of the terms that compare a sample with the image: only teacher-forced groups have one."""
-        return {name: weight for name, weight in self.weights.items() if name in _COMPARING}
+        return {name: weight for name, weight in self.weights.items() if name in COMPARING}
+
+    @property
+    def judged_weights(self) -> dict[str, float]:
+        """Of all others: they judge a picture by itself, with a model of their own or none."""
+        return {name: weight for name, weight in self.weights.items() if name not in COMPARING}
+
+    def comparing(self) -> Self:
+        """Without the terms that judge a picture by itself."""
+        return self.model_copy(update=NO_JUDGE)
+
+    def judging(self) -> Self:
+        """With those alone."""
+        return self.model_copy(update=dict.fromkeys(COMPARING, 0.0))
 
     @property
     def preferences(self) -> list[Preference]:
@@ -149,15 +164,15 @@ class RewardSection(Section):
     def of_kind(self, kind: str) -> Self:
         """Where a step has groups of both kinds: the terms that compare are of teacher-forced groups alone, all
         others of free-running ones."""
-        return self.model_copy(update=NO_JUDGE if kind == "teacher_forced" else dict.fromkeys(_COMPARING, 0.0))
+        return self.comparing() if kind == "teacher_forced" else self.judging()
 
 
-_COMPARING = ("mse", "lpips", "l1")  # with the image; each has a gradient
-_TERMS = (*_COMPARING, "classifier", *PREFERENCES)  # whose keys are their weights
+COMPARING = ("mse", "lpips", "l1")  # with the image; each has a gradient
+_TERMS = (*COMPARING, "classifier", *PREFERENCES)  # whose keys are their weights
 NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}} | dict.fromkeys(PREFERENCES, 0.0)
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
-NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in _COMPARING} | {
+NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in (*COMPARING, "actors.count")} | {
     f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
 }
 """Keys for a training with the prior alone."""

@@ -33,8 +33,35 @@ class HttpJudge(Section):
     stop: the run ends."""
 
 
+class RewardActorsSection(Section):
+    """Judge actors: they measure clip, hps, pickscore, aesthetic, classifier, http and python apart from the reward
+    actors, which go on with their next ticket meanwhile. mse, lpips and l1 stay where samples are decoded. The
+    results are the same."""
+
+    count: int = Field(default=0, ge=0)
+    """Number of judge actors; 0 has the reward actors measure these terms as well."""
+    tickets_in_flight: int = Field(default=2, gt=0)
+    """Tickets that a judge actor holds: it judges one, and the others wait so that it never idles."""
+    num_cpus: float = Field(default=1, ge=0)
+    """CPUs a judge actor reserves in Ray."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs, or a fraction of one, that a judge actor reserves in Ray."""
+    label_selector: dict[str, str] = Field(default={})
+    """Node labels that a judge actor's node must have, such as {ray.io/accelerator-type: L4}."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Number of dead judge actors to replace before the run gives up."""
+    ticket_timeout_seconds: float = Field(default=600.0, gt=0)
+    """A judge actor that takes longer over a ticket loses it and is replaced."""
+
+
 def reward_problems(recipe: "Recipe") -> Iterator[str]:
     """A sentence each, with what to change."""
+    judges = recipe.reward.actors.count
+    if judges and (recipe.is_scored_in_learner or not recipe.reward.judged_weights):
+        yield (
+            f"reward.actors.count is {judges}, and no term of the reward can be measured apart: give reward.clip, "
+            "hps, pickscore, aesthetic, classifier, http or python a weight, or set reward.actors.count=0"
+        )
     if not recipe.reward.classifier:
         return
     if recipe.policy.conditioning == "text":

@@ -17,7 +17,7 @@ from actors.rewards.own_term import OwnTerm
 from actors.rewards.table import build_terms
 from actors.rewards.term import Sources
 from common.code_credit import CodeCredit, codebook_codes
-from common.config.algorithm import NO_JUDGE, GroupSection
+from common.config.algorithm import GroupSection
 from common.config.recipe import Recipe
 from common.errors import RecipeError
 from common.machine import autocast
@@ -126,7 +126,7 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     B, G, T = recipe.actors.images_per_ticket, recipe.group.size, recipe.num_tokens
     distribution = TokenDistribution.of(recipe.group)
     num_scored = max(1, recipe.pictures_scored_at_once // G)
-    known = recipe.reward.model_copy(update=NO_JUDGE)
+    known = recipe.reward.comparing()
     judges = [name for name in recipe.reward.weights if name not in known.weights]
     own = dict.fromkeys(judges, OwnTerm(_no_work, higher_is_better=False))
     terms = build_terms(known, models.perceptual) | own

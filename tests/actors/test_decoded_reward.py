@@ -206,7 +206,9 @@ class Brightness:
         return brightness_BG
 
 
-BRIGHTNESS = [[0.0, 0.25], [0.5, 1.0]]
+# As a file has it: clamped, and one of 256 steps. The greys 0, 0.5 and 1 are the bytes 128, 191 and 255.
+BLACK, GREY = 128 / 127.5 - 1, 191 / 127.5 - 1
+BRIGHTNESS = [[BLACK, (1 + 3 * BLACK) / 4], [GREY, (2 + 2 * GREY) / 4]]
 
 
 def reward_with(term: RewardTerm, has_maps: bool = False, **section: Any) -> DecodedReward:
@@ -262,9 +264,9 @@ def test_an_image_that_a_term_fails_on_is_named_with_the_term_and_the_others_are
     assert terms.failures == {1: f"reward.brightness {reason}"}
     assert term.seen == [("a.png", "b.png"), ("a.png",), ("b.png",)]  # one by one, to find which
     assert_close(terms.terms["brightness"][0], torch.tensor(BRIGHTNESS[0]))
-    assert_close(terms.terms["mse"][0], torch.tensor(MSE[0]))
+    assert_close(terms.terms["mse"], torch.tensor(MSE))
     for columns in (terms.terms, terms.maps):
-        assert all(column[1].isnan().all() for column in columns.values())
+        assert all(columns[name][1].isnan().all() for name in columns if name != "mse")
     assert list(terms.maps) == (["mse", "brightness"] if has_maps else [])
     with pytest.raises(RewardError, match=r"^reward\.brightness "):
         terms.require_whole()
