@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actors.pool_events import ChunkDone, Delivery, LostChunk, LostTicket, PoolEvent
+from actors.pool_events import ChunkDone, Delivery, LostChunk, LostTicket, PoolEvent, RolledOut
 from actors.pool_members import Call
 from actors.rollout_actor import WeightsLostError
 from common.ray_calls_group import RayCalls, ValueLostError
@@ -16,6 +16,9 @@ def answer_to(ray: RayCalls, actor: str, reference: Any, call: Call) -> PoolEven
         receipt = ray.get(call.receipt)
     except WeightsLostError:
         return LostTicket(actor, call.ticket_id, call.version, "weights")
+    if receipt.awaits_judges:
+        return RolledOut(actor, receipt, call.groups)
+    reference = call.groups
     try:
         return Delivery(actor, receipt, reference, ray.get(reference))
     except ValueLostError:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from common.facts import ChunkLost
 from common.types import GroupReceipt
 
+JUDGES = "judges"  # who has a ticket that was rolled out and is not judged yet
+
 
 @dataclass(frozen=True)
 class PublishedPolicy:
@@ -23,16 +25,31 @@ class Delivery:
     receipt: GroupReceipt
     groups: Any  # reference to their Arrow table
     table: Any  # the table behind `groups`: this node keeps its copy as long as somebody holds it
+    judge: str = ""  # the judge actor that completed them, if any
+
+    @property
+    def holder(self) -> str:
+        """Who has the ticket, as the ledger knows it."""
+        return JUDGES if self.judge else self.actor
+
+
+@dataclass(frozen=True)
+class RolledOut:
+    """A ticket that judge actors have yet to complete."""
+
+    actor: str  # that rolled it out
+    receipt: GroupReceipt
+    unjudged: Any  # reference to its UnjudgedGroups, which this process owns and never fetches
 
 
 @dataclass(frozen=True)
 class LostTicket:
-    """A ticket whose actor is alive but whose weights or groups were lost with a node."""
+    """A ticket whose actor is alive but whose weights, pictures or groups were lost with a node."""
 
-    actor: str
+    actor: str  # or JUDGES
     ticket_id: int
     version: int
-    lost: Literal["groups", "weights"]
+    lost: Literal["groups", "weights", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -65,4 +82,4 @@ class LostActor:
     reason: str
 
 
-PoolEvent = Delivery | LostTicket | ChunkDone | LostChunk | LostActor
+PoolEvent = Delivery | RolledOut | LostTicket | ChunkDone | LostChunk | LostActor

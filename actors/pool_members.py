@@ -3,8 +3,19 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.pool_events import RolledOut
 from common.errors import ClusterError
 from common.paths import code_fingerprint
+
+
+@dataclass(frozen=True)
+class ActorDescription:
+    """What an actor reports about itself when it is ready."""
+
+    node: str
+    pid: int
+    device: str
+    code: str  # fingerprint
 
 
 @dataclass(frozen=True)
@@ -15,7 +26,17 @@ class Call:
     version: int  # of the policy
     ticket_id: int = -1
     receipt: Any = None  # reference
+    groups: Any = None  # reference
     chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class JudgeCall:
+    """A ticket that a judge actor has."""
+
+    made_at: float
+    rolled: RolledOut
+    receipt: Any  # reference
 
 
 @dataclass
@@ -28,8 +49,9 @@ class Member:
     is_guest: bool = False  # a learner rank, which others start and replace
     is_leaving: bool = False  # finishes what it has, gets no more
     is_overdue: bool = False  # not ready for long, and reported
-    calls: dict[Any, Call] = field(default_factory=dict)
-    """By the reference to what the call returns: groups, or the result of a chunk."""
+    calls: dict[Any, Any] = field(default_factory=dict)
+    """A Call or JudgeCall, by the reference to what it returns: groups, or the result of a chunk. By that to the
+    receipt where pictures are not to be fetched here."""
 
     @property
     def is_ready(self) -> bool:

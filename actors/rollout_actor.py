@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.incoming_weights import IncomingWeights
-from actors.ticket_work import TicketWork
+from actors.pool_members import ActorDescription
+from actors.ticket_work import RolledOut, TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.log import log_context, set_up_logging
@@ -19,7 +19,7 @@ from common.machine import prepare_device
 from common.models.loading import load_policy
 from common.paths import code_fingerprint
 from common.ray_calls_group import RayCalls, ValueLostError
-from common.types import GroupReceipt, WeightSnapshot, WorkTicket
+from common.types import WeightSnapshot, WorkTicket
 from common.weights.snapshot import linear_parameters, make_bfloat16
 
 log = logging.getLogger("vapi.actors")
@@ -29,16 +29,6 @@ READING, FETCHING = "reading", "fetching"  # an actor's concurrency groups, a th
 
 class WeightsLostError(Exception):
     """No node has the weights of a policy version any more."""
-
-
-@dataclass(frozen=True)
-class ActorDescription:
-    """What an actor reports about itself when it is ready."""
-
-    node: str
-    pid: int
-    device: str
-    code: str  # fingerprint
 
 
 @dataclass(frozen=True)
@@ -85,9 +75,7 @@ class RolloutActor:
     def describe(self) -> ActorDescription:
         return ActorDescription(self._ray.node_address(), os.getpid(), str(self._device), code_fingerprint())
 
-    def roll_out(
-        self, ticket: WorkTicket, version: int, snapshot: list[Any]
-    ) -> tuple[GroupReceipt, pa.Table | None]:
+    def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> RolledOut:
         """Receipt and groups of a ticket, under policy `version`.
 
         `snapshot` is a list with the reference to that version's weights; the list keeps Ray from fetching them

@@ -7,7 +7,6 @@ Letters: B images of the ticket, G samples per group, T image tokens, D width of
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,25 +18,17 @@ from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.term import Sources
 from actors.rollouts.rollout import Draws, RolloutSettings
 from actors.rollouts.table import ROLLOUTS
+from actors.scored_groups import ScoredGroups, UnjudgedGroups, arrays, missed_arrays, without_unsound
 from common.clock import StageClock
 from common.code_credit import CodeCredit
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError
-from common.finite import non_finite_groups, take_rows
 from common.machine import autocast
 from common.protocols import ImageSource, ImageTokenizer, Policy
 from common.reward_terms import RewardTerms
 from common.sample_order import SampleOrder
 from common.schema import GroupBatch
 from common.types import SkippedImage
-
-
-@dataclass(frozen=True)
-class ScoredGroups:
-    """What became of the samples asked for."""
-
-    groups: GroupBatch | None  # None if no image gave a group
-    skipped: tuple[SkippedImage, ...]
 
 
 class RolloutPipeline:
@@ -77,7 +68,8 @@ class RolloutPipeline:
     ) -> ScoredGroups:
         """The scored groups of `sample_indices`, in order.
 
-        Without those whose image is broken, and those with a number that is not finite.
+        Without those whose image is broken, and those with a number that is not finite. Where judges are
+        elsewhere, what these need to complete them.
         """
         with clock("read"):
             being_read = self._ahead.pop(tuple(sample_indices), None) or self._start_reading(sample_indices)
@@ -106,18 +98,30 @@ class RolloutPipeline:
             target_tokens_BT=_int32(draws.targets_BT),
             sampled_tokens_BGT=_int32(draws.samples_BGT[:, :K]),
             behaviour_logprobs_BGT=draws.logprobs_BGT[:, :K].cpu().numpy(),
-            condition=_arrays(draws.condition),
-            reward_terms=_arrays(terms.terms),
-            reward_maps=_arrays(terms.maps),
-            missed={name: missed_BG.byte().cpu().numpy() for name, missed_BG in terms.missed.items()},
-            credit={} if credit is None else _arrays(credit.columns),
+            condition=arrays(draws.condition),
+            reward_terms=arrays(terms.terms),
+            reward_maps=arrays(terms.maps),
+            missed=missed_arrays(terms),
+            credit={} if credit is None else arrays(credit.columns),
             source={"pixels": images.pixels_BHWC} if self._settings.keeps_pixels else {},
             gradient_weights={} if credit is None else self._recipe.reward.differentiable_weights,
             higher_is_better=terms.higher_is_better,
             rollout=self._recipe.rollout.kind,
         )
-        sound, quarantined = _quarantined(groups, terms.failures)
-        return ScoredGroups(sound, _broken(sample_indices, images.broken) + quarantined)
+        broken, pictures = _broken(sample_indices, images.broken), terms.pictures
+        if pictures is None:
+            return without_unsound(groups, terms.failures, broken)
+        looks_at_images = self._recipe.rollout.kind == "teacher_forced"
+        unjudged = UnjudgedGroups(
+            groups=groups,
+            failures=terms.failures,
+            skipped=broken,
+            pictures_BGCHW=pictures.pixels_BGCHW.cpu().numpy(),
+            is_sound_BG=pictures.is_sound_BG.cpu().numpy(),
+            images_BHWC=images.pixels_BHWC if looks_at_images else images.pixels_BHWC[:, :0, :0],
+            texts=images.texts,
+        )
+        return ScoredGroups(None, broken, unjudged)
 
     def _credit(
         self, policy: Policy, draws: Draws, gradient_BTD: Tensor | None, clock: StageClock
@@ -140,25 +144,6 @@ def _broken(sample_indices: Sequence[int], broken: Mapping[int, BrokenImageError
     return tuple(
         SkippedImage(sample_indices[position], error.image_id, error.reason) for position, error in broken.items()
     )
-
-
-def _quarantined(
-    groups: GroupBatch, failures: Mapping[int, str]
-) -> tuple[GroupBatch | None, tuple[SkippedImage, ...]]:
-    """The groups that can be learned from (None: none can), and what is wrong with the others."""
-    bad = non_finite_groups(groups) | dict(failures)
-    if not bad:
-        return groups, ()
-    skipped = tuple(
-        SkippedImage(int(groups.sample_index_B[row]), groups.image_id_B[row], reason, is_quarantined=True)
-        for row, reason in sorted(bad.items())
-    )
-    sound = [row for row in range(len(groups)) if row not in bad]
-    return (take_rows(groups, sound) if sound else None), skipped
-
-
-def _arrays(columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
 def _int32(tokens: Tensor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Tickets and chunks of an evaluation, done with a policy that somebody else loads and changes. No Ray."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -8,7 +9,9 @@ import torch
 
 from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
 from actors.rewards.build import rewards_of
+from actors.rewards.table import build_terms
 from actors.rollout_pipeline import RolloutPipeline
+from actors.scored_groups import UnjudgedGroups
 from actors.sources.build import build_source
 from common.clock import StageClock
 from common.config.recipe import Recipe
@@ -16,8 +19,10 @@ from common.config.rollout import Kind
 from common.machine import gpu_peak_bytes, require_compiler, resident_bytes
 from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_perceptual_metric, load_tokenizer
-from common.schema import to_table
 from common.types import GroupReceipt, WorkTicket
+
+RolledOut = tuple[GroupReceipt, pa.Table | UnjudgedGroups | None]
+"""A ticket's receipt and groups; None: no image gave one. Where its receipt awaits judges, what these need."""
 
 
 class TicketWork:
@@ -51,8 +56,9 @@ class TicketWork:
     @cached_property
     def _pipelines(self) -> dict[Kind, RolloutPipeline]:  # at the first ticket: drawing needs no training images
         recipe, models = self._models.recipe, self._models
-        source = build_source(recipe, "train")
-        rewards = rewards_of(recipe, models.tokenizer, models.terms)
+        source, apart = build_source(recipe, "train"), recipe.reward.actors.count > 0
+        terms = build_terms(recipe.reward.comparing(), models.perceptual) if apart else models.terms
+        rewards = rewards_of(recipe, models.tokenizer, terms, judges_apart=apart)
         return {
             kind: RolloutPipeline(recipe.of_kind(kind), source, models.tokenizer, reward, self._device)
             for kind, reward in rewards.items()
@@ -61,26 +67,24 @@ class TicketWork:
     def _pipeline(self, sample_indices: tuple[int, ...]) -> RolloutPipeline:
         return self._pipelines[self._models.recipe.kind_of(sample_indices[0])]
 
-    def roll_out(
-        self, ticket: WorkTicket, version: int, clock: StageClock
-    ) -> tuple[GroupReceipt, pa.Table | None]:
+    def roll_out(self, ticket: WorkTicket, version: int, clock: StageClock) -> RolledOut:
         """Receipt and groups of a ticket; the policy's weights are now those of `version`."""
-        rollout = self._pipeline(ticket.sample_indices).roll_out(
+        rolled = self._pipeline(ticket.sample_indices).roll_out(
             self._policy, version, ticket.sample_indices, clock
         )
-        table = None if rollout.groups is None else to_table(rollout.groups)
         receipt = GroupReceipt(
             ticket_id=ticket.ticket_id,
             policy_version=version,
-            num_groups=0 if rollout.groups is None else len(rollout.groups),
-            num_tokens=0 if rollout.groups is None else rollout.groups.num_tokens_sampled,
-            num_bytes=0 if table is None else table.nbytes,
-            skipped=rollout.skipped,
+            num_groups=0,
+            num_bytes=0,
+            skipped=(),
             stage_seconds=dict(clock.seconds),
             resident_bytes=resident_bytes(),
             gpu_peak_bytes=gpu_peak_bytes(self._device),
         )
-        return receipt, table
+        if rolled.unjudged is not None:
+            return replace(receipt, awaits_judges=True), rolled.unjudged
+        return rolled.on(receipt)
 
     def evaluate(self, chunk: EvaluationChunk) -> Any:
         return chunk.run(self._policy, self._models)

@@ -114,10 +114,12 @@ class LearnerLost(Fact):
 class TicketDelivered(Fact):
     actor: str
     receipt: GroupReceipt
+    judge: str = ""  # actor that completed it
 
     def told(self) -> dict[str, Any]:
-        ticket, version, num_groups = self.receipt.ticket_id, self.receipt.policy_version, self.receipt.num_groups
-        return {"actor": self.actor, "ticket": ticket, "version": version, "num_groups": num_groups}
+        of = self.receipt
+        told = {"ticket": of.ticket_id, "version": of.policy_version, "num_groups": of.num_groups}
+        return {"actor": self.actor, **told} | ({"judge": self.judge} if self.judge else {})
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class StepLearned(Fact):
     step_seconds: float  # since the previous publication
     wait_seconds: float  # during which the learner had nothing to learn from
     actor_stage_seconds: Mapping[str, float]  # over all tickets
+    num_judges: int = 0  # judge actors
 
     @classmethod
     def alone(cls, report: StepReport, step_seconds: float) -> Self:
@@ -174,6 +177,7 @@ class StepLearned(Fact):
             "staleness_max": max(self.staleness, default=0),
             "staleness_mean": sum(self.staleness) / max(1, len(self.staleness)),
             "num_actors": self.num_actors,
+            "num_judges": self.num_judges,
             "groups_buffered": self.groups_buffered,
             "step_seconds": self.step_seconds,
             "wait_seconds": self.wait_seconds,
@@ -253,17 +257,6 @@ class ChunkLost(Fact):
     chunk: int
     version: int  # of the policy that is scored
     reason: str  # what was "lost with a node"
-
-
-@dataclass(frozen=True)
-class YardstickStarted(Fact):
-    what: str  # is trained, for the result to be held against
-
-
-@dataclass(frozen=True)
-class YardstickScored(Fact):
-    what: str  # the result is to be held against
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ class GroupReceipt:
     num_tokens: int = 0  # sampled
     resident_bytes: int = 0  # memory of the actor's process
     gpu_peak_bytes: int = 0  # peak GPU memory of its tensors so far; 0 without a GPU
+    awaits_judges: bool = False  # judge actors have yet to complete the groups
+    judge_seconds: float = 0.0  # of a judge actor
+    num_pictures_judged: int = 0  # by it
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ from common.facts import (
     TicketDropped,
     TrackerFailed,
     TrackingBehind,
-    YardstickScored,
-    YardstickStarted,
 )
+from common.judge_facts import JudgeJoined, JudgeLeft, JudgeLost, JudgePending, JudgesNotScaled, JudgesScaled
 from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from common.types import GroupReceipt, SkippedImage, StepReport
+from common.yardstick_facts import YardstickScored, YardstickStarted
 
 REPORT = StepReport(
     step=7,
@@ -104,6 +104,12 @@ EXAMPLES: list[Fact] = [
     ActorJoined("actor-0", "10.0.0.5", 4711, "cuda:0"),
     ActorLeft("actor-0"),
     ActorLost("actor-0", "died", [3, 4]),
+    JudgesScaled(1, 2, "asked for"),
+    JudgesNotScaled(99999, "99999 judge actors are far beyond this cluster"),
+    JudgePending("judge-1", "1 GPU, of which 0 are free"),
+    JudgeJoined("judge-0", "10.0.0.5", 4713, "cuda:0"),
+    JudgeLeft("judge-0"),
+    JudgeLost("judge-0", "died", [3]),
     RankPending(1, "1 GPU, of which 0 are free"),
     RankJoined(1, 5, "10.0.0.6", 4712),
     RankLost(1, "died", 5, 4712),
@@ -111,6 +117,7 @@ EXAMPLES: list[Fact] = [
     LearnerLost("all 2 learner ranks were lost in step 6", "runs/try/checkpoints/step-000005", 5),
     LearnerLost("all 2 learner ranks were lost in step 1", "", 0),
     TicketDelivered("actor-0", RECEIPT),
+    TicketDelivered("actor-0", replace(RECEIPT, judge_seconds=0.5, num_pictures_judged=8), "judge-0"),
     ResultRefused("actor-0", 3),
     TicketDropped(3, "stale", 0, 2),
     TicketDropped(4, "groups lost with a node", 1, 2),

@@ -14,11 +14,11 @@ from math import isqrt
 
 from torch import Tensor
 
-from common.judged_pictures import JudgedPictures
 from actors.rewards.term import RewardTerm, Sources
 from actors.rewards.term_set import TermSet
 from common.clock import StageClock
 from common.config.algorithm import COMPARING, RewardSection
+from common.judged_pictures import JudgedPictures
 from common.protocols import ImageTokenizer
 from common.reward_terms import RewardTerms
 

@@ -60,7 +60,9 @@ class GradientReward(DecodedReward):
         decoded = self.tokenizer.decode(tokens_1GT[0]).float()[None] if self.needs_pictures else None
         return replace(terms, gradient_BTD=torch.full_like(codes_1TD, torch.nan)), decoded
 
-    def _priced(self, tokens_bGT: Tensor, sources: Sources, clock: StageClock) -> tuple[RewardTerms, Tensor | None]:
+    def _priced(
+        self, tokens_bGT: Tensor, sources: Sources, clock: StageClock
+    ) -> tuple[RewardTerms, Tensor | None]:
         b, G, _ = tokens_bGT.shape
         pieces = [
             self._piece(tokens_bGT[images, samples], sources[images], clock)
@@ -74,9 +76,7 @@ class GradientReward(DecodedReward):
         }
         decoded_bGCHW = torch.cat(pictures).unflatten(0, (b, G)) if self.needs_pictures else None
         higher = self._compared.higher_is_better
-        priced = RewardTerms(
-            (b, G), measured, higher_is_better=higher, gradient_BTD=gradient_bGTD.mean(dim=1)
-        )
+        priced = RewardTerms((b, G), measured, higher_is_better=higher, gradient_BTD=gradient_bGTD.mean(dim=1))
         return priced, decoded_bGCHW
 
     def _piece(

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.judged_pictures import JudgedPictures
 from actors.rewards.term import RewardTerm, Sources
 from common.clock import StageClock
 from common.errors import JudgeError, RewardError, first_line
+from common.judged_pictures import JudgedPictures
 from common.reward_terms import RewardTerms, without_misses
 
 
@@ -30,7 +30,9 @@ class TermSet:
         unsound_BG1 = ~pictures.is_sound_BG[:, :, None]
         return replace(
             measured,
-            terms={name: term.masked_fill(unsound_BG1[..., 0], torch.nan) for name, term in measured.terms.items()},
+            terms={
+                name: term.masked_fill(unsound_BG1[..., 0], torch.nan) for name, term in measured.terms.items()
+            },
             maps={name: each.masked_fill(unsound_BG1, torch.nan) for name, each in measured.maps.items()},
         )
 

@@ -1,7 +1,7 @@
 """Who works on which samples: admission, staleness, and the account of every sample of the run. Pure Python.
 
 A run learns from samples 0 … num_steps · samples_per_step - 1, cut into tickets. A ticket is pending, out (an
-actor has it), buffered (its groups wait), taken (the learner has them) or learned.
+actor has it, or the judges after it), buffered (its groups wait), taken (the learner has them) or learned.
 
 **The bound.** There are (max_staleness + 1) · tickets_per_step slots. A ticket takes a slot when it is admitted,
 and the slot reopens only when the weights of the step that learned from it are published. So among the tickets
@@ -63,6 +63,13 @@ class Ledger:
         self.out[ticket_id] = actor
         first = ticket_id * self.samples_per_ticket
         return WorkTicket(ticket_id, tuple(range(first, first + self.samples_per_ticket)))
+
+    def pass_on(self, ticket_id: int, actor: str, to: str) -> bool:
+        """Have `to` hold the ticket in place of `actor`; False if that one no longer does."""
+        if self.out.get(ticket_id) != actor:
+            return False
+        self.out[ticket_id] = to
+        return True
 
     def deliver(self, ticket_id: int, actor: str, version: int) -> bool:
         """Accept groups that `actor` made with policy `version`; False if it no longer holds the ticket."""

@@ -20,7 +20,7 @@ from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.methods import DecoderSection, SteSection, method_problems
-from common.config.reward import reward_problems
+from common.config.reward import RewardActorsSection, reward_problems
 from common.config.reward_models import RewardModelsSection
 from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
@@ -41,6 +41,8 @@ from common.config.tracking import TrackingSection
 from common.models.perceptual.spec import LpipsSpec
 from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
 from common.text import counted
+
+AnyActorsSection = ActorsSection | RewardActorsSection
 
 
 class Recipe(Section):
@@ -128,7 +130,16 @@ class Recipe(Section):
         ranks = counted(self.learner.num_ranks, "learner rank")
         if self.placement == "colocated":
             ranks += " that also roll out" if self.learner.num_ranks > 1 else " that also rolls out"
-        return f"{counted(self.actors.count, 'reward actor')} and {ranks}" if self.actors.count else ranks
+        judges = self.reward.actors.count
+        actors = [counted(self.actors.count, "reward actor")] if self.actors.count else []
+        actors += [counted(judges, "judge actor")] if judges else []
+        return f"{', '.join(actors)} and {ranks}" if actors else ranks
+
+    def awaits_judges(self, sample_index: int) -> bool:
+        """Whether judge actors complete the groups of this one's ticket."""
+        if not self.reward.actors.count:
+            return False
+        return bool(self.of_kind(self.kind_of(sample_index)).reward.judged_weights)
 
     @property
     def has_whole_context(self) -> bool:

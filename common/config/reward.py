@@ -34,9 +34,9 @@ class HttpJudge(Section):
 
 
 class RewardActorsSection(Section):
-    """Judge actors: they measure clip, hps, pickscore, aesthetic, classifier, http and python apart from the reward
-    actors, which go on with their next ticket meanwhile. mse, lpips and l1 stay where samples are decoded. The
-    results are the same."""
+    """Judge actors: they measure clip, hps, pickscore, aesthetic, classifier, http and python apart from the
+    reward actors, which go on with their next ticket meanwhile. mse, lpips and l1 stay where samples are decoded.
+    The results are the same."""
 
     count: int = Field(default=0, ge=0)
     """Number of judge actors; 0 has the reward actors measure these terms as well."""

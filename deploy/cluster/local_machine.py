@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from common.config.recipe import Recipe
+from common.config.reward import RewardActorsSection
 from common.errors import ClusterError
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -33,15 +34,18 @@ def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) 
             f"lower it, {elsewhere}"
         )
     ranks = learner.num_ranks if with_learner else 0
+    judges = recipe.reward.actors
     needed = _gpus_of(ranks, learner.num_gpus, actors.count, actors.num_gpus)
+    needed += _gpus_of(0, 0, judges.count, judges.num_gpus) if with_learner else 0
     if needed > num_gpus:
         found.append(
-            f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g} and learner.num_ranks {ranks} "
-            f"with learner.num_gpus {learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: "
-            f"lower them, {elsewhere}"
+            f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g}"
+            f"{_of_judges(judges) if with_learner else ''} and learner.num_ranks {ranks} with learner.num_gpus "
+            f"{learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: lower them, {elsewhere}"
         )
     if recipe.compute.device == "cuda" and not found:
         without = ["actors.num_gpus"] if not actors.num_gpus else []
+        without += ["reward.actors.num_gpus"] if with_learner and judges.count and not judges.num_gpus else []
         without += ["learner.num_gpus"] if with_learner and not learner.num_gpus else []
         if without:
             found.append(
@@ -49,6 +53,12 @@ def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) 
                 "asks for; set them, or compute.device=cpu"
             )
     return found
+
+
+def _of_judges(judges: RewardActorsSection) -> str:
+    if not judges.count:
+        return ""
+    return f", reward.actors.count {judges.count} with reward.actors.num_gpus {judges.num_gpus:g}"
 
 
 def memory_bytes() -> int:

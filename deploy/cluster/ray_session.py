@@ -28,6 +28,7 @@ class RaySession:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
             limits = {"CPU": math.inf, "GPU": math.inf, "memory": memory}  # its CPUs are what the recipe asks for
             require_possible(recipe.actors.count, recipe.actors, limits)
+            require_possible(recipe.reward.actors.count, recipe.reward.actors, limits, "judge actor")
         return connect(_cpus_needed(recipe), recipe.ray.object_store_bytes)
 
     def connection(self) -> dict[str, Any]:
@@ -98,7 +99,8 @@ def _cpus_needed(recipe: Recipe) -> int:
     """
     actors, learner = recipe.actors, recipe.learner
     count = max(actors.count, actors.autoscale.max if actors.autoscale else 0)
-    needed = count * actors.num_cpus + learner.num_ranks * learner.num_cpus
+    judges = recipe.reward.actors
+    needed = count * actors.num_cpus + judges.count * judges.num_cpus + learner.num_ranks * learner.num_cpus
     return max(os.cpu_count() or 1, int(needed + 1))
 
 

@@ -1,15 +1,16 @@
-"""`scale RUN actors=N`: changes a running job's number of reward actors."""
+"""`scale RUN actors=N` or `rewards=N`: changes a running job's number of reward actors or judge actors."""
 
 import argparse
 
 from deploy.commands.arguments import add_run
 
-HELP = "change the number of reward actors of a running job"
+HELP = "change the number of reward actors or judge actors of a running job"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("words", nargs=1, metavar="actors=N", help="the new number of reward actors")
+    what = "the new number of reward actors, or of judge actors (reward.actors)"
+    parser.add_argument("words", nargs=1, metavar="actors=N|rewards=N", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -110,7 +110,9 @@ def _columns(stream: TextIO) -> int:
 def service_text(recent: Sequence[Mapping[str, Any]], num_steps: int) -> str:
     """Of `train`; `recent` are the newest lines of metrics.jsonl."""
     waited = _sum(recent, "wait_seconds") / max(_sum(recent, "step_seconds"), 1e-9)
-    staleness, actors = f"staleness {recent[-1]['staleness_max']}", f"{recent[-1]['num_actors']} actors"
+    newest = recent[-1]
+    staleness, actors = f"staleness {newest['staleness_max']}", f"{newest['num_actors']} actors"
+    actors += f", {newest['num_judges']} judges" if newest.get("num_judges") else ""
     learned, left = _learned(recent, num_steps), _left(recent, num_steps)
     return GAP.join([learned, staleness, f"learner waits {waited:.0%}", actors, left])
 

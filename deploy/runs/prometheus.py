@@ -23,11 +23,12 @@ from common.facts import (
     TicketDelivered,
     TicketDropped,
 )
+from common.judge_facts import JudgeLost
 from common.machine import resident_bytes
 from common.metrics.catalogue import SCORES, STATES
 from common.metrics.exporter import Exporter, Metrics
 from common.types import GroupReceipt, StepReport
-from deploy.runs.status import LoopState
+from deploy.runs.status import JudgesState, LoopState
 
 
 class Prometheus:
@@ -37,6 +38,7 @@ class Prometheus:
         self._exporter = exporter
         self._receipts: list[GroupReceipt] = []  # since the last step
         metrics.set("vapi_actors_wanted", recipe.actors.count)
+        metrics.set("vapi_judges_wanted", recipe.reward.actors.count)
         metrics.set("vapi_buffer_capacity_groups", recipe.buffer_capacity)
         metrics.set("vapi_buffer_capacity_bytes", recipe.buffer.max_bytes)
         metrics.set("vapi_checkpoint_timestamp_seconds", time.time())
@@ -46,6 +48,7 @@ class Prometheus:
         self._show_state("starting")
         self._takes: dict[type[Fact], Callable[[Any], None]] = {
             ActorLost: lambda _: metrics.add("vapi_actors_restarts_total"),
+            JudgeLost: lambda _: metrics.add("vapi_judges_restarts_total"),
             RankLost: lambda _: metrics.add("vapi_learner_lost_ranks_total"),
             LearnerLost: lambda _: self._show_state("starting"),
             Resumed: lambda fact: metrics.set("vapi_learner_step", fact.step),
@@ -77,9 +80,18 @@ class Prometheus:
         metrics.set("vapi_actors_wanted", state.actors_wanted)
         metrics.set("vapi_actors_ready", state.actors_ready)
         metrics.set("vapi_actors_pending", max(0, state.actors_wanted - state.actors_ready))
+        if state.judges is not None:
+            self._show_judges(state.judges)
         self._show_state("training" if state.tickets_learned < state.num_tickets else "scoring")
         metrics.set("vapi_driver_memory_bytes", resident_bytes())
         self._exporter.beat(f"training, {state.tickets_learned} of {state.num_tickets} tickets learned")
+
+    def _show_judges(self, judges: JudgesState) -> None:
+        metrics = self._metrics
+        metrics.set("vapi_judges_wanted", judges.wanted)
+        metrics.set("vapi_judges_ready", judges.ready)
+        metrics.set("vapi_judges_pending", max(0, judges.wanted - judges.ready))
+        metrics.set("vapi_judges_waiting_tickets", judges.tickets_waiting)
 
     def _show_state(self, state: str) -> None:
         for each in STATES:
@@ -96,6 +108,9 @@ class Prometheus:
             self._metrics.observe("vapi_weights_pull_seconds", stages.pop("transfer"))
         for stage, seconds in stages.items():
             self._metrics.observe("vapi_actors_stage_seconds", seconds, stage=stage)
+        if fact.judge:
+            add("vapi_judges_pictures_total", receipt.num_pictures_judged)
+            self._metrics.observe("vapi_judges_ticket_seconds", receipt.judge_seconds)
         self._receipts.append(receipt)
 
     def _dropped(self, fact: TicketDropped) -> None:
@@ -116,6 +131,7 @@ class Prometheus:
         metrics, report = self._metrics, fact.report
         metrics.add("vapi_learner_steps_total")
         metrics.add("vapi_learner_bad_steps_total", int(report.is_bad))
+        metrics.add("vapi_learner_dropped_samples_total", report.num_dropped)
         metrics.set("vapi_learner_step", report.step)
         metrics.set("vapi_learner_policy_version", fact.policy_version)
         metrics.observe("vapi_learner_step_seconds", fact.step_seconds)

@@ -6,16 +6,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from common.config.recipe import Recipe
 from common.facts import Fact, StepLearned, TicketDelivered
 from deploy.runs.wording import wording_of
 from learner.checkpoint_names import step_of
 
+if TYPE_CHECKING:
+    from actors.judge_pool import JudgePool
+
 RECENT_STEPS = 10
 RECENT_DELIVERIES = 10
 RECENT_EVENTS = 6
+
+
+@dataclass(frozen=True)
+class JudgesState:
+    """Of the judge actors at one moment; of a run that has none, nothing."""
+
+    states: Mapping[str, Mapping[str, Any]]  # by name: node, code, calls, is_leaving
+    wanted: int
+    restarts: int
+    most: int  # that can be asked for
+    tickets_waiting: int  # that no judge has yet
+
+    @classmethod
+    def of(cls, judges: "JudgePool | None") -> Self | None:
+        if judges is None:
+            return None
+        return cls(judges.states(), judges.num_wanted, judges.num_restarts, judges.most, judges.num_waiting)
+
+    @property
+    def ready(self) -> int:
+        return sum(bool(judge["node"]) for judge in self.states.values())
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,7 @@ class LoopState:
     actors_wanted: int
     actor_restarts: int
     actors_most: int  # that can be asked for
+    judges: JudgesState | None = None
 
     @property
     def actors_ready(self) -> int:
@@ -61,7 +86,8 @@ class Status:
             self._last_step = fact.metrics()
             self._step_seconds.append(fact.step_seconds)
         elif isinstance(fact, TicketDelivered):
-            self._deliveries[fact.actor].append((self._clock(), fact.receipt.num_groups))
+            for name in filter(None, (fact.actor, fact.judge)):
+                self._deliveries[name].append((self._clock(), fact.receipt.num_groups))
             self._versions[fact.actor] = fact.receipt.policy_version
         if not wording_of(fact.event).is_routine:
             self._events.append({"time": datetime.now(UTC).isoformat(), "event": fact.event, **fact.told()})
@@ -69,6 +95,7 @@ class Status:
     def of(self, state: LoopState) -> dict[str, Any]:
         """The answer to `status`."""
         num_steps = self._recipe.learner.num_steps
+        self._forget({*state.actors, *(state.judges.states if state.judges else ())})
         return {
             "run": self._recipe.run.name,
             "step": state.step,
@@ -86,7 +113,16 @@ class Status:
             "images_skipped": state.images_skipped,
             "actor_restarts": state.actor_restarts,
             "last_step": self._last_step,
+            "judges": None if state.judges is None else self._judges(state.judges),
         }
+
+    def _judges(self, judges: JudgesState) -> dict[str, Any]:
+        """As `JudgesState`; each judge with its rate."""
+        states = {
+            name: {**judge, "groups_per_second": self._groups_per_second(name)}
+            for name, judge in judges.states.items()
+        }
+        return {**vars(judges), "states": states}
 
     def _eta_seconds(self, steps_left: int) -> float | None:
         """At the pace of the recent steps; None before the first."""
@@ -95,9 +131,7 @@ class Status:
         return steps_left * sum(self._step_seconds) / len(self._step_seconds)
 
     def _actors(self, actors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Each with its policy version and rate; actors that are gone are forgotten."""
-        for name in self._deliveries.keys() - actors.keys():
-            del self._deliveries[name], self._versions[name]
+        """Each with its policy version and rate."""
         return {
             name: {
                 **actor,
@@ -106,6 +140,12 @@ class Status:
             }
             for name, actor in actors.items()
         }
+
+    def _forget(self, here: set[str]) -> None:
+        """Actors that are gone."""
+        for name in self._deliveries.keys() - here:
+            del self._deliveries[name]
+            self._versions.pop(name, None)
 
     def _groups_per_second(self, actor: str) -> float | None:
         """From the oldest of its recent deliveries to now; None before the second."""

@@ -6,6 +6,7 @@ from typing import Any, TextIO
 TO_TOP, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 _COLUMNS = ("actor", "node", "code", "version", "groups/s", "tickets", "")
+_JUDGE_COLUMNS = ("judge", "node", "code", "groups/s", "tickets", "")
 _TOLD_ELSEWHERE = ("time", "event", "path", "pid", "tickets")
 
 
@@ -31,6 +32,8 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"buffer      {status['groups_buffered']} of {status['buffer_capacity']} groups")
     lines.append(f"checkpoint  {checkpoint_text(status['last_checkpoint'])}")
     lines += ["", *_actors(status)]
+    if status.get("judges"):
+        lines += ["", *_judges(status["judges"])]
     if status["recent_events"]:
         lines += ["", "recent events", *(_event(event) for event in status["recent_events"])]
     return "\n".join(lines)
@@ -49,23 +52,37 @@ def _last_step(last: dict[str, Any]) -> list[str]:
 def _actors(status: dict[str, Any]) -> list[str]:
     actors = status["actors"]
     ready = sum(bool(state["node"]) for state in actors.values())
-    rows = [_COLUMNS, *(_row(name, state) for name, state in actors.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
     counts = f"{ready} ready, {status['actors_wanted']} wanted, {status['actor_restarts']} restarts"
-    return [f"actors      {counts}", *(f"  {line}" for line in table)]
+    return [f"actors      {counts}", *_table([_COLUMNS, *(_row(name, state) for name, state in actors.items())])]
+
+
+def _judges(judges: dict[str, Any]) -> list[str]:
+    states = judges["states"]
+    ready = sum(bool(state["node"]) for state in states.values())
+    counts = f"{ready} ready, {judges['wanted']} wanted, {judges['restarts']} restarts"
+    rows = [_JUDGE_COLUMNS, *(_judge_row(name, state) for name, state in states.items())]
+    return [f"judges      {counts}; {judges['tickets_waiting']} tickets wait for one", *_table(rows)]
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [f"  {line.rstrip()}" for line in lines]
 
 
 def _row(name: str, state: dict[str, Any]) -> tuple[str, ...]:
-    version, rate = state["policy_version"], state["groups_per_second"]
+    version = state["policy_version"]
+    name, node, code, *others = _judge_row(name, state)
+    return (name, node, code, "-" if version is None else str(version), *others)
+
+
+def _judge_row(name: str, state: dict[str, Any]) -> tuple[str, ...]:
+    rate = state["groups_per_second"]
     note = "leaving" if state["is_leaving"] else "" if state["node"] else "not ready"
     return (
         name,
         state["node"] or "-",
         state["code"] or "-",
-        "-" if version is None else str(version),
         "-" if rate is None else f"{rate:.1f}",
         str(state["calls"]),
         note,

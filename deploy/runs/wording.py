@@ -89,6 +89,15 @@ WORDINGS = {
     "actor_lost": Wording(
         lambda event: f"{event['actor']} lost with {len(event['tickets'])} tickets: {event['reason']}", "bad"
     ),
+    "judges_scaled": Wording("judge actors {before} → {after}: {reason}"),
+    "judges_not_scaled": Wording("judge actors not changed to {asked}: {reason}", "warn"),
+    "judge_pending": Wording("{actor} is not placed: it waits for {needs}", "warn"),
+    "judge_joined": Wording("{actor} joined on {node} ({device})"),
+    "judge_left": Wording("{actor} left"),
+    "judge_lost": Wording(
+        lambda event: f"{event['actor']} lost, {len(event['tickets'])} tickets judged again: {event['reason']}",
+        "bad",
+    ),
     "rank_pending": Wording("learner rank {rank} is not placed: it waits for {needs}", "warn"),
     "rank_joined": Wording("learner rank {rank} joined on {node} at step {step}"),
     "rank_lost": Wording(_rank_lost, "bad"),

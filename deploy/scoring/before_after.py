@@ -21,8 +21,9 @@ from actors.pool_events import PublishedPolicy
 from actors.rollout_pool import RolloutPool
 from common.atomic import write_json
 from common.config.recipe import Recipe
-from common.facts import Fact, PictureSaved, ScoringStarted, YardstickScored, YardstickStarted
+from common.facts import Fact, PictureSaved, ScoringStarted
 from common.machine import prepare_device
+from common.yardstick_facts import YardstickScored, YardstickStarted
 from deploy.runs.progress_line import ProgressLine, chunks_text, progress_stream
 from deploy.runs.run_folder import RunFolder
 from deploy.scoring.background_evaluation import COLUMNS, save_picture, tell_evaluation

@@ -27,6 +27,7 @@ from common.models.image_classifier import ImageClassifier
 from common.models.loading import load_judge_classifier
 from common.models.lora import add_adapters, layers_to_adapt, trained_tensors
 from common.models.weights_files import check_weights
+from common.text import counted
 from deploy.runs.tracking.tracker import require_packages
 from deploy.service.source_check import check_source
 from learner.remote_checkpoints import RemoteCheckpoints
@@ -132,6 +133,9 @@ def _reward(recipe: Recipe) -> str:
     if recipe.has_code_gradients:
         sampled = ", ".join(recipe.sampled_weights)
         said += f"; credit by gradient{f', of {sampled} by sample' if sampled else ''}"
+    if recipe.reward.actors.count:
+        judges = counted(recipe.reward.actors.count, "judge actor")
+        said += f"; {', '.join(recipe.reward.judged_weights)} by {judges}"
     shares = recipe.rollout.shares
     if len(shares) > 1:
         for kind, share in shares.items():
@@ -190,14 +194,20 @@ def _checkpoints(recipe: Recipe) -> str:
 
 
 def _resources(recipe: Recipe) -> str:
-    actors, learner = recipe.actors, recipe.learner
+    actors, judges, learner = recipe.actors, recipe.reward.actors, recipe.learner
     if recipe.compute.device == "cuda" and not (actors.num_gpus and learner.num_gpus):
         raise UserError(
             f"compute.device is cuda, but actors.num_gpus is {actors.num_gpus:g} and learner.num_gpus "
             f"{learner.num_gpus:g}, and a process without a reserved GPU sees none: set both above 0"
         )
-    num_cpus = actors.count * actors.num_cpus + learner.num_ranks * learner.num_cpus
-    num_gpus = actors.count * actors.num_gpus + learner.num_ranks * learner.num_gpus
+    if recipe.compute.device == "cuda" and judges.count and not judges.num_gpus:
+        raise UserError(
+            "compute.device is cuda, but reward.actors.num_gpus is 0, and a process without a reserved GPU sees "
+            "none: set it above 0"
+        )
+    pools = ((actors.count, actors), (judges.count, judges), (learner.num_ranks, learner))
+    num_cpus = sum(count * section.num_cpus for count, section in pools)
+    num_gpus = sum(count * section.num_gpus for count, section in pools)
     return (
         f"{recipe.processes}; they reserve {num_gpus:g} GPU and {num_cpus:g} CPU of a cluster, and share the "
         "cores of one machine, however few"

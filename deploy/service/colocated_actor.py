@@ -2,18 +2,17 @@
 
 from typing import Any, ClassVar, cast
 
-import pyarrow as pa
 import ray
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.rollout_actor import READING, WeightsLostError
-from actors.ticket_work import TicketWork
+from actors.ticket_work import RolledOut, TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, TokenizerModule
 from common.models.loading import load_policy
 from common.ray_calls_group import RayCalls
-from common.types import GroupReceipt, WorkTicket
+from common.types import WorkTicket
 from learner.learner_actor import PUBLISHING, LearnerActor
 
 
@@ -36,9 +35,7 @@ class ColocatedActor(LearnerActor):
         """Read the images of a waiting ticket while the models work on the previous one."""
         self._work.read_ahead(sample_indices)
 
-    def roll_out(
-        self, ticket: WorkTicket, version: int, _snapshot: list[Any]
-    ) -> tuple[GroupReceipt, pa.Table | None]:
+    def roll_out(self, ticket: WorkTicket, version: int, _snapshot: list[Any]) -> RolledOut:
         """Receipt and groups of a ticket, under policy `version`.
 
         Raises WeightsLostError where the policy has become another meanwhile.

@@ -16,6 +16,7 @@ import ray
 
 from common.errors import ClusterError, RecipeError, first_line
 from common.paths import find_run, places_text
+from common.text import counted
 from deploy.cluster.probe import require_answer
 from deploy.runs.connection import read_connection
 from deploy.runs.run_lock import LOCK, holder_text, lock_state
@@ -30,22 +31,41 @@ class NotRunningError(ClusterError):
 
 
 def scale(run: str, word: str) -> str:
-    """Ask for another number of reward actors; `word` is "actors=N"."""
+    """Ask for another number of reward actors or judge actors; `word` is "actors=N" or "rewards=N"."""
     key, _, value = word.partition("=")
-    if key != "actors" or not value.isdecimal():
-        raise RecipeError(f"scale takes actors=N with a number N, not {word!r}")
+    if key not in ("actors", "rewards") or not value.isdecimal():
+        raise RecipeError(f"scale takes actors=N or rewards=N with a number N, not {word!r}")
+    count = int(value)
     with _connected(run) as call:
         status = call("status")
-        if int(value) < 1 and not any(actor.get("is_guest") for actor in status["actors"].values()):
-            raise RecipeError(f"{word} would leave nobody to roll out: ask for at least 1 (placement is split)")
-        most = status.get("actors_most")
-        if most is not None and int(value) > most:
+        request, noun, most = _actors_asked(status, count) if key == "actors" else _judges_asked(status, count)
+        if most is not None and count > most:
             raise ClusterError(
-                f"{value} reward actors are far beyond the cluster of {run}: ask for at most {most}, or add nodes "
-                "first"
+                f"{value} {noun}s are far beyond the cluster of {run}: ask for at most {most}, or add nodes first"
             )
-        call("ask", {"scale": int(value)})
-    return f"asked for {value} reward actors"
+        call("ask", {request: count})
+    return f"asked for {counted(count, noun)}"
+
+
+def _actors_asked(status: dict[str, Any], count: int) -> tuple[str, str, int | None]:
+    """The request, who is asked for, and how many there can be."""
+    if count < 1 and not any(actor.get("is_guest") for actor in status["actors"].values()):
+        raise RecipeError(
+            f"actors={count} would leave nobody to roll out: ask for at least 1 (placement is split)"
+        )
+    return "scale", "reward actor", status.get("actors_most")
+
+
+def _judges_asked(status: dict[str, Any], count: int) -> tuple[str, str, int | None]:
+    judges = status.get("judges")
+    if not judges:
+        raise RecipeError(
+            f"rewards={count}: this run has no judge actors, its reward actors measure the whole reward; begin a "
+            "run with reward.actors.count of 1 or more"
+        )
+    if count < 1:
+        raise RecipeError(f"rewards={count} would leave nobody to judge pictures: ask for at least 1")
+    return "scale_judges", "judge actor", judges["most"]
 
 
 def stop(run: str) -> str:

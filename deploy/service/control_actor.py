@@ -21,7 +21,7 @@ class ControlActor:
         self._status: dict[str, Any] = {}
 
     def ask(self, request: dict[str, Any]) -> None:
-        """Leave a request: {"scale": N} or {"stop": true}."""
+        """Leave a request: {"scale": N}, {"scale_judges": N} or {"stop": true}."""
         self._requests.append(request)
 
     def status(self) -> dict[str, Any]:

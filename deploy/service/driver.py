@@ -23,7 +23,7 @@ from deploy.runs.status import Status
 from deploy.runs.tracking.following import tracking
 from deploy.service.check import require_sound
 from deploy.service.same_run import require_same_base, require_same_run
-from deploy.service.service import Parts, Service, Surroundings
+from deploy.service.service import ActorCounts, Parts, Service, Surroundings
 from learner.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 
 log = logging.getLogger("vapi.driver")
@@ -90,9 +90,9 @@ class _Run:
         """
         folder = self._surroundings.folder
         attempts, goes_on = 0, checkpoint is not None or folder.has_history
-        num_actors = self._surroundings.recipe.actors.count
+        counts = ActorCounts.of(self._surroundings.recipe)
         while True:
-            service = Service(self._surroundings, checkpoint, num_actors)
+            service = Service(self._surroundings, checkpoint, counts)
             try:
                 return service.serve(lambda: self._begin(checkpoint), goes_on)  # noqa: B023  called within
             except LearnerLostError as error:
@@ -106,7 +106,7 @@ class _Run:
                     self._fail(error)
                     raise
                 checkpoint, goes_on = (read_checkpoint(newest) if newest else None), True
-                num_actors = service.num_actors
+                counts = service.actor_counts
                 step = checkpoint.state.step if checkpoint else 0
                 self._tell(LearnerLost(str(error), str(newest or ""), step))
             except StopAsked as asked:

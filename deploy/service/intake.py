@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from actors.pool_events import Delivery, LostActor, LostTicket
+from actors.pool_events import JUDGES, Delivery, LostActor, LostTicket, RolledOut
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import BufferedTicket, RolloutBuffer
 from common.errors import DataError
@@ -19,12 +19,19 @@ class Intake:
     images_per_ticket: int
     tell: Callable[[Fact], None]
 
+    def pass_on(self, rolled: RolledOut) -> bool:
+        """Whether judges are to complete the ticket: it is still its actor's own, and from now on theirs."""
+        if self.ledger.pass_on(rolled.receipt.ticket_id, rolled.actor, JUDGES):
+            return True
+        self.tell(ResultRefused(rolled.actor, rolled.receipt.ticket_id))
+        return False
+
     def deliver(self, delivery: Delivery) -> None:
-        """Keep groups whose ticket is still their actor's own."""
+        """Keep groups whose ticket is still their actor's own, or the judges'."""
         receipt = delivery.receipt
-        if self.ledger.deliver(receipt.ticket_id, delivery.actor, receipt.policy_version):
+        if self.ledger.deliver(receipt.ticket_id, delivery.holder, receipt.policy_version):
             self.buffer.put(BufferedTicket(receipt, delivery.groups, delivery.table))
-            self.tell(TicketDelivered(delivery.actor, receipt))
+            self.tell(TicketDelivered(delivery.actor, receipt, delivery.judge))
         else:
             self.tell(ResultRefused(delivery.actor, receipt.ticket_id))
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from actors.judge_actor import JudgeActor
+from actors.judge_pool import JudgePool
 from actors.pool_events import PublishedPolicy
 from actors.rollout_actor import RolloutActor
 from actors.rollout_pool import RolloutPool
@@ -51,6 +53,7 @@ class Parts:
     rollout_actor: type = RolloutActor
     learner_actor: type[LearnerActor] = LearnerActor
     colocated_actor: type[LearnerActor] = ColocatedActor
+    judge_actor: type = JudgeActor
     sinks: tuple[Sink, ...] = ()  # told of every fact, after the run's own
     stop: StopSignals = field(default_factory=StopSignals)
 
@@ -69,22 +72,35 @@ class Surroundings:
     line: StepLine
 
 
+class ActorCounts(NamedTuple):
+    """How many are wanted."""
+
+    actors: int
+    judges: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        return cls(recipe.actors.count, recipe.reward.actors.count)
+
+
 class Service:
-    def __init__(self, run: Surroundings, checkpoint: Checkpoint | None, num_actors: int):
-        """`num_actors` are wanted, whatever the recipe says."""
+    def __init__(self, run: Surroundings, checkpoint: Checkpoint | None, counts: ActorCounts):
+        """So many actors are wanted, whatever the recipe says."""
         self._run, self._recipe, self._parts = run, run.recipe, run.parts
-        self._checkpoint, self._num_actors = checkpoint, num_actors
+        self._checkpoint, self._wanted = checkpoint, counts
         state = checkpoint.state if checkpoint else None
         self.counts = Counts(state.step, state.groups_learned, state.images_skipped) if state else Counts()
         self._pool: RolloutPool | None = None
+        self._judges: JudgePool | None = None
         self._ask_digest: Callable[[], str | None] = lambda: None  # until the learner has weights
         self._digest: str | None = None  # of the final weights
         self.stop_signal: int | None = None  # that was asked for in the loop
 
     @property
-    def num_actors(self) -> int:
-        """Wanted now: `scale` and the autoscaler change it."""
-        return self._pool.num_wanted if self._pool is not None else self._num_actors
+    def actor_counts(self) -> ActorCounts:
+        """Wanted now: `scale` and the autoscaler change them."""
+        pools = zip((self._pool, self._judges), self._wanted, strict=True)
+        return ActorCounts(*(wanted if pool is None else pool.num_wanted for pool, wanted in pools))
 
     def serve(self, begin: Callable[[], None], goes_on: bool) -> tuple[dict[str, Any], int | None]:
         """What the run came to, and the signal that ended it early.
@@ -176,6 +192,7 @@ class Service:
             control=control,
             checkpoints=CheckpointWriter(recipe, run.folder, run.tell, ray, learner),
             evaluation=during,
+            judges=self._judges,
         )
 
     @contextmanager
@@ -201,12 +218,18 @@ class Service:
         hosts = learner if is_colocated else None
         pool = RolloutPool(recipe, tell, attend, parts.ray, parts.rollout_actor, hosts=hosts)
         cleanup.callback(pool.shutdown)
-        pool.resize(self._num_actors)
+        pool.resize(self._wanted.actors)
         self._pool = pool
-        log.info("waiting for %d learner ranks and %d reward actors", recipe.learner.num_ranks, pool.num_wanted)
+        if self._wanted.judges:
+            self._judges = JudgePool(recipe, tell, attend, parts.ray, parts.judge_actor)
+            cleanup.callback(self._judges.shutdown)
+            self._judges.resize(self._wanted.judges)
+        log.info("waiting for %s", recipe.processes)
         attend("waiting for actors and learner ranks")
         learner.wait_ready(recipe.ray.placement_timeout_seconds, attend)
         pool.wait_ready(recipe.ray.placement_timeout_seconds)
+        if self._judges is not None:
+            self._judges.wait_ready(recipe.ray.placement_timeout_seconds)
         return learner, pool
 
     def _ledger(self) -> Ledger:

@@ -99,10 +99,10 @@ class Stepper:
             self._keep_groups(self.counts.step + 1, tables)
         self.running = RunningStep(taken, self.counts.step, self._ray.clock() - self._idle_since)
 
-    def finish(self, num_actors: int, groups_buffered: int) -> StepLearned | None:
+    def finish(self, num_actors: int, groups_buffered: int, num_judges: int = 0) -> StepLearned | None:
         """Tell of the running step if it has ended, and begin to publish what it learned.
 
-        One publication is on its way at a time. `num_actors` are ready, and `groups_buffered` wait.
+        One publication is on its way at a time. `num_actors` and `num_judges` are ready, `groups_buffered` wait.
         """
         running = self.running
         if running is None or self._coming is not None:
@@ -125,6 +125,7 @@ class Stepper:
             step_seconds=now - self._last_end,
             wait_seconds=running.wait_seconds,
             actor_stage_seconds=running.actor_stage_seconds(),
+            num_judges=num_judges,
         )
         self._last_end = self._idle_since = now
         self._tell(learned)

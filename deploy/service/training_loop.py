@@ -9,16 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.pool_events import ChunkDone, Delivery, LostActor, LostChunk, LostTicket
+from actors.actor_pool import ActorPool
+from actors.judge_pool import JudgePool
+from actors.pool_events import ChunkDone, Delivery, LostActor, LostChunk, LostTicket, RolledOut
 from actors.pool_size import TooManyActorsError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
 from common.buffer.rollout_buffer import RolloutBuffer
 from common.config.recipe import Recipe
 from common.facts import Fact, StepLearned
+from common.judge_facts import JudgesNotScaled, JudgesScaled
 from common.ray_calls_group import RayCalls
 from common.request_facts import Scaled, ScaleRefused, StopAskedFor
-from deploy.runs.status import LoopState
+from deploy.runs.status import JudgesState, LoopState
 from deploy.scoring.background_evaluation import BackgroundEvaluation
 from deploy.service.autoscaler import Autoscaler
 from deploy.service.checkpoint_writer import CheckpointWriter
@@ -45,6 +48,7 @@ class TrainingLoop:
     control: ControlLink
     checkpoints: CheckpointWriter
     evaluation: BackgroundEvaluation | None = None
+    judges: JudgePool | None = None  # where the reward is measured apart
     stop_signal: int | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +110,8 @@ class TrainingLoop:
         for request in self.control.exchange(self.status_now):
             if "scale" in request:
                 self._scale(request["scale"], "asked for")
+            elif "scale_judges" in request:
+                self._scale_judges(request["scale_judges"])
             elif "stop" in request:
                 self.stop(signal.SIGTERM)
                 self.tell_of_stop()
@@ -117,15 +123,24 @@ class TrainingLoop:
             self.tell(asked)
 
     def _scale(self, count: int, reason: str) -> None:
-        before = self.pool.num_wanted
+        self._resize(self.pool, count, reason, Scaled, ScaleRefused)
+
+    def _scale_judges(self, count: int) -> None:
+        assert self.judges is not None, "`scale` refuses it for a run without"
+        self._resize(self.judges, count, "asked for", JudgesScaled, JudgesNotScaled)
+
+    def _resize(
+        self, pool: ActorPool, count: int, reason: str, scaled: type[Scaled], refused: type[ScaleRefused]
+    ) -> None:
+        before = pool.num_wanted
         if count == before:
             return
         try:
-            self.pool.resize(count)
+            pool.resize(count)
         except TooManyActorsError as error:
-            self.tell(ScaleRefused(count, str(error)))
+            self.tell(refused(count, str(error)))
         else:
-            self.tell(Scaled(before, count, reason))
+            self.tell(scaled(before, count, reason))
 
     def state(self) -> LoopState:
         counts = self.stepper.counts
@@ -142,6 +157,7 @@ class TrainingLoop:
             actors_wanted=self.pool.num_wanted,
             actor_restarts=self.pool.num_restarts,
             actors_most=self.pool.most,
+            judges=JudgesState.of(self.judges),
         )
 
     def _hand_out(self) -> None:
@@ -165,6 +181,7 @@ class TrainingLoop:
     def _wait(self) -> None:
         references = [
             *self.pool.waiting_for(),
+            *(self.judges.waiting_for() if self.judges else ()),
             *self.stepper.waiting_for(),
             *self.checkpoints.waiting_for(),
         ]
@@ -177,18 +194,28 @@ class TrainingLoop:
 
     def _collect(self) -> None:
         for event in self.pool.collect():
-            if isinstance(event, Delivery):
-                self._intake.deliver(event)
-            elif isinstance(event, LostActor):
+            if isinstance(event, LostActor):
                 self._intake.lose_actor(event)
                 if self.evaluation is not None:
                     self.evaluation.give_back(event.actor)
-            elif isinstance(event, LostTicket):
-                if event.lost == "weights":
-                    self.stepper.lose_weights(event.version)
-                self._intake.lose_ticket(event)
-            elif self.evaluation is not None:
+            elif isinstance(event, ChunkDone | LostChunk):
+                assert self.evaluation is not None, "chunks are its own"
                 self._collect_chunk(event, self.evaluation)
+            elif not isinstance(event, RolledOut):
+                self._collect_ticket(event)
+            elif self._intake.pass_on(event):
+                assert self.judges is not None, "its actor has the recipe of this run"
+                self.judges.add(event)
+        for judged in self.judges.collect() if self.judges is not None else ():
+            self._collect_ticket(judged)
+
+    def _collect_ticket(self, event: Delivery | LostTicket) -> None:
+        if isinstance(event, Delivery):
+            self._intake.deliver(event)
+            return
+        if event.lost == "weights":
+            self.stepper.lose_weights(event.version)
+        self._intake.lose_ticket(event)
 
     def _collect_chunk(self, event: ChunkDone | LostChunk, evaluation: BackgroundEvaluation) -> None:
         """A lost one is done again, unless it needs weights that the learner no longer has."""
@@ -209,7 +236,7 @@ class TrainingLoop:
                 self.stepper.start(taken)
 
     def _finish_step(self) -> None:
-        learned = self.stepper.finish(len(self.pool), self._buffer.num_groups)
+        learned = self.stepper.finish(len(self.pool), self._buffer.num_groups, len(self.judges or ()))
         if learned is not None:
             self.ledger.learn(learned.tickets)
             self._autoscale(learned)

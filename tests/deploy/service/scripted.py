@@ -6,13 +6,15 @@ Actors roll out and ranks learn at once, unless a test's subclass has them be la
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from actors.judge_actor import PicturesLostError
+from actors.judge_pool import JudgePool
 from actors.pool_events import PublishedPolicy
 from actors.rollout_actor import ActorDescription, ActorJob, WeightsLostError
 from actors.rollout_pool import RolloutPool
@@ -46,6 +48,7 @@ class Actor:
         self.name = name
         self._ray = calls
         self._version = -1
+        self._judges_are_apart = recipe.reward.actors.count > 0
 
     def describe(self) -> ActorDescription:
         return ActorDescription("127.0.0.1", 1, "cpu", code_fingerprint())
@@ -70,7 +73,8 @@ class Actor:
         num_groups = len(ticket.sample_indices) - len(skipped)
         groups = f"ticket {ticket.ticket_id} by {self.name}" if num_groups else None
         stages = {"decode": 0.25}
-        return GroupReceipt(ticket.ticket_id, self._version, num_groups, 10 * num_groups, skipped, stages), groups
+        receipt = GroupReceipt(ticket.ticket_id, self._version, num_groups, 10 * num_groups, skipped, stages)
+        return replace(receipt, awaits_judges=self._judges_are_apart and num_groups > 0), groups
 
     def _take(self, version: int, snapshot: list[Any]) -> None:
         if version != self._version:
@@ -78,6 +82,23 @@ class Actor:
                 self._version = self._ray.get(snapshot[0]).version
             except ValueLostError as error:
                 raise WeightsLostError from error
+
+
+class Judge:
+    """Completes groups: adds " by JUDGE" to the words."""
+
+    def __init__(self, recipe: Recipe, name: str, calls: RayCalls):
+        self.name, self._ray = name, calls
+
+    def describe(self) -> ActorDescription:
+        return ActorDescription("127.0.0.1", 2, "cpu", code_fingerprint())
+
+    def judge(self, receipt: GroupReceipt, unjudged: list[Any]) -> Any:
+        try:
+            groups = self._ray.get(unjudged[0])
+        except ValueLostError as error:
+            raise PicturesLostError from error
+        return replace(receipt, awaits_judges=False, judge_seconds=0.5), f"{groups} by {self.name}"
 
 
 class Rank(ScriptedRank):
@@ -174,6 +195,7 @@ def serving(
     ray: FakeRay | None = None,
     actor: type = Actor,
     rank: type = Rank,
+    judge: type = Judge,
     scorer: Any = None,
     at_turn: Callable[[Served], None] = lambda served: None,
 ) -> Iterator[Served]:
@@ -185,8 +207,13 @@ def serving(
     hosts = learner if recipe.placement == "colocated" else None
     pool = RolloutPool(recipe, tell, lambda: None, ray, actor, hosts=hosts)
     pool.resize(recipe.actors.count)
+    judges = JudgePool(recipe, tell, lambda: None, ray, judge) if recipe.reward.actors.count else None
+    if judges is not None:
+        judges.resize(recipe.reward.actors.count)
     learner.wait_ready(10, lambda: None)
     pool.wait_ready(10)
+    if judges is not None:
+        judges.wait_ready(10)
     published = PublishedPolicy(0, learner.snapshot(0) if recipe.actors.count else None)
     evaluation = BackgroundEvaluation(scorer, 1.0, tell, run_folder.samples) if scorer else None
     begun = time.monotonic()
@@ -214,6 +241,7 @@ def serving(
         control=ControlLink(recipe.run.name, ray),
         checkpoints=CheckpointWriter(recipe, run_folder, tell, ray, learner, AtOnce()),
         evaluation=evaluation,
+        judges=judges,
     )
     served = Served(loop, ray, told, run_folder, at_turn=at_turn)
     try:

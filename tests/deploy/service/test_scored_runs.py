@@ -11,7 +11,8 @@ from actors.evaluation.chunks import EvaluationChunk, FeaturesChunk, HeldOutChun
 from actors.rollout_actor import RolloutActor, WeightsLostError
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.facts import ActorLost, ChunkLost, Resumed, Scored, ScoringStarted, StepLearned, YardstickScored
+from common.facts import ActorLost, ChunkLost, Resumed, Scored, ScoringStarted, StepLearned
+from common.yardstick_facts import YardstickScored
 from deploy.service.driver import Parts, train
 from tests.conftest import TINY_RECIPE
 from tests.fakes import DiesError, FakeRay, FakeSession, Told
