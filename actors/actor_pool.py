@@ -12,7 +12,7 @@ from actors.pool_members import ActorDescription, Member
 from actors.pool_size import most_actors, next_wave, require_possible
 from common.config.recipe import AnyActorsSection
 from common.errors import ClusterError
-from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending, Fact
+from common.facts import ActorJoined, ActorLeft, ActorPending, Fact
 from common.machine import needs_text
 from common.ray_calls_group import NoAnswerError, ProcessLostError, RayCalls
 
@@ -29,10 +29,9 @@ class Role:
     noun: str
     prefix: str  # of their names
     key: str  # of the recipe
-    pending: type[ActorPending] = ActorPending
-    joined: type[ActorJoined] = ActorJoined
-    left: type[ActorLeft] = ActorLeft
-    lost: type[ActorLost] = ActorLost
+    pending: Callable[[str, str], Fact] = ActorPending
+    joined: Callable[[str, str, int, str], Fact] = ActorJoined
+    left: Callable[[str], Fact] = ActorLeft
 
 
 REWARD_ACTORS = Role("reward actor", "actor", "actors")

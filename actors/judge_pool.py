@@ -17,7 +17,7 @@ from common.facts import Fact
 from common.judge_facts import JudgeJoined, JudgeLeft, JudgeLost, JudgePending
 from common.ray_calls_group import RayCalls, ValueLostError
 
-JUDGE_ACTORS = Role("judge actor", "judge", "reward.actors", JudgePending, JudgeJoined, JudgeLeft, JudgeLost)
+JUDGE_ACTORS = Role("judge actor", "judge", "reward.actors", JudgePending, JudgeJoined, JudgeLeft)
 
 
 class JudgePool(ActorPool[Delivery | LostTicket]):

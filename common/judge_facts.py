@@ -1,36 +1,51 @@
-"""The events of a run's judge actors: those of its reward actors, under names of their own."""
+"""The events of a run's judge actors: like those of its reward actors, under names of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.facts import ActorJoined, ActorLeft, ActorLost, ActorPending
-from common.request_facts import Scaled, ScaleRefused
+from common.facts import Fact
 
 
 @dataclass(frozen=True)
-class JudgePending(ActorPending):
-    """It is not placed."""
+class JudgePending(Fact):
+    actor: str
+    needs: str  # the resources it waits for, and the free ones
 
 
 @dataclass(frozen=True)
-class JudgeJoined(ActorJoined):
-    """It is ready."""
+class JudgeJoined(Fact):
+    actor: str
+    node: str
+    pid: int
+    device: str
 
 
 @dataclass(frozen=True)
-class JudgeLeft(ActorLeft):
+class JudgeLeft(Fact):
     """It was scaled away after finishing its work."""
 
+    actor: str
+
 
 @dataclass(frozen=True)
-class JudgeLost(ActorLost):
+class JudgeLost(Fact):
     """It died or hung. Others judge its tickets."""
 
+    actor: str
+    reason: str
+    tickets: Sequence[int]
+
 
 @dataclass(frozen=True)
-class JudgesScaled(Scaled):
-    """Another number of them is wanted."""
+class JudgesScaled(Fact):
+    before: int  # wanted
+    after: int
+    reason: str
 
 
 @dataclass(frozen=True)
-class JudgesNotScaled(ScaleRefused):
+class JudgesNotScaled(Fact):
     """The cluster will never hold so many; the number stays."""
+
+    asked: int
+    reason: str

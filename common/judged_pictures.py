@@ -15,13 +15,13 @@ from common.pixels import from_bytes, to_bytes
 
 @dataclass(frozen=True)
 class JudgedPictures:
-    pixels_BGCHW: Tensor  # uint8
+    pixels_BGCHW: Tensor  # uint8, contiguous: the order in memory is part of the arithmetic
     is_sound_BG: Tensor  # bool: the decoder gave numbers alone
 
     @classmethod
     def of(cls, decoded_BGCHW: Tensor) -> Self:
         """Of pictures around [-1, 1], which are clamped."""
-        return cls(to_bytes(decoded_BGCHW), decoded_BGCHW.isfinite().flatten(2).all(dim=2))
+        return cls(to_bytes(decoded_BGCHW).contiguous(), decoded_BGCHW.isfinite().flatten(2).all(dim=2))
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self | None:

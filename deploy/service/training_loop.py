@@ -130,7 +130,12 @@ class TrainingLoop:
         self._resize(self.judges, count, "asked for", JudgesScaled, JudgesNotScaled)
 
     def _resize(
-        self, pool: ActorPool, count: int, reason: str, scaled: type[Scaled], refused: type[ScaleRefused]
+        self,
+        pool: ActorPool,
+        count: int,
+        reason: str,
+        scaled: Callable[[int, int, str], Fact],
+        refused: Callable[[int, str], Fact],
     ) -> None:
         before = pool.num_wanted
         if count == before:

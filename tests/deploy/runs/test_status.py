@@ -61,6 +61,7 @@ def test_the_state_of_the_moment_beside_the_last_step(status: Status) -> None:
     status.record(learned(5))
     told = status.of(state(step=5))
     assert told == {
+        "judges": None,
         "run": "run",
         "step": 5,
         "num_steps": 10,
