@@ -282,6 +282,11 @@ class Recipe(Section):
         numbers = self.num_tokens * a_token + self.group.size * a_sample
         return 4 * numbers + pixels + condition + 280
 
+    @property
+    def handed_over_bytes(self) -> int:
+        """Bytes of a group's pictures, and of its image, on their way to judge actors; 0 without these."""
+        return 3 * self.image_size**2 * (self.group.size + 1) if self.reward.actors.count else 0
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         for problem in _problems(self):

@@ -35,6 +35,7 @@ def run_dashboard() -> dict[str, Any]:
         Row("Throughput", _throughput()),
         Row("Learner", _learner()),
         Row("Actors", _actors()),
+        Row("Judges", _judges(), is_open=False),
         Row("Buffer", _buffer()),
         Row("Memory", _memory(), is_open=False),
     ]
@@ -173,6 +174,28 @@ def _actors() -> list[Panel]:
             "images skipped {{run}}": f"increase(vapi_actors_skipped_images_total{{{RUN}}}[5m])",
             "groups quarantined {{run}}": f"increase(vapi_actors_quarantined_groups_total{{{RUN}}}[5m])",
         }, 6, 6, limits={1: "orange"}, looks=_COUNTED),
+    ]  # fmt: skip
+
+
+def _judges() -> list[Panel]:
+    """Of a run that measures its reward apart (reward.actors)."""
+    return [
+        Panel("Judge actors", {
+            "wanted {{run}}": f"vapi_judges_wanted{{{RUN}}}",
+            "ready {{run}}": f"vapi_judges_ready{{{RUN}}}",
+            "pending {{run}}": f"vapi_judges_pending{{{RUN}}}",
+        }, 8, 6),
+        Panel("Tickets that wait for a judge", {"{{run}}": f"vapi_judges_waiting_tickets{{{RUN}}}"}, 8, 6,
+              description="Always some: more judge actors would help (scale RUN rewards=N)."),
+        Panel("Busy judge actors", {"{{run}}": f"rate(vapi_judges_ticket_seconds_sum{{{RUN}}}[1m])"}, 8, 6,
+              description="Seconds that they spend on tickets, per second."),
+        Panel("Pictures judged per second", {"{{run}}": f"rate(vapi_judges_pictures_total{{{RUN}}}[1m])"}, 8, 6),
+        Panel("Judge actors replaced in 5 minutes", {
+            "{{run}}": f"increase(vapi_judges_restarts_total{{{RUN}}}[5m])",
+        }, 8, 6, limits={1: "orange"}, looks=_COUNTED),
+        Panel("Samples without a score in 5 minutes", {
+            "{{run}}": f"increase(vapi_learner_dropped_samples_total{{{RUN}}}[5m])",
+        }, 8, 6, limits={1: "orange"}, looks=_COUNTED, description="Of any judge, apart or within."),
     ]  # fmt: skip
 
 

@@ -192,7 +192,8 @@ class StoreBytes:
     groups_a_step: int  # written once by actors, read once by learner ranks
     weights_a_version: int  # written once per step by learner rank 0, read once by each node with reward actors
     state_a_checkpoint: int  # written by learner rank 0, read by the driver
-    at_most: int  # held at once: a full buffer, the weights, and the state of a checkpoint
+    at_most: int  # held at once: a full buffer, pictures, the weights, and the state of a checkpoint
+    pictures_a_step: int = 0  # written once by reward actors, read once by judge actors
 
 
 def store_bytes(recipe: Recipe, work: Work) -> StoreBytes:
@@ -202,7 +203,10 @@ def store_bytes(recipe: Recipe, work: Work) -> StoreBytes:
         groups_a_step=recipe.learner.images_per_step * recipe.group_bytes,
         weights_a_version=weights,
         state_a_checkpoint=state,
-        at_most=recipe.buffer_capacity * recipe.group_bytes + VERSIONS_ALIVE * weights + state,
+        at_most=recipe.buffer_capacity * (recipe.group_bytes + recipe.handed_over_bytes)
+        + VERSIONS_ALIVE * weights
+        + state,
+        pictures_a_step=recipe.learner.images_per_step * recipe.handed_over_bytes,
     )
 
 

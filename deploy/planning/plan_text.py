@@ -31,6 +31,8 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"Adapters are trained: {plan.work.num_trained:,} of {plan.work.num_parameters:,} parameters."
     if recipe.reward.preferences:
         yield f"Not counted: the models of {', '.join(recipe.reward.preferences)}."
+    if recipe.reward.actors.count:
+        yield "Not counted: the time, memory and GPUs of judge actors (reward.actors)."
     if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
 
@@ -140,8 +142,11 @@ def _bytes(plan: Plan) -> Iterator[str]:
         ("groups, a step", store.groups_a_step, "from reward actors to learner ranks"),
         ("weights, a step", store.weights_a_version, "from learner rank 0 to every node with reward actors"),
         ("a checkpoint", store.state_a_checkpoint, "from learner rank 0 to the driver"),
+        ("pictures, a step", store.pictures_a_step, "from reward actors to judge actors"),
         ("held at most", store.at_most, "a full buffer, two versions of the weights, a checkpoint"),
     ):
+        if label.startswith("pictures") and not size:
+            continue
         yield f"{label:<17}{_size(size):>10}   {way}"
 
 

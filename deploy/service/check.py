@@ -181,7 +181,9 @@ def _features(recipe: Recipe) -> str:
 
 def _buffer(recipe: Recipe) -> str:
     size = recipe.buffer_capacity * recipe.group_bytes / 1e6
-    return f"{recipe.buffer_capacity} groups, {size:.1f} MB, at most {recipe.buffer.max_staleness} versions stale"
+    said = f"{recipe.buffer_capacity} groups, {size:.1f} MB, at most {recipe.buffer.max_staleness} versions stale"
+    pictures = recipe.buffer_capacity * recipe.handed_over_bytes / 1e6
+    return said + (f"; at most {pictures:.1f} MB of pictures on their way to judge actors" if pictures else "")
 
 
 def _checkpoints(recipe: Recipe) -> str:
