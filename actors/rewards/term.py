@@ -29,8 +29,8 @@ class RewardTerm(Protocol):
     stage: str  # of the actor's clock: what the time of measuring counts as
 
     def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
-        """Float32 [B, G]. Pictures are float32: around [-1, 1] and not clamped where the term compares with the image
-        (mse, lpips, l1), in [-1, 1] and of 8 bits a colour for all others."""
+        """Float32 [B, G]; pictures float32, around [-1, 1] and not clamped for the terms that compare with the
+        image (mse, lpips, l1), in [-1, 1] and of 8 bits a colour for all others."""
 
 
 class MappedTerm(RewardTerm, Protocol):

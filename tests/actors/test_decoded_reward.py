@@ -272,6 +272,49 @@ def test_an_image_that_a_term_fails_on_is_named_with_the_term_and_the_others_are
         terms.require_whole()
 
 
+class SometimesNoNumber(DrawsTokens):
+    """Its second picture of the second image is no picture."""
+
+    def decode(self, tokens_BT: Tensor) -> Tensor:
+        decoded = super().decode(tokens_BT).clone()
+        decoded[3, 0, 0, 0] = torch.nan
+        return decoded
+
+
+def test_of_a_picture_that_is_none_judges_have_no_number() -> None:
+    both = {"mse": SquaredError(), "brightness": Brightness()}
+    for has_maps in (False, True):
+        reward = DecodedReward(SometimesNoNumber(), both, RewardSection(), has_maps)
+        terms = reward.measure(TOKENS, SOURCES, StageClock())
+        assert terms.terms["brightness"].isnan().tolist() == [[False, False], [False, True]]
+        assert all(
+            each.isnan().any(dim=-1).tolist() == [[False, False], [False, True]] for each in terms.maps.values()
+        )
+
+
+def test_a_reward_that_hands_over_measures_what_compares_and_gives_the_pictures_as_files_have_them() -> None:
+    reward = DecodedReward(
+        SometimesNoNumber(), {"mse": SquaredError()}, RewardSection(decode_batch_size=64), hands_over=True
+    )
+    terms = reward.measure(TOKENS, SOURCES, StageClock())
+    assert list(terms.terms) == ["mse"]
+    assert terms.pictures is not None
+    assert terms.pictures.is_sound_BG.tolist() == [[True, True], [True, False]]
+    pixels_BGCHW = terms.pictures.pixels_BGCHW
+    assert (pixels_BGCHW.dtype, pixels_BGCHW.shape) == (torch.uint8, (2, 2, 3, 2, 2))
+    assert pixels_BGCHW[:, :, 0].flatten(2)[0].tolist() == [[128] * 4, [255, 128, 128, 128]]
+    assert reward_with(Brightness()).measure(TOKENS, SOURCES, StageClock()).pictures is None
+
+
+def test_without_terms_of_its_own_it_decodes_for_others() -> None:
+    tokenizer = DrawsTokens()
+    reward = DecodedReward(tokenizer, {}, RewardSection(decode_batch_size=2), hands_over=True)
+    terms = reward.measure(TOKENS, SOURCES, StageClock())
+    assert (terms.terms, tokenizer.decoded_at_once) == ({}, [2, 2])
+    assert terms.pictures is not None
+    assert len(terms.pictures) == 2
+
+
 def test_memory_that_is_too_small_is_no_fault_of_an_image() -> None:
     term = Brightness({"b.png": torch.OutOfMemoryError("CUDA out of memory")})
     with pytest.raises(torch.OutOfMemoryError):

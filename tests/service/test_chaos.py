@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
 
 class Killer(threading.Thread):
-    """Kills one of a run's living actors and ranks every few seconds."""
+    """Kills one of a run's living actors, judges and ranks every few seconds."""
 
     def __init__(self, run: Path, every_seconds: float):
         super().__init__(daemon=True)
@@ -27,7 +27,8 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            joined = [*events(self._run, "actor_joined"), *events(self._run, "rank_joined")]
+            kinds = ("actor_joined", "rank_joined", "judge_joined")
+            joined = [event for kind in kinds for event in events(self._run, kind)]
             living = sorted({event["pid"] for event in joined if _lives(event["pid"])})
             if living:
                 self.killed.append(self._choice.choice(living))
@@ -46,10 +47,15 @@ def _lives(pid: int) -> bool:
 
 
 SPLIT = {"actors.count": 3, "buffer.max_staleness": 2}
+JUDGED = SPLIT | {
+    "actors.count": 2,
+    "reward.python": "tests.own_terms:term",
+    "reward.actors": {"count": 2, "num_cpus": 0.5, "max_restarts": 1000},
+}
 COLOCATED = {"placement": "colocated", "actors.count": 1, "buffer.max_staleness": 0}
 
 
-@pytest.mark.parametrize("placement", [SPLIT, COLOCATED], ids=["split", "colocated"])
+@pytest.mark.parametrize("placement", [SPLIT, JUDGED, COLOCATED], ids=["split", "judged apart", "colocated"])
 def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(
     placement, small_run, no_ray
 ):
@@ -75,7 +81,9 @@ def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_a
         killer.stop()
     assert outcome.summary["status"] == "succeeded"
     assert len(killer.killed) > 5
-    assert len(events(folder, "actor_lost")) + len(events(folder, "rank_lost")) > 3
+    lost = {kind: len(events(folder, f"{kind}_lost")) for kind in ("actor", "rank", "judge")}
+    assert lost["actor"] + lost["rank"] + lost["judge"] > 3
+    assert bool(lost["judge"]) == (placement is JUDGED)
     assert learned_tickets(folder) == list(range(30 * recipe.tickets_per_step))
     steps = lines(folder / "metrics.jsonl")
     assert [line["step"] for line in steps] == list(range(1, 31))

@@ -47,6 +47,21 @@ def test_killed_actors_are_replaced_and_leave_the_weights_of_an_undisturbed_run(
     assert learned_tickets(run) == list(range(12 * 4))
 
 
+def test_a_killed_judge_is_replaced_and_leaves_the_weights_of_an_undisturbed_run(small_run, serve):
+    steps = {"learner.num_steps": 8, "reward.python": "tests.own_terms:term"}
+    recipe = small_run("judged", steps | {"reward.actors": {"count": 1, "num_cpus": 0.5}})
+
+    def kill_the_judge(_fact) -> None:
+        os.kill(events(folder_of(recipe), "judge_joined")[0]["pid"], signal.SIGKILL)
+
+    run = serve(recipe, Acts({3: kill_the_judge})).folder.path
+    assert digest(run) == digest(run_local(small_run("local", steps)).path)
+    assert [event["actor"] for event in events(run, "judge_lost")] == ["judge-0"]
+    assert events(run, "actor_lost") == []
+    assert learned_tickets(run) == list(range(8 * 4))
+    assert {event["judge"] for event in events(run, "ticket_delivered")} == {"judge-0", "judge-1"}
+
+
 @pytest.mark.chaos
 def test_scaling_leaves_the_weights_of_an_undisturbed_run(small_run, serve):
     steps = {"learner.num_steps": 60}

@@ -9,7 +9,7 @@ from common.paths import CHECKOUT
 from deploy.runs.summary_text import SCORES as SCORES_IN_WORDS
 from deploy.runs.wording import WORDINGS
 
-SUBJECTS = {"actors", "buffer", "learner", "weights", "checkpoint", "evaluation", "driver"}
+SUBJECTS = {"actors", "buffer", "judges", "learner", "weights", "checkpoint", "evaluation", "driver"}
 UNITS = ("_seconds", "_bytes", "_versions", "_ratio")
 SCALED_UNITS = ("milli", "micro", "_ms", "_kb", "_mb", "kilo", "mega", "percent", "minutes")
 SUFFIXES = ("_bucket", "_sum", "_count", "_created")

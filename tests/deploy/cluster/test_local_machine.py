@@ -9,6 +9,8 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 from deploy.cluster.local_machine import memory_bytes, problems, require_local
 
+JUDGES = {"reward.python": "tests.own_terms:term", "reward.actors.count": 2}
+
 
 @pytest.mark.parametrize(
     ("changes", "num_gpus", "words"),
@@ -19,6 +21,17 @@ from deploy.cluster.local_machine import memory_bytes, problems, require_local
         ({"actors.count": 2, "actors.num_gpus": 1, "learner.num_gpus": 1}, 2, "take 3 GPUs"),
         ({"actors.count": 2, "actors.num_gpus": 0.4, "learner.num_gpus": 0.6}, 1, "take 2 GPUs"),
         ({"actors.count": 1, "actors.num_gpus": 1, "learner.num_gpus": 0.5}, 1, "take 2 GPUs"),
+        (JUDGES | {"actors.num_gpus": 1, "reward.actors.num_gpus": 0.5}, 1, "take 2 GPUs"),
+        (
+            JUDGES | {"actors.num_gpus": 1, "reward.actors.num_gpus": 1},
+            1,
+            "actors.num_gpus 1, reward.actors.count 2 with reward.actors.num_gpus 1 and learner.num_ranks 1",
+        ),
+        (
+            JUDGES | {"compute.device": "cuda", "actors.num_gpus": 1, "learner.num_gpus": 1},
+            2,
+            "compute.device is cuda, and reward.actors.num_gpus 0",
+        ),
         ({"compute.device": "cuda"}, 0, "compute.device is cuda, and actors.num_gpus and learner.num_gpus 0"),
         ({"compute.device": "cuda", "actors.num_gpus": 0.5}, 1, "compute.device is cuda, and learner.num_gpus 0"),
     ],

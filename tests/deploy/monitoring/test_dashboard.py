@@ -75,7 +75,7 @@ def test_panels_fill_their_lines_and_lie_on_no_other() -> None:
                 assert taken.setdefault((x, y), each["title"]) == each["title"]
     assert {x for x, _ in taken} == set(range(24))
     assert len(taken) == 24 * (max(y for _, y in taken) + 1)
-    assert len({each["id"] for each in (*DASHBOARD["panels"], *panels())}) == len(list(panels())) + 7
+    assert len({each["id"] for each in (*DASHBOARD["panels"], *panels())}) == len(list(panels())) + 8
 
 
 def test_a_panel_that_has_no_room_goes_to_the_next_line() -> None:

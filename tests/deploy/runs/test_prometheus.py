@@ -26,11 +26,12 @@ from common.facts import (
     TicketDelivered,
     TicketDropped,
 )
+from common.judge_facts import JudgeLost
 from common.metrics.catalogue import STATES
 from common.metrics.exporter import Exporter, Metrics
 from common.types import SkippedImage
 from deploy.runs.prometheus import Prometheus
-from deploy.runs.status import LoopState
+from deploy.runs.status import JudgesState, LoopState
 from tests.example_facts import EXAMPLES, RECEIPT, learned
 
 
@@ -108,6 +109,32 @@ def test_actors_and_ranks_that_are_lost_are_counted(prometheus: Prometheus, metr
     value = metrics.registry.get_sample_value
     assert value("vapi_actors_restarts_total") == 1
     assert value("vapi_learner_lost_ranks_total") == 2
+
+
+def test_judge_actors_that_are_lost_count_apart(prometheus: Prometheus, metrics: Metrics) -> None:
+    prometheus.record(JudgeLost("judge-0", "died", [3]))
+    value = metrics.registry.get_sample_value
+    assert (value("vapi_judges_restarts_total"), value("vapi_actors_restarts_total")) == (1, 0)
+
+
+def test_a_judged_delivery_counts_its_pictures_and_the_judges_seconds(
+    prometheus: Prometheus, metrics: Metrics
+) -> None:
+    receipt = replace(RECEIPT, judge_seconds=0.5, num_pictures_judged=8)
+    for judge in ("judge-0", "judge-1"):
+        prometheus.record(TicketDelivered("actor-0", receipt, judge))
+    prometheus.record(TicketDelivered("actor-0", RECEIPT))
+    value = metrics.registry.get_sample_value
+    assert value("vapi_judges_pictures_total") == 16
+    assert value("vapi_judges_ticket_seconds_sum") == 1
+    assert value("vapi_judges_ticket_seconds_count") == 2
+    assert value("vapi_actors_groups_total") == 6
+
+
+def test_samples_without_a_score_are_counted(prometheus: Prometheus, metrics: Metrics) -> None:
+    prometheus.record(learned(7, num_dropped=3))
+    prometheus.record(learned(8, num_dropped=2))
+    assert metrics.registry.get_sample_value("vapi_learner_dropped_samples_total") == 5
 
 
 def test_a_step_shows_its_terms_its_staleness_and_its_seconds(prometheus: Prometheus, metrics: Metrics) -> None:
@@ -196,6 +223,17 @@ def test_the_state_of_the_moment_is_also_the_drivers_beat(
     assert (value("vapi_actors_wanted"), value("vapi_actors_ready"), value("vapi_actors_pending")) == (5, 3, 2)
     assert (value("vapi_driver_memory_bytes") or 0) > 10e6
     assert exporter.status == "training, 1 of 4 tickets learned"
+
+
+def test_the_judges_of_the_moment_are_shown_where_there_are_any(prometheus: Prometheus, metrics: Metrics) -> None:
+    here = {"node": "n"}
+    judges = JudgesState(
+        {"judge-0": here, "judge-1": {"node": ""}}, wanted=3, restarts=1, most=16, tickets_waiting=4
+    )
+    prometheus.watch(replace(state(tickets_learned=1), judges=judges))
+    value = metrics.registry.get_sample_value
+    assert (value("vapi_judges_wanted"), value("vapi_judges_ready"), value("vapi_judges_pending")) == (3, 1, 2)
+    assert value("vapi_judges_waiting_tickets") == 4
 
 
 def shown_state(metrics: Metrics) -> list[str]:

@@ -313,6 +313,17 @@ def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: py
             "compute.device is cuda, but actors.num_gpus is 0 and learner.num",
         ),
         (
+            {
+                "compute.device": "cuda",
+                "actors.num_gpus": 1,
+                "learner.num_gpus": 1,
+                "reward.python": "tests.own_terms:term",
+                "reward.actors.count": 1,
+            },
+            "resources",
+            "compute.device is cuda, but reward.actors.num_gpus is 0",
+        ),
+        (
             {"compute.device": "cuda", "actors.num_gpus": 1},
             "resources",
             "actors.num_gpus is 1 and learner.num_gpus 0",
@@ -323,3 +334,18 @@ def test_keys_that_would_do_nothing_or_fail_on_the_cluster_are_said_before(
     recipe: Recipe, changes: dict[str, Any], subject: str, sentence: str
 ) -> None:
     assert sentence in problems(with_changes(recipe, changes))[subject]
+
+
+def test_judge_actors_are_counted_with_what_they_judge_and_what_is_on_the_way_to_them(recipe: Recipe) -> None:
+    changes = {
+        "reward.python": "tests.own_terms:term",
+        "reward.actors": {"count": 3, "num_gpus": 0.5, "num_cpus": 2},
+        "image_size": 32,
+    }
+    details = {finding.subject: finding.detail for finding in check(with_changes(recipe, changes))}
+    assert details["resources"].startswith(
+        "1 reward actor, 3 judge actors and 1 learner rank; they reserve 1.5 GPU and 8 CPU of a cluster"
+    )
+    assert details["reward"].endswith("; term by 3 judge actors")
+    size = recipe.learner.images_per_step * 3 * 32**2 * (recipe.group.size + 1) / 1e6
+    assert details["buffer"].endswith(f"; at most {size:.1f} MB of pictures on their way to judge actors")

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from actors.judge_actor import JudgeActor
+from actors.rewards.term import Sources
 from actors.rollout_actor import RolloutActor
 from common.facts import ImageSkipped, TicketDelivered
 from deploy.runs.local_run import run_local
@@ -103,6 +106,44 @@ def test_the_tables_are_equal_byte_for_byte_where_a_term_fails_on_an_image(
         assert judged.equals(table)
         for name in ("ticket_id", "policy_version", "num_groups", "num_bytes", "num_tokens", "skipped"):
             assert getattr(judged_receipt, name) == getattr(receipt, name), name
+
+
+class Misses:
+    """A judge behind HTTP that gives one sample of each image no score, and all but one of the third image."""
+
+    higher_is_better = True
+    may_miss = True
+    stage = "score"
+
+    def __init__(self, _: Any) -> None:
+        """Asks nobody."""
+
+    def measure(self, decoded_BGCHW: Tensor, sources: Sources) -> Tensor:
+        scores_BG = decoded_BGCHW.mean(dim=(2, 3, 4))
+        scores_BG[:, 0] = torch.nan
+        is_third_B = torch.tensor([image_id == THIRD[0] for image_id in sources.image_ids])
+        scores_BG[is_third_B, :-1] = torch.nan
+        return scores_BG
+
+
+THIRD: list[str] = []
+
+
+def test_samples_that_a_judge_misses_teach_nothing_wherever_it_is(
+    small_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = BASE | {"reward.http": {"url": "http://judge"}}
+    THIRD[:] = [image_of(small_run("images", changes), 2)]
+    monkeypatch.setattr("actors.rewards.table.HttpScores", Misses)
+    seen = []
+    for name, count in (("within", 0), ("apart", 1)):
+        told = Told()
+        run = served(small_run(name, changes | {"reward.actors.count": count}), None, told).folder.path
+        dropped = [line["num_dropped"] for line in lines(run / "metrics.jsonl")]
+        seen.append((digest(run), dropped, [fact.image for fact in told.of(ImageSkipped)]))
+    assert seen[0] == seen[1]
+    assert seen[1][1] == [3, 4]
+    assert [image.reason for image in seen[1][2]] == ["reward.http scored 1 of 4 samples"]
 
 
 def test_reward_actors_load_no_judge_and_judge_actors_no_generator(
