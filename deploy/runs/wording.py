@@ -95,7 +95,9 @@ WORDINGS = {
     "judge_joined": Wording("{actor} joined on {node} ({device})"),
     "judge_left": Wording("{actor} left"),
     "judge_lost": Wording(
-        lambda event: f"{event['actor']} lost, {len(event['tickets'])} tickets judged again: {event['reason']}",
+        lambda event: (
+            f"{event['actor']} lost with {len(event['tickets'])} tickets, judged again: {event['reason']}"
+        ),
         "bad",
     ),
     "rank_pending": Wording("learner rank {rank} is not placed: it waits for {needs}", "warn"),

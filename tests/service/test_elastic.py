@@ -48,17 +48,17 @@ def test_killed_actors_are_replaced_and_leave_the_weights_of_an_undisturbed_run(
 
 
 def test_a_killed_judge_is_replaced_and_leaves_the_weights_of_an_undisturbed_run(small_run, serve):
-    steps = {"learner.num_steps": 8, "reward.python": "tests.own_terms:term"}
+    steps = {"learner.num_steps": 5, "reward.classifier": 0.5}
     recipe = small_run("judged", steps | {"reward.actors": {"count": 1, "num_cpus": 0.5}})
 
     def kill_the_judge(_fact) -> None:
         os.kill(events(folder_of(recipe), "judge_joined")[0]["pid"], signal.SIGKILL)
 
-    run = serve(recipe, Acts({3: kill_the_judge})).folder.path
+    run = serve(recipe, Acts({2: kill_the_judge})).folder.path
     assert digest(run) == digest(run_local(small_run("local", steps)).path)
     assert [event["actor"] for event in events(run, "judge_lost")] == ["judge-0"]
     assert events(run, "actor_lost") == []
-    assert learned_tickets(run) == list(range(8 * 4))
+    assert learned_tickets(run) == list(range(5 * 4))
     assert {event["judge"] for event in events(run, "ticket_delivered")} == {"judge-0", "judge-1"}
 
 

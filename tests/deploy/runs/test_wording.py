@@ -6,12 +6,12 @@ from dataclasses import fields
 
 import pytest
 
-from common import facts, request_facts
+from common import facts, judge_facts, request_facts, yardstick_facts
 from common.facts import Ended, Fact, TicketDropped
 from deploy.runs.wording import WORDINGS, Wording, wording_of
 from tests.example_facts import EXAMPLES, as_event
 
-TOLD = {**vars(facts), **vars(request_facts)}
+TOLD = {**vars(facts), **vars(request_facts), **vars(judge_facts), **vars(yardstick_facts)}
 KINDS = [kind for kind in TOLD.values() if isinstance(kind, type) and issubclass(kind, Fact)]
 FREQUENT = {
     "ticket_delivered", "ticket_dropped", "image_skipped", "step_learned", "step_skipped", "groups_quarantined",
@@ -62,12 +62,13 @@ def test_what_is_routine_bad_and_warned_of() -> None:
     assert of("good") == {"succeeded"}
     assert of("warn") == {
         "stopped", "stop_asked_for", "scale_refused", "actor_pending", "rank_pending", "result_refused",
+        "judges_not_scaled", "judge_pending",
         "ticket_dropped",
         "image_skipped", "step_skipped", "groups_quarantined", "rewards_flat", "chunk_lost",
     }  # fmt: skip
     assert of("bad") == {
-        "failed", "actor_lost", "rank_lost", "learner_lost", "checkpoint_not_copied", "tracker_failed",
-        "tracking_behind", "sink_failed",
+        "failed", "actor_lost", "judge_lost", "rank_lost", "learner_lost", "checkpoint_not_copied",
+        "tracker_failed", "tracking_behind", "sink_failed",
     }  # fmt: skip
 
 
@@ -85,12 +86,19 @@ SENTENCES = [
     "actor-0 joined on 10.0.0.5 (cuda:0)",
     "actor-0 left",
     "actor-0 lost with 2 tickets: died",
+    "judge actors 1 → 2: asked for",
+    "judge actors not changed to 99999: 99999 judge actors are far beyond this cluster",
+    "judge-1 is not placed: it waits for 1 GPU, of which 0 are free",
+    "judge-0 joined on 10.0.0.5 (cuda:0)",
+    "judge-0 left",
+    "judge-0 lost with 1 tickets, judged again: died",
     "learner rank 1 is not placed: it waits for 1 GPU, of which 0 are free",
     "learner rank 1 joined on 10.0.0.6 at step 5",
     "learner rank 1 lost at step 5: died",
     "a learner rank that was to join lost at step 5: out of memory",
     "learner lost: all 2 learner ranks were lost in step 6; going on from runs/try/checkpoints/step-000005",
     "learner lost: all 2 learner ranks were lost in step 1; beginning again",
+    "ticket 3 delivered by actor-0",
     "ticket 3 delivered by actor-0",
     "ticket 3 refused from actor-0, which had lost it",
     "ticket 3 dropped: too old",
