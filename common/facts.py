@@ -160,6 +160,7 @@ class StepLearned(Fact):
     wait_seconds: float  # during which the learner had nothing to learn from
     actor_stage_seconds: Mapping[str, float]  # over all tickets
     num_judges: int = 0  # judge actors
+    judge_seconds: float = 0.0  # theirs, over all tickets
 
     @classmethod
     def alone(cls, report: StepReport, step_seconds: float) -> Self:
@@ -178,6 +179,7 @@ class StepLearned(Fact):
             "staleness_mean": sum(self.staleness) / max(1, len(self.staleness)),
             "num_actors": self.num_actors,
             "num_judges": self.num_judges,
+            "judge_seconds": self.judge_seconds,
             "groups_buffered": self.groups_buffered,
             "step_seconds": self.step_seconds,
             "wait_seconds": self.wait_seconds,

@@ -141,5 +141,9 @@ _CHARTS: list[Curves] = [
         {"step": _key("step_seconds"), "learner wait": _key("wait_seconds")},
     ),
     ("Groups per second", "", {"groups per second": groups_per_second}),
-    ("Reward actors", "that were ready", {"actors": _key("num_actors")}),
+    (
+        "Reward actors",
+        "that were ready",
+        {"actors": _key("num_actors"), "judge actors": lambda line: line.get("num_judges") or None},
+    ),
 ]

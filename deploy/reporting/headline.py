@@ -61,11 +61,12 @@ def figures(records: RunRecords) -> list[tuple[str, str]]:
         facts.append(("time left", f"about {duration(left)}"))
     restarts = records.ending.get("actor_restarts", _count(records, "actor_lost"))
     skipped = records.ending.get("images_skipped", _count(records, "image_skipped"))
-    return facts + [(name, f"{count:,}") for name, count in _troubles(restarts, skipped) if count]
+    judges = _count(records, "judge_lost")
+    return facts + [(name, f"{count:,}") for name, count in _troubles(restarts, judges, skipped) if count]
 
 
-def _troubles(restarts: int, skipped: int) -> list[tuple[str, int]]:
-    return [("actor restarts", restarts), ("images skipped", skipped)]
+def _troubles(restarts: int, judges: int, skipped: int) -> list[tuple[str, int]]:
+    return [("actor restarts", restarts), ("judge restarts", judges), ("images skipped", skipped)]
 
 
 def score_table(records: RunRecords) -> ScoreTable | None:

@@ -126,6 +126,7 @@ class Stepper:
             wait_seconds=running.wait_seconds,
             actor_stage_seconds=running.actor_stage_seconds(),
             num_judges=num_judges,
+            judge_seconds=sum(receipt.judge_seconds for receipt in running.receipts),
         )
         self._last_end = self._idle_since = now
         self._tell(learned)

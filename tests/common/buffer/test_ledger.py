@@ -16,6 +16,7 @@ from common.buffer.ledger import Ledger
 from common.types import WorkTicket
 
 ACTORS = ("red", "blue", "green")
+JUDGES = "judges"  # never lost: what one of them had is another's
 
 
 seldom = st.integers(0, 9).map(lambda drawn: drawn == 9)
@@ -68,6 +69,16 @@ class Run(RuleBasedStateMachine):
             assert self.ledger.deliver(held, holder, made_by)
         self.held = order[count:]
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def hand_over(self, data: st.DataObject) -> None:
+        """A ticket is rolled out, and judges are to complete it: its actor may now be lost."""
+        entry = data.draw(st.sampled_from(self.held))
+        holder, ticket, version = entry
+        assert self.ledger.pass_on(ticket, holder, JUDGES)
+        assert not self.ledger.pass_on(ticket, holder, JUDGES) or holder == JUDGES
+        self.held[self.held.index(entry)] = (JUDGES, ticket, version)
+
     @rule(actor=st.sampled_from(ACTORS), is_lost=seldom)
     def lose_an_actor(self, actor: str, is_lost: bool) -> None:
         if not is_lost:
@@ -84,6 +95,7 @@ class Run(RuleBasedStateMachine):
     def a_lost_actor_delivers_after_all(self, data: st.DataObject) -> None:
         actor, ticket = data.draw(st.sampled_from(self.lost))
         before = dict(self.ledger.buffered)
+        assert not self.ledger.pass_on(ticket, actor, JUDGES)
         assert not self.ledger.deliver(ticket, actor, self.version)
         assert self.ledger.buffered == before
 
