@@ -55,9 +55,13 @@ JUDGED = SPLIT | {
 COLOCATED = {"placement": "colocated", "actors.count": 1, "buffer.max_staleness": 0}
 
 
-@pytest.mark.parametrize("placement", [SPLIT, JUDGED, COLOCATED], ids=["split", "judged apart", "colocated"])
-def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_account(
-    placement, small_run, no_ray
+@pytest.mark.parametrize(
+    ("placement", "every_seconds"),
+    [(SPLIT, 5), (JUDGED, 10), (COLOCATED, 5)],  # of three kinds some must live at a time
+    ids=["split", "judged apart", "colocated"],
+)
+def test_a_run_whose_processes_are_killed_every_few_seconds_ends_with_a_whole_account(
+    placement, every_seconds, small_run, no_ray
 ):
     recipe = small_run(
         "chaos",
@@ -73,7 +77,7 @@ def test_a_run_whose_processes_are_killed_every_five_seconds_ends_with_a_whole_a
         | placement,
     )
     folder = Path(recipe.run.dir) / "chaos"
-    killer = Killer(folder, every_seconds=5)
+    killer = Killer(folder, every_seconds)
     killer.start()
     try:
         outcome = train(recipe)
