@@ -46,7 +46,10 @@ def test_every_number_of_a_step_has_a_curve_or_another_place() -> None:
     step_charts([line])
     elsewhere = {"step", "policy_version", "stage_seconds", "actor_stage_seconds"}  # the axis; the table of stages
     in_prometheus_alone = {"groups_buffered", "resident_bytes", "gpu_peak_bytes"}
-    events, in_the_file_alone = {"num_flat", "num_quarantined", "is_bad", "is_partial"}, {"num_dropped"}
+    events, in_the_file_alone = (
+        {"num_flat", "num_quarantined", "is_bad", "is_partial"},
+        {"num_dropped", "judge_seconds"},
+    )
     assert set(line) - read == elsewhere | in_prometheus_alone | events | in_the_file_alone
 
 
