@@ -4,7 +4,7 @@ import argparse
 
 from deploy.commands.arguments import add_run
 
-HELP = "change the number of reward actors or judge actors of a running job"
+HELP = "change a running job's number of reward or judge actors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
