@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from actors.pool_members import ActorDescription, Member
 from actors.pool_size import most_actors, next_wave, require_possible
-from common.config.recipe import AnyActorsSection
+from common.config.reward import AnyActorsSection
 from common.errors import ClusterError
 from common.facts import ActorJoined, ActorLeft, ActorPending, Fact
 from common.machine import needs_text

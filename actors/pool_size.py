@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from common.config.recipe import AnyActorsSection
+from common.config.reward import AnyActorsSection
 from common.errors import ClusterError
 
 WAVE = 32  # actors that load at a time; from then on as many as are ready

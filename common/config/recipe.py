@@ -20,7 +20,7 @@ from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.methods import DecoderSection, SteSection, method_problems
-from common.config.reward import RewardActorsSection, reward_problems
+from common.config.reward import reward_problems
 from common.config.reward_models import RewardModelsSection
 from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
@@ -41,9 +41,6 @@ from common.config.tracking import TrackingSection
 from common.models.perceptual.spec import LpipsSpec
 from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
 from common.text import counted
-
-AnyActorsSection = ActorsSection | RewardActorsSection
-
 
 class Recipe(Section):
     run: RunSection = RunSection()
@@ -137,9 +134,8 @@ class Recipe(Section):
 
     def awaits_judges(self, sample_index: int) -> bool:
         """Whether judge actors complete the groups of this one's ticket."""
-        if not self.reward.actors.count:
-            return False
-        return bool(self.of_kind(self.kind_of(sample_index)).reward.judged_weights)
+        own = self.of_kind(self.kind_of(sample_index)).reward
+        return own.actors.count > 0 and bool(own.judged_weights)
 
     @property
     def has_whole_context(self) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from common.config.base import Section
+from common.config.service import ActorsSection
 
 if TYPE_CHECKING:
     from common.config.recipe import Recipe
@@ -52,6 +53,9 @@ class RewardActorsSection(Section):
     """Number of dead judge actors to replace before the run gives up."""
     ticket_timeout_seconds: float = Field(default=600.0, gt=0)
     """A judge actor that takes longer over a ticket loses it and is replaced."""
+
+
+AnyActorsSection = ActorsSection | RewardActorsSection
 
 
 def reward_problems(recipe: "Recipe") -> Iterator[str]:
