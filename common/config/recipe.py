@@ -42,6 +42,7 @@ from common.models.perceptual.spec import LpipsSpec
 from common.models.specs import PerceptualSpec, PolicySpec, TokenizerSpec
 from common.text import counted
 
+
 class Recipe(Section):
     run: RunSection = RunSection()
     """The run and its folder."""
@@ -127,10 +128,9 @@ class Recipe(Section):
         ranks = counted(self.learner.num_ranks, "learner rank")
         if self.placement == "colocated":
             ranks += " that also roll out" if self.learner.num_ranks > 1 else " that also rolls out"
-        judges = self.reward.actors.count
-        actors = [counted(self.actors.count, "reward actor")] if self.actors.count else []
-        actors += [counted(judges, "judge actor")] if judges else []
-        return f"{', '.join(actors)} and {ranks}" if actors else ranks
+        pools = (("reward actor", self.actors.count), ("judge actor", self.reward.actors.count))
+        actors = ", ".join(counted(count, name) for name, count in pools if count)
+        return f"{actors} and {ranks}" if actors else ranks
 
     def awaits_judges(self, sample_index: int) -> bool:
         """Whether judge actors complete the groups of this one's ticket."""
