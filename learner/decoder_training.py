@@ -32,7 +32,7 @@ class DecoderTraining:
         self._tokenizer, self._device, self._section = tokenizer, device, recipe.decoder
         # before the first update, and before a resumed state is loaded
         self._initial = deepcopy(tokenizer).requires_grad_(False) if recipe.decoder.anchor_weight else None
-        self._pictures = PictureLoss(recipe, device)
+        self._pictures = PictureLoss.of(recipe, device)
 
     def loss(
         self, groups: GroupBatch, weights_B: np.ndarray, micro: slice, forward: nn.Module

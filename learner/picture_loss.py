@@ -4,20 +4,27 @@ Letters: N images, K pictures per image, C, H, W of a picture.
 """
 
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from common.config.recipe import Recipe
 from common.models.loading import load_perceptual_metric
+from common.protocols import PerceptualMetric
 
 
 class PictureLoss:
     """The terms of the recipe's reward that have a gradient, weighed as there; images in [-1, 1], not clamped."""
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        self._weights = recipe.reward.differentiable_weights
-        self._metric = load_perceptual_metric(recipe, device)
+    def __init__(self, weights: Mapping[str, float], metric: PerceptualMetric | None):
+        """`metric` may be None where no weight is `lpips`."""
+        self._weights, self._metric = weights, metric
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> Self:
+        """Loads the metric. Raises UserError."""
+        return cls(recipe.reward.differentiable_weights, load_perceptual_metric(recipe, device))
 
     def terms(self, decoded_NKCHW: Tensor, pixels_NCHW: Tensor) -> dict[str, Tensor]:
         """Those that have a weight, float32 [N, K] by name, differentiable in the pictures."""

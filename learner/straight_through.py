@@ -51,7 +51,7 @@ class StraightThrough:
         if recipe.reward.decode_dtype != "float32":
             tokenizer = tokenizer.for_scoring(getattr(torch, recipe.reward.decode_dtype))
         self._tokenizer, self._policy, self._recipe, self._device = tokenizer, policy, recipe, device
-        self._pictures = PictureLoss(recipe, device)
+        self._pictures = PictureLoss.of(recipe, device)
         self._drop = recipe.context.condition_drop if is_published else 0.0  # else the actors have dropped them
 
     def loss(

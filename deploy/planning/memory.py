@@ -19,7 +19,7 @@ def weights_bytes(recipe: Recipe, work: Work) -> int:
 
 def state_bytes(work: Work) -> int:
     """Of a checkpoint: what is trained, and AdamW's two moments."""
-    return 3 * work.num_trained * _BYTES_A_NUMBER
+    return work.trained_bytes + 2 * work.num_trained * _BYTES_A_NUMBER
 
 
 _ACTOR_KEYS = {
@@ -38,8 +38,8 @@ _ACTOR_KEYS = {
 class ProcessMemory:
     """Bytes of one process. Temporary tensors are counted at their worst moment, `working_stage`."""
 
-    policy: int
-    frozen: int  # tokenizer and perceptual metric; in a learner rank, the KL prior's reference
+    policy: int  # in a rank, what it trains
+    frozen: int  # tokenizer, perceptual metric and judges; in a learner rank, the KL prior's reference
     gradients: int  # in DDP's buckets
     adamw: int
     activations: int  # kept for the backward pass of a micro-batch
@@ -63,7 +63,7 @@ def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     peaks = work.actor.peak_bytes
     stage = max(peaks, key=lambda name: peaks[name])
     return ProcessMemory(
-        policy=work.policy_bytes - work.trained_bytes + weights_bytes(recipe, work),
+        policy=_snapshot_bytes(recipe, work),
         frozen=work.frozen_bytes,
         gradients=0,
         adamw=0,
@@ -75,6 +75,13 @@ def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     )
 
 
+def _snapshot_bytes(recipe: Recipe, work: Work) -> int:
+    """Of the policy in a reward actor, whose weights are those that travel, where it is what trains."""
+    if recipe.trains_decoder:
+        return work.policy_bytes
+    return work.policy_bytes - work.trained_bytes + weights_bytes(recipe, work)
+
+
 def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     one = work.num_trained * _BYTES_A_NUMBER
     sizes = work.learner
@@ -82,18 +89,23 @@ def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
     if one > activations + working:  # AdamW needs a square root of each number, after the activations are freed
         activations, working, stage = 0, one, "optimizer"
-    reference = work.trained_bytes if recipe.learner.prior == "kl" else 0  # it shares what does not train
+    model = work.rank_bytes or work.policy_bytes
+    frozen = work.scoring_bytes
+    if recipe.learner.prior == "kl":
+        frozen += work.trained_bytes  # the reference shares what does not train
     checkpointed = sizes.checkpointed_bytes
     if recipe.placement == "colocated":  # it rolls out between two steps, when no activations are kept
-        reference += work.frozen_bytes
+        frozen += work.frozen_bytes
+        if recipe.trains_decoder:  # it rolls out with the tokenizer that it trains
+            frozen += work.policy_bytes - work.rank_bytes
         peaks = work.actor.peak_bytes
         rolls_out = max(peaks, key=lambda name: peaks[name])
         if peaks[rolls_out] > activations + working:
             activations, working, stage = 0, peaks[rolls_out], rolls_out
-    fixed = work.policy_bytes + reference + 3 * one + CONTEXT_BYTES
+    fixed = model + frozen + 3 * one + CONTEXT_BYTES
     return ProcessMemory(
-        policy=work.policy_bytes,
-        frozen=reference,
+        policy=model,
+        frozen=frozen,
         gradients=one,
         adamw=2 * one,
         activations=activations,

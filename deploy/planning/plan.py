@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from common.config.recipe import Recipe
-from common.errors import RecipeError
-from deploy.planning.counting import ActorWork, PublishedWork, Work, count_work, published_work
+from deploy.planning.counting import PublishedWork, Work, count_work, published_work
 from deploy.planning.gpus import Gpu, Reached, Utilisation
 from deploy.planning.memory import (
     ProcessMemory,
@@ -30,7 +29,7 @@ class Plan:
     utilisation: Reached
     rates: Rates
     work: Work
-    published: PublishedWork
+    published: PublishedWork | None  # None where the released scripts do something else altogether
     actor_memory: ProcessMemory
     learner_memory: ProcessMemory
     sampling_memory: SamplingMemory
@@ -53,18 +52,17 @@ class Plan:
     @property
     def actor_flops(self) -> int:
         """Per source image."""
-        return _of_actor(self.work.actor) + self.work.actor.gradient + self.work.actor.price
+        return self.work.actor.flops
 
     @property
     def learner_flops(self) -> int:
         """Per source image, including the recomputation in the backward pass."""
-        learner = self.work.learner
-        return learner.forward + learner.backward + learner.recomputed
+        return self.work.learner.flops
 
     @property
-    def published_flops(self) -> int:
+    def published_flops(self) -> int | None:
         """Per source image in the released scripts, without their unused KL pass."""
-        return _of_actor(self.published) + self.published.forward + self.published.backward
+        return None if self.published is None else self.published.actor_flops + self.published.learner_flops
 
     def as_json(self) -> dict[str, Any]:
         """Everything in the text, and the recipe's name instead of the recipe."""
@@ -88,14 +86,9 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float | None = None) -> Plan:
-    """Raises RecipeError for a method that it does not count."""
-    if recipe.learner.method != "grpo":
-        raise RecipeError(
-            f"learner.method is {recipe.learner.method}, and plan counts the work of grpo alone: plan with "
-            "learner.method=grpo, and see docs/methods.md for what the others cost beside it"
-        )
     work = count_work(recipe)
-    published = published_work(work.actor, recipe)
+    is_paper_s = not recipe.is_scored_in_learner and "free_running" not in recipe.rollout.shares
+    published = published_work(work.actor, recipe) if is_paper_s else None
     rate = rates(recipe, gpu, utilisation)
     of_actor = actor_memory(recipe, work, gpu)
     return Plan(
@@ -112,7 +105,3 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float |
         timing=estimate(recipe, work, published, gpu, rate),
         price=price,
     )
-
-
-def _of_actor(work: ActorWork | PublishedWork) -> int:
-    return work.encode + work.policy + work.head + work.decode + work.perceptual

@@ -1,23 +1,18 @@
 """A plan as text: arithmetic, memory, bytes and time, with a short table each."""
 
-import textwrap
 from collections.abc import Iterator
 
-from actors.evaluation.free_running import guidance_scales
 from common.text import counted
-from deploy.planning.counting import published_group_size
+from deploy.planning.arithmetic_text import arithmetic
 from deploy.planning.gpus import COPY_BYTES_PER_SECOND, STATE_BYTES_PER_SECOND, STORE_BYTES_PER_SECOND
 from deploy.planning.plan import Plan
+from deploy.planning.table import row_of, wrapped
 from deploy.planning.timing import StepTime
-
-_LABEL, _COLUMN = 52, 14
-_WIDTH = 110
-_FLOP_UNITS = (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 
 
 def plan_text(plan: Plan) -> str:
     """The plan as text; every number is in the JSON too."""
-    sections = (_head(plan), _arithmetic(plan), _memory(plan), _bytes(plan), _fit(plan), _time(plan))
+    sections = (_head(plan), arithmetic(plan), _memory(plan), _bytes(plan), _fit(plan), _time(plan))
     return "\n\n".join("\n".join(section) for section in sections)
 
 
@@ -29,59 +24,14 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"Not counted: reward terms of your own, {', '.join(recipe.reward.own_terms)}."
     if recipe.learner.lora is not None:
         yield f"Adapters are trained: {plan.work.num_trained:,} of {plan.work.num_parameters:,} parameters."
-    if recipe.reward.preferences:
-        yield f"Not counted: the models of {', '.join(recipe.reward.preferences)}."
+    if plan.work.judges:
+        yield f"Judges, of the files here or of the usual sizes: {', '.join(plan.work.judges)}."
     if recipe.reward.actors.count:
         yield "Not counted: the time, memory and GPUs of judge actors (reward.actors)."
+    elif unknown := [name for name in ("classifier", "http") if getattr(recipe.reward, name)]:
+        yield f"Not counted: what judges by reward.{' and reward.'.join(unknown)}."
     if not ((recipe.actors.num_gpus or not recipe.actors.count) and recipe.learner.num_gpus):
         yield "The recipe reserves no GPU (actors.num_gpus, learner.num_gpus) and is planned as if it did."
-
-
-def _arithmetic(plan: Plan) -> Iterator[str]:
-    actor, learner, published = plan.work.actor, plan.work.learner, plan.published
-    num_samples, num_published = plan.recipe.group.size, published_group_size(plan.recipe)
-    unit, divisor = next((name, size) for name, size in _FLOP_UNITS if plan.actor_flops >= size / 10)
-
-    def row(label: str, ours: int, theirs: int) -> str:
-        return _row(label, f"{ours / divisor:.2f}", f"{theirs / divisor:.2f}")
-
-    metric = (
-        f"{plan.recipe.perceptual.family} {plan.recipe.perceptual.net}" if actor.perceptual else "metric (unused)"
-    )
-    rows = published.forward + published.backward
-    samples = "sample" if num_samples == 1 else f"{num_samples} samples"
-    theirs = "published" if num_published == num_samples else f"published, {num_published}"
-    yield _row(f"ARITHMETIC, {unit} for an image and its {samples}", "this run", theirs)
-    yield row("actor    encode the image", actor.encode, published.encode)
-    yield row("         policy, one forward", actor.policy, published.policy)
-    yield row("         logits to draw the samples from", actor.head, published.head)
-    yield row("         decode the samples", actor.decode, published.decode)
-    yield row(f"         {metric}, samples and image", actor.perceptual, published.perceptual)
-    if plan.recipe.has_code_gradients:
-        yield row("         back to the codes, through both", actor.gradient, 0)
-        yield row("         logits again, to price the entries", actor.price, 0)
-    yield row("         all", plan.actor_flops, plan.published_flops - rows)
-    yield row("learner  forward", learner.forward, published.forward)
-    way_back = "past frozen weights" if plan.recipe.learner.lora else "twice the forward"
-    yield row(f"         backward, {way_back}", learner.backward, published.backward)
-    yield row("         made again to save memory", learner.recomputed, 0)
-    yield row("         all", plan.learner_flops, rows)
-    yield row("both", plan.actor_flops + plan.learner_flops, plan.published_flops)
-    idle_kl = (
-        "The released class-conditional script also runs a reference model that it makes no use of: "
-        f"{published.idle_kl / divisor:.2f} more, left out here."
-    )
-    yield _wrapped(
-        "A multiply-add is 2. Published: the arithmetic of the released scripts, which take the image through the "
-        f"learner and through the metric {num_published} times instead of once.",
-        idle_kl if plan.recipe.policy.conditioning == "class" else "",
-        f"To draw the tokens of a picture by `sample`, {_guided(plan)}: {plan.work.drawing / divisor:.2f}.",
-    )
-
-
-def _guided(plan: Plan) -> str:
-    scales = set(guidance_scales(plan.recipe.sampling, plan.recipe.num_tokens))
-    return "without guidance" if scales == {1} else "with guidance, and so twice"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -89,11 +39,13 @@ def _memory(plan: Plan) -> Iterator[str]:
     unit, divisor = ("GB", 1e9) if learner.adamw >= 1e8 else ("MB", 1e6)
 
     def row(label: str, of_actor: int, of_rank: int) -> str:
-        return _row(label, *(f"{size / divisor:.1f}" if size else "-" for size in (of_actor, of_rank)))
+        return row_of(label, *(f"{size / divisor:.1f}" if size else "-" for size in (of_actor, of_rank)))
 
-    yield _row(f"MEMORY, {unit} a process", "reward actor", "learner rank")
-    yield row("policy weights", actor.policy, learner.policy)
-    yield row("tokenizer and perceptual metric", actor.frozen, learner.frozen)
+    yield row_of(f"MEMORY, {unit} a process", "reward actor", "learner rank")
+    trained = "policy weights; of a rank the tokenizer's" if recipe.trains_decoder else "policy weights"
+    yield row(trained, actor.policy, learner.policy)
+    frozen = "tokenizer, metric and judges" if plan.work.judges else "tokenizer and perceptual metric"
+    yield row(frozen, actor.frozen, learner.frozen)
     yield row("gradients", 0, learner.gradients)
     yield row("AdamW's two moments", 0, learner.adamw)
     yield row(f"activations of {counted(recipe.learner.micro_batch_size, 'group')}", 0, learner.activations)
@@ -105,7 +57,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     if not recipe.compute.activation_checkpointing:
         yield row("all, with compute.activation_checkpointing=true", 0, learner.checkpointed_total)
     drawn = plan.sampling_memory
-    yield _wrapped(
+    yield wrapped(
         f"`sample` draws sampling.batch_size={recipe.sampling.batch_size} pictures at once in a reward actor; "
         f"{drawn.most} would fit, {drawn.a_picture / 1e6:.3g} MB each."
     )
@@ -125,6 +77,8 @@ def _at_work(plan: Plan) -> str:
     recipe, stage = plan.recipe, plan.actor_memory.working_stage
     if stage in ("decode", "perceptual", "score", "gradient"):
         return f"at work, most at `{stage}` of {counted(recipe.pictures_scored_at_once, 'picture')}"
+    if stage == "sample" and "free_running" in recipe.rollout.shares:
+        return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket * recipe.group.size} pictures"
     return f"at work, most at `{stage}` of {recipe.actors.images_per_ticket} images"
 
 
@@ -132,7 +86,7 @@ def _fit(plan: Plan) -> Iterator[str]:
     if not plan.problems:
         yield "It fits: both processes on their GPUs, groups and weights in a local Ray's object store."
     for problem in plan.problems:
-        yield _wrapped(f"DOES NOT FIT: {problem}.")
+        yield wrapped(f"DOES NOT FIT: {problem}.")
 
 
 def _bytes(plan: Plan) -> Iterator[str]:
@@ -153,7 +107,7 @@ def _bytes(plan: Plan) -> Iterator[str]:
 def _time(plan: Plan) -> Iterator[str]:
     timing, recipe = plan.timing, plan.recipe
     steps = (timing.recipe, timing.other)
-    yield _row("TIME, estimated, of actors + ranks or colocated", *(step.name for step in steps))
+    yield row_of("TIME, estimated, of actors + ranks or colocated", *(step.name for step in steps))
     for label, name, scale in (
         ("seconds to score a step's images", "actors_seconds", 1),
         ("seconds to learn from them", "learner_seconds", 1),
@@ -162,15 +116,16 @@ def _time(plan: Plan) -> Iterator[str]:
         (f"minutes for {recipe.learner.num_steps} steps, checkpoints included", "run_seconds", 60),
         ("GPU-hours", "gpu_hours", 1),
     ):
-        yield _row(label, *(_digits(getattr(step, name) / scale) for step in steps))
+        yield row_of(label, *(_digits(getattr(step, name) / scale) for step in steps))
     if plan.price is not None:
-        yield _row("cost, at the price given", *(f"{plan.price * step.gpu_hours:.2f}" for step in steps))
-    yield _wrapped(*_verdict(plan))
-    yield _wrapped(*_assumptions(plan))
-    yield _wrapped(
-        "The published arithmetic at the same rates, spread evenly over the recipe's GPUs, with no weights to "
-        f"move and no checkpoints: {_digits(timing.published_run_seconds / 60)} minutes."
-    )
+        yield row_of("cost, at the price given", *(f"{plan.price * step.gpu_hours:.2f}" for step in steps))
+    yield wrapped(*_verdict(plan))
+    yield wrapped(*_assumptions(plan))
+    if timing.published_run_seconds is not None:
+        yield wrapped(
+            "The published arithmetic at the same rates, spread evenly over the recipe's GPUs, with no weights to "
+            f"move and no checkpoints: {_digits(timing.published_run_seconds / 60)} minutes."
+        )
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -237,14 +192,6 @@ def _saturation(plan: Plan) -> str:
         f"{said}no number keeps up with them, for there are never more than {timing.most_useful_actors} tickets "
         "to work on (lower actors.images_per_ticket)."
     )
-
-
-def _wrapped(*sentences: str) -> str:
-    return textwrap.fill(" ".join(filter(None, sentences)), _WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def _row(label: str, *cells: str) -> str:
-    return label.ljust(_LABEL) + "".join(cell.rjust(_COLUMN) for cell in cells)
 
 
 def _digits(value: float) -> str:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from common.config.recipe import Recipe
-from deploy.planning.counting import ActorWork, PublishedWork, Work
+from deploy.planning.actor_counting import ActorWork
+from deploy.planning.counting import PublishedWork, Work
 from deploy.planning.gpus import (
     COPY_BYTES_PER_SECOND,
     MEMORY_UTILISATION,
@@ -27,6 +28,8 @@ class Rates:
     encode: float
     decode: float
     perceptual: float
+    judge: float
+    memory: float  # bytes per second, of weights and caches that are read for each token
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Timing:
     other: StepTime  # the recipe's GPUs under the other placement; split: the best division of them
     actors_per_learner: float  # a step's seconds with one actor over the learner's
     most_useful_actors: int  # there are not enough tickets for more
-    published_run_seconds: float  # the published arithmetic on the recipe's number of GPUs
+    published_run_seconds: float | None  # the published arithmetic on the recipe's number of GPUs
 
     @property
     def best(self) -> StepTime:
@@ -77,20 +80,23 @@ def rates(recipe: Recipe, gpu: Gpu, utilisation: Utilisation) -> Rates:
     decode_peak = gpu.bfloat16 if recipe.reward.decode_dtype == "bfloat16" else gpu.tf32
     reached = utilisation.on(gpu, recipe.compute.compile)
     convolution = reached.convolution * gpu.tf32
+    judge_peak = gpu.float32 if recipe.reward_models.autocast == "none" else gpu.bfloat16
     return Rates(
         transformer=reached.transformer * matrix_peak,
         encode=convolution,
         decode=reached.decoder * decode_peak,
         perceptual=convolution,
+        judge=reached.transformer * judge_peak,
+        memory=MEMORY_UTILISATION * gpu.bytes_per_second,
     )
 
 
-def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rate: Rates) -> Timing:
+def estimate(recipe: Recipe, work: Work, published: PublishedWork | None, gpu: Gpu, rate: Rates) -> Timing:
     weights = weights_bytes(recipe, work)
     model = _Model(
         recipe,
-        image_seconds=_actor_seconds(work.actor, rate) + _gradient_seconds(work.actor, rate),
-        rank_seconds=_rank_flops(work) / rate.transformer / share_of_gpu(recipe.learner.num_gpus),
+        image_seconds=_actor_seconds(work.actor, rate) + _other_seconds(work.actor, rate),
+        rank_seconds=_rank_seconds(work, rate) / share_of_gpu(recipe.learner.num_gpus),
         copy_seconds=weights / COPY_BYTES_PER_SECOND,
         store_seconds=2 * weights / STORE_BYTES_PER_SECOND,
         checkpoint_seconds=state_bytes(work) / STATE_BYTES_PER_SECOND,
@@ -98,9 +104,7 @@ def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rat
     )
     of_recipe = model.of_recipe()
     num_ranks = recipe.learner.num_ranks
-    rows = published.forward + published.backward
-    published_seconds = _actor_seconds(published, rate) + rows / rate.transformer
-    num_images = recipe.learner.num_steps * recipe.learner.images_per_step
+    published_seconds = None if published is None else _published_seconds(recipe, published, rate)
     return Timing(
         actor_seconds_per_image=model.actor_seconds,
         learner_rank_seconds_per_image=model.rank_seconds,
@@ -113,7 +117,8 @@ def estimate(recipe: Recipe, work: Work, published: PublishedWork, gpu: Gpu, rat
         other=model.other(),
         actors_per_learner=model.actors_seconds(1) / model.learner_seconds(num_ranks),
         most_useful_actors=model.num_tickets(recipe.buffer.max_staleness),
-        published_run_seconds=num_images * published_seconds / model.num_gpus(recipe.actors.count, num_ranks),
+        published_run_seconds=published_seconds
+        and published_seconds / model.num_gpus(recipe.actors.count, num_ranks),
     )
 
 
@@ -218,13 +223,26 @@ def _actor_seconds(work: ActorWork | PublishedWork, rate: Rates) -> float:
     )
 
 
-def _gradient_seconds(work: ActorWork, rate: Rates) -> float:
-    """The way back is as fast as the way there: the same convolutions, on the average of decoder and metric."""
+def _other_seconds(work: ActorWork, rate: Rates) -> float:
+    """Drawing and judging, and under credit by gradient the way back.
+
+    That one is as fast as the way there: the same convolutions, on the average of decoder and metric.
+    """
     forward = work.decode + work.perceptual
     seconds = work.decode / rate.decode + work.perceptual / rate.perceptual
     back = work.gradient * seconds / forward if forward else 0.0
-    return back + work.price / rate.transformer
+    drawing = max(work.draw / rate.transformer, work.draw_bytes / rate.memory)
+    return drawing + work.judge / rate.judge + back + work.price / rate.transformer
 
 
-def _rank_flops(work: Work) -> int:
-    return work.learner.forward + work.learner.backward + work.learner.recomputed
+def _rank_seconds(work: Work, rate: Rates) -> float:
+    learner = work.learner
+    of_policy = learner.forward + learner.backward + learner.recomputed
+    return of_policy / rate.transformer + learner.decode / rate.decode + learner.perceptual / rate.perceptual
+
+
+def _published_seconds(recipe: Recipe, published: PublishedWork, rate: Rates) -> float:
+    """Of the run, on one GPU."""
+    num_images = recipe.learner.num_steps * recipe.learner.images_per_step
+    rows = published.forward + published.backward
+    return num_images * (_actor_seconds(published, rate) + rows / rate.transformer)

@@ -21,6 +21,7 @@ from common.models.families import (
 from common.models.lora import add_adapters, layers_to_adapt
 from common.protocols import Condition, PerceptualMetric
 from common.weights.snapshot import linear_parameters, make_bfloat16
+from deploy.planning.judges import UntrainedJudges
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class UntrainedModels:
     policy: PolicyModule
     tokenizer: TokenizerModule
     perceptual: PerceptualMetric | None  # None if the reward does not use it
+    judges: UntrainedJudges
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -38,6 +40,7 @@ class UntrainedModels:
             policy=_policy(recipe, **size),
             tokenizer=tokenizer.eval().requires_grad_(False),
             perceptual=build_perceptual_metric(recipe.perceptual, trained=False) if uses_metric else None,
+            judges=UntrainedJudges.of(recipe),
         )
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from deploy.planning.counting import ActorWork, LearnerWork, MicroBatchBytes, Work
+from deploy.planning.actor_counting import ActorWork
+from deploy.planning.counting import Work
+from deploy.planning.learner_counting import LearnerWork, MicroBatchBytes
 
 GB = 10**9
 TERA = 10**12

@@ -9,15 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from common.config.load import load_recipe, with_changes
 from common.config.recipe import Recipe
 from common.paths import CHECKOUT
-from deploy.planning.counting import (
-    ActorWork,
-    LearnerWork,
-    Work,
-    actor_work,
-    count_work,
-    learner_work,
-    published_work,
-)
+from deploy.planning.actor_counting import ActorWork, actor_work
+from deploy.planning.counting import Work, count_work, published_work
+from deploy.planning.learner_counting import LearnerWork, learner_work
 from deploy.planning.untrained_models import UntrainedModels, condition, tokens
 from deploy.planning.work_meter import WorkMeter
 
@@ -65,7 +59,7 @@ def test_the_paper_s_models_have_their_known_sizes(xxl: Work) -> None:
 def both(recipe: Recipe) -> tuple[ActorWork, LearnerWork]:
     models = UntrainedModels.of(recipe)
     actor = actor_work(recipe, models)
-    return actor, learner_work(recipe, models, actor)
+    return actor, learner_work(recipe, models)
 
 
 @pytest.mark.slow
@@ -87,7 +81,7 @@ def test_credit_by_gradient_decodes_twice_instead_of_eight_times(xxl: Work) -> N
 
 def test_the_memory_of_the_way_back_is_bounded_by_its_key(tiny_recipe: Recipe) -> None:
     def peak(**changes: Any) -> int:
-        recipe = with_changes(tiny_recipe, {"advantage.credit": "gradient"} | changes)
+        recipe = with_changes(tiny_recipe, {"advantage.credit": "gradient", "reward.lpips": 0} | changes)
         with FakeTensorMode():
             return actor_work(recipe, UntrainedModels.of(recipe)).peak_bytes["gradient"]
 

@@ -5,7 +5,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common.config.load import load_recipe
 from common.config.recipe import Recipe
-from deploy.planning.counting import actor_work, drawing_work
+from deploy.planning.actor_counting import actor_work, drawing_work
 from deploy.planning.untrained_models import UntrainedModels
 
 

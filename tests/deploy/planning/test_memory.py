@@ -7,8 +7,9 @@ import pytest
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from deploy.planning.counting import MicroBatchBytes, Work
+from deploy.planning.counting import Work
 from deploy.planning.gpus import GPUS, Gpu
+from deploy.planning.learner_counting import MicroBatchBytes
 from deploy.planning.memory import (
     actor_memory,
     actor_problem,

@@ -23,7 +23,7 @@ def timing(recipe: Recipe, work: Work, changes: dict[str, Any]) -> Timing:
     """Of 100 steps of 128 images in tickets of 4: an actor takes 6 s an image, a rank 3. Two checkpoints."""
     shape = {"learner.num_steps": 100, "learner.images_per_step": 128, "actors.images_per_ticket": 4}
     recipe = with_changes(recipe, shape | {"buffer.max_staleness": 1, "checkpoint.every": 50} | changes)
-    rate = Rates(transformer=TERA, encode=TERA, decode=TERA, perceptual=TERA)
+    rate = Rates(transformer=TERA, encode=TERA, decode=TERA, perceptual=TERA, judge=TERA, memory=TERA)
     return estimate(recipe, work, published_work(work.actor, recipe), GPU, rate)
 
 
