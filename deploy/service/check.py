@@ -61,6 +61,8 @@ def require_sound(recipe: Recipe, *, in_ray: bool = True) -> None:
 
 
 def _profile(recipe: Recipe) -> str:
+    if list(recipe.rollout.shares) == ["free_running"]:
+        return _free_running_profile(recipe)
     drop = recipe.context.condition_drop
     if recipe.profile == "published":
         if recipe.has_whole_context:
@@ -85,6 +87,21 @@ def _profile(recipe: Recipe) -> str:
         f"corrected: what learns is what sampled, without dropout and with the same {drop:.0%} of the conditions "
         "dropped; in the authors' scripts (profile=published) the learner alone drops conditions, and has dropout "
         f"{PUBLISHED_DROPOUT:g}"
+    )
+
+
+def _free_running_profile(recipe: Recipe) -> str:
+    scale = recipe.rollout.guidance_scale
+    if scale == 1:
+        return f"{recipe.profile}: free-running samples without guidance, of which both profiles learn alike"
+    if recipe.profile == "published":
+        return (
+            "published, as AR-GRPO trains: what learns is not what sampled, since samples are drawn at a guidance "
+            f"of {scale:g}, and old, new and reference log-probabilities are those without guidance"
+        )
+    return (
+        f"corrected: what learns is what sampled, at a guidance of {scale:g}; AR-GRPO (profile=published) samples "
+        "so and learns without guidance, at half the learner's work"
     )
 
 

@@ -6,6 +6,9 @@
     prompted/      those with prompts, for Janus-Pro's
     janus/         the random model of tests/data/janus in its first published layout, and its tokenizer
     t5/            the random text encoder of those features, for prompts: 24 numbers wide, a token a byte
+    clip/          a random CLIP in OpenAI's layout and its byte pairs, for judges
+    classes.txt    1,000 class names, and
+    prompts.txt    the captions, for the twins that draw without pictures
     llamagen_*.pt  the random models of tests/data/llamagen, the class-conditional ones with 1,000 classes
 
 It needs the extra `dev`. Weights come out the same wherever they are made.
@@ -22,6 +25,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from common.models.clip.network import Clip, ClipShape, TowerShape
 from deploy.prepare.options import PrepareOptions
 from deploy.prepare.prepare import prepare
 
@@ -36,6 +40,16 @@ FEATURE_WIDTH = 24
 SHAPES = ("circle", "cross", "square", "triangle")
 INKS = {"red": "#d7263d", "blue": "#1b6ca8", "green": "#2e933c", "orange": "#f46036"}
 PAPERS = {"white": "#f7f7f2", "black": "#222222"}
+MERGES = ("r e", "c i", "s q", "p a", "p h", "o t")
+CLIP = ClipShape(
+    picture=TowerShape(width=64, layers=1, heads=1, hidden=16),
+    text=TowerShape(width=64, layers=1, heads=1, hidden=16),
+    embedding=16,
+    patch=8,
+    grid=4,
+    context_length=32,
+    vocabulary=512 + len(MERGES) + 2,
+)
 
 
 def main() -> None:
@@ -44,6 +58,8 @@ def main() -> None:
             shutil.rmtree(path)
     make_pictures(FOLDER / "pictures")
     make_weights(FOLDER)
+    make_clip(FOLDER / "clip")
+    make_names(FOLDER)
     make_text_encoder(FOLDER / "t5")
     make_captions(FOLDER / "captions")
     prepare(
@@ -139,6 +155,32 @@ def make_text_encoder(folder: Path) -> None:
     torch.manual_seed(0)
     size = T5Config(vocab_size=len(vocabulary), d_model=FEATURE_WIDTH, d_kv=8, d_ff=48, num_layers=2, num_heads=3)
     T5EncoderModel(size).save_pretrained(folder)
+
+
+def make_clip(folder: Path) -> None:
+    """In half precision with three numbers beside the weights, as OpenAI's own files are."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = Clip(CLIP, "quick_gelu")
+    for parameter in network.parameters():  # at its own scale all pictures would be alike
+        if parameter.ndim:
+            torch.nn.init.normal_(parameter, std=0.3)
+    weights = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    numbers = {
+        "input_resolution": CLIP.image_size,
+        "context_length": CLIP.context_length,
+        "vocab_size": CLIP.vocabulary,
+    }
+    torch.save(weights | {name: torch.tensor(each) for name, each in numbers.items()}, folder / "ViT-tiny.pt")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]) + "\n")
+
+
+def make_names(folder: Path) -> None:
+    captions = [caption for _, caption, _ in drawings()]
+    inks = [f"{ink} {shape}" for shape in SHAPES for ink in INKS]
+    names = [f"{inks[number % len(inks)]} {number // len(inks)}" for number in range(NUM_CLASSES)]
+    for name, lines in (("classes.txt", names), ("prompts.txt", captions)):
+        (folder / name).write_text("\n".join(lines) + "\n")
 
 
 def make_captions(folder: Path) -> None:

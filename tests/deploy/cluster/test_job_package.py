@@ -23,6 +23,8 @@ NEEDED = {
     "deploy/recipes/mnist/policy.safetensors",
     "deploy/recipes/mnist/tokenizer.safetensors",
     "deploy/recipes/tiny/captioned/shard-00000.parquet",
+    "deploy/recipes/tiny/classes.txt",
+    "deploy/recipes/tiny/clip/ViT-tiny.pt",
     "deploy/recipes/tiny/llamagen_vq_tiny.pt",
     "deploy/recipes/tiny/pictures/circle/00.png",
     "deploy/recipes/tiny/t5/model.safetensors",

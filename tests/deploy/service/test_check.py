@@ -59,6 +59,37 @@ def test_the_published_profile_says_how_it_differs(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(
+    ("profile", "scale", "said"),
+    [
+        ("corrected", 1, "of which both profiles learn alike"),
+        (
+            "corrected",
+            2.5,
+            "corrected: what learns is what sampled, at a guidance of 2.5; AR-GRPO (profile=published)",
+        ),
+        (
+            "published",
+            2.5,
+            "drawn at a guidance of 2.5, and old, new and reference log-probabilities are those without",
+        ),
+    ],
+)
+def test_of_free_running_samples_the_profiles_differ_in_guidance(
+    profile: str, scale: float, said: str, recipe: Recipe
+) -> None:
+    """Neither drops out nor drops conditions."""
+    free = {
+        "rollout": {"kind": "free_running", "guidance_scale": scale},
+        "reward": {"mse": 0, "lpips": 0, "l1": 0},
+    }
+    judged = {"reward.python": "math:sqrt", "learner.prior": "kl", "context": {}, "profile": profile}
+    found = check(with_changes(recipe, free | judged))
+    (detail,) = (finding.detail for finding in found if finding.subject == "profile")
+    assert said in detail
+    assert "drop" not in detail
+
+
+@pytest.mark.parametrize(
     ("num_actors", "num_ranks", "processes"),
     [
         (0, 8, "8 learner ranks that also roll out; they reserve 8 GPU and 8 CPU"),
