@@ -27,6 +27,7 @@ from common.schema import GroupBatch
 from common.seeding import derive_seed
 from common.token_distribution import TokenDistribution
 from learner.advantage import advantages, flat_groups, reward_spread
+from learner.beside_decoder import Beside
 from learner.code_prices import CodePrices, code_prices
 from learner.decoder_training import DecoderTraining
 from learner.embedding_regulariser import embedding_regulariser
@@ -62,6 +63,7 @@ class Trainer:
         methods = {"ste": StraightThrough, "decoder": DecoderTraining}
         method: Any = methods.get(recipe.learner.method)
         self._method = None if method is None else method(model, recipe, device)
+        self._beside: tuple[Beside, ...] = getattr(self._method, "beside", ())
 
     def train(
         self,
@@ -111,16 +113,22 @@ class Trainer:
             norm = float(nn.utils.clip_grad_norm_(trained, learner.max_grad_norm))
             if math.isfinite(norm):
                 self.optimizer.step()
+                for each in self._beside:
+                    each.update(over_ranks, num_ranks)
         self.step += 1
         return sums, norm
 
     def optimizer_arrays(self) -> Arrays:
         """AdamW's state, and what is trained beside the model: all that a resume needs besides its weights."""
         arrays = dict(optimizer_arrays(self.optimizer, self.model))
+        for each in self._beside:
+            arrays |= each.state()
         return arrays if self._regulariser is None else {**arrays, **self._regulariser.state(self.optimizer)}
 
     def load_optimizer_arrays(self, arrays: Arrays) -> None:
         """Restore the state returned by `optimizer_arrays`."""
+        for each in self._beside:
+            arrays = each.take(arrays)
         if self._regulariser is not None:
             arrays = self._regulariser.take(self.optimizer, arrays)
         load_optimizer_arrays(self.optimizer, self.model, arrays)

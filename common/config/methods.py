@@ -33,6 +33,18 @@ class DecoderSection(Section):
     anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of the distance, by the same terms, of a sample's picture to that of the initial decoder, which every
     rank then holds a frozen copy of; so that the decoder stays near it."""
+    ema_weight: float = Field(default=0.0, ge=0)
+    """Weight of the same distance to what a moving average of the decoder draws, which every rank then holds; so
+    that it changes slowly, and may go far."""
+    ema_decay: float = Field(default=0.999, gt=0, lt=1)
+    """What the average keeps of itself at each step."""
+    gan_weight: float = Field(default=0.0, ge=0)
+    """Weight of a discriminator of patches (PatchGAN, hinge loss), that samples' pictures should look like images
+    to; against smoothness. It is trained on the ranks, from the first step."""
+    gan_start: int = Field(default=0, ge=0)
+    """Steps that the discriminator learns alone, before its weight counts."""
+    gan_lr: float = Field(default=2e-5, gt=0)
+    """The discriminator's rate, constant."""
 
 
 def method_problems(recipe: "Recipe") -> Iterator[str]:

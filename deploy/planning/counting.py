@@ -76,7 +76,8 @@ def _scoring_bytes(recipe: Recipe, tokenizer: int, metric: int) -> int:
     """What `learner.method` ste and decoder have beside the model that they train."""
     if not recipe.is_scored_in_learner:
         return 0
-    return metric + tokenizer * (1 if recipe.learner.method == "ste" else bool(recipe.decoder.anchor_weight))
+    others = bool(recipe.decoder.anchor_weight) + bool(recipe.decoder.ema_weight)
+    return metric + tokenizer * (1 if recipe.learner.method == "ste" else others)
 
 
 def _drawn_bytes(recipe: Recipe, models: UntrainedModels) -> int:

@@ -242,7 +242,7 @@ def _pictures(
         terms = [losses.terms(leaf_BkCHW[:, :K], pixels_BCHW)]
         if section.clean_weight:
             terms.append(losses.terms(leaf_BkCHW[:, K:], pixels_BCHW))
-    if section.anchor_weight:
+    for _ in range(bool(section.anchor_weight) + bool(section.ema_weight)):
         with meter("decode"), torch.no_grad():
             other_NCHW = decoded(codes_BkTD[:, :K]).flatten(0, 1)
         with meter("perceptual"):

@@ -46,6 +46,9 @@ def test_the_decoder_takes_gradients_of_its_weights_and_no_policy(tiny_recipe: R
     anchored = counted(tiny_recipe, "decoder", **{"decoder.anchor_weight": 1.0})
     assert anchored.learner.decode == work.learner.decode + grpo.actor.decode
     assert anchored.scoring_bytes == work.scoring_bytes + work.rank_bytes
+    both = counted(tiny_recipe, "decoder", **{"decoder.anchor_weight": 1.0, "decoder.ema_weight": 1.0})
+    assert both.learner.decode == anchored.learner.decode + grpo.actor.decode
+    assert both.scoring_bytes == anchored.scoring_bytes + work.rank_bytes
 
 
 def test_ranks_hold_what_they_score_with_and_of_the_decoder_no_policy(tiny_recipe: Recipe) -> None:
