@@ -1,5 +1,6 @@
 """What the service computes: at staleness 0 exactly what `local` does, whoever does the work."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.ray
 STE = {"learner.method": "ste", "ste.sample": "gumbel"}
 REAR = {"learner.embedding_weight": 1, "context.noise_per_sequence": True, "context.kernel": "self"}
 DECODER = {"learner.method": "decoder", "group.size": 1, "decoder.clean_weight": 1, "decoder.anchor_weight": 1}
+BESIDE = {"decoder": {"ema_weight": 1, "ema_decay": 0.5, "gan_weight": 0.1, "gan_lr": 1e-3}}
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
 LORA = {"learner.lora": {"rank": 3}}
@@ -74,6 +76,28 @@ def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run
         if changes is DECODER and name.endswith(".bias"):
             continue  # norms take most away again: their gradients are rounding, of which AdamW makes steps
         assert abs(actual[name] - value).max() < 1e-5, name
+
+
+@pytest.mark.chaos
+def test_two_ranks_have_the_average_and_the_discriminator_of_one(small_run, serve):
+    """Of which the latter goes a hundred times as far as they may differ."""
+    changes = {"learner.method": "decoder", "group.size": 1, "reward.lpips": 0, **BESIDE}
+    one, two = (
+        load_file(
+            serve(small_run(f"ranks-{num}", changes | {"learner.num_ranks": num})).folder.path
+            / "checkpoints"
+            / "step-000005"
+            / "optimizer.safetensors"
+        )
+        for num in (1, 2)
+    )
+    assert one.keys() == two.keys()
+    averages = [name for name in one if name.startswith("decoder average.") and name.endswith(".weight")]
+    layers = [name for name in one if re.fullmatch(r"patch discriminator\.layers\.\d\.(weight|bias)", name)]
+    assert averages
+    assert len(layers) == 8
+    for name in averages + layers:
+        assert abs(one[name] - two[name]).max() < 5e-5, name
 
 
 @pytest.mark.parametrize(

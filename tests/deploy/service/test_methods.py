@@ -24,6 +24,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "straight through": {**SHORT, "learner.method": "ste", "ste.sample": "gumbel", "reward.lpips": 0.5},
     "reAR's regulariser": {**SHORT, "learner.embedding_weight": 1.0, "reward.lpips": 0},
     "decoder": {**SHORT, "learner.method": "decoder", "group.size": 1},
+    "decoder, average and discriminator": {
+        **SHORT,
+        "learner.method": "decoder",
+        "group.size": 1,
+        "reward.lpips": 0,
+        "decoder": {"ema_weight": 1.0, "ema_decay": 0.5, "gan_weight": 0.5, "gan_lr": 1e-3},
+    },
 }
 
 
