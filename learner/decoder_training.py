@@ -78,10 +78,8 @@ class DecoderTraining:
         if self._section.clean_weight:
             clean_B1 = self._pictures.weighed(self._pictures.terms(decoded_BkCHW[:, K:], pixels_BCHW))
             added.append(self._section.clean_weight * clean_B1[:, 0])
-        for weight, other in (
-            (self._section.anchor_weight, self._initial),
-            (self._section.ema_weight, self._average and self._average.tokenizer),
-        ):
+        average = None if self._average is None else self._average.tokenizer
+        for weight, other in ((self._section.anchor_weight, self._initial), (self._section.ema_weight, average)):
             if other is None:
                 continue
             with torch.no_grad():

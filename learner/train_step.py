@@ -113,8 +113,8 @@ class Trainer:
             norm = float(nn.utils.clip_grad_norm_(trained, learner.max_grad_norm))
             if math.isfinite(norm):
                 self.optimizer.step()
-                for each in self._beside:
-                    each.update(over_ranks, num_ranks)
+                for beside in self._beside:
+                    beside.update(over_ranks, num_ranks)
         self.step += 1
         return sums, norm
 

@@ -291,7 +291,7 @@ def test_an_override_below_a_value_is_refused(path: Path) -> None:
 
 def test_a_recipe_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     gone = tmp_path / "gone.yaml"
-    assert refusal(gone).startswith(f"no recipe at {gone}: name a file, or one of emoji, ")
+    assert refusal(gone).startswith(f"no recipe at {gone}: name a file, or one of ar_grpo_xl_c2i, ")
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"!!python/object/apply:os.getpid []", b"[1]: 2"])
