@@ -69,13 +69,13 @@ def test_a_folder_of_the_name_is_passed_by() -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("mnsit", "no recipe at mnsit: did you mean mnist? name a file, or one of emoji, "),
+        ("mnsit", "no recipe at mnsit: did you mean mnist? name a file, or one of ar_grpo_xl_c2i, "),
         ("Mnist.yaml", "no recipe at Mnist.yaml: did you mean mnist? name a file, "),
         (
             "recipes/llamagen_xl_c2.yaml",
             "no recipe at recipes/llamagen_xl_c2.yaml: did you mean llamagen_xl_c2i? ",
         ),
-        ("zzzzzz", "no recipe at zzzzzz: name a file, or one of emoji, "),
+        ("zzzzzz", "no recipe at zzzzzz: name a file, or one of ar_grpo_xl_c2i, "),
         ("", "no recipe at : it is a folder; name a file in it"),
     ],
 )

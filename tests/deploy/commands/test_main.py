@@ -34,7 +34,7 @@ def test_a_buffer_too_small_is_one_line(recipe_file: str, capsys: pytest.Capture
 
 def test_a_recipe_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = errors(capsys, "check", "gone.yaml")
-    assert line.startswith("no recipe at gone.yaml: name a file, or one of emoji, ")
+    assert line.startswith("no recipe at gone.yaml: name a file, or one of ar_grpo_xl_c2i, ")
 
 
 def test_a_missing_checkpoint_is_one_line(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:

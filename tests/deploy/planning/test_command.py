@@ -43,7 +43,7 @@ def test_it_says_which_terms_of_the_reward_it_knows_nothing_of(
     assert "Not counted" not in printed(capsys, recipe_file)
 
 
-@pytest.mark.parametrize("name", ["mnist", "llamagen_xl_c2i_tiny", "llamagen_xl_t2i_tiny"])
+@pytest.mark.parametrize("name", ["mnist", "llamagen_xl_c2i_tiny", "llamagen_xl_t2i_tiny", "ar_grpo_xl_t2i_tiny"])
 def test_a_shipped_recipe_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan = json.loads(printed(capsys, str(RECIPES / f"{name}.yaml"), "--json"))
     assert plan["problems"] == []
