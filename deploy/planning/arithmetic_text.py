@@ -61,7 +61,8 @@ def _actor_rows(plan: Plan) -> Rows:
         spec = recipe.perceptual
         metric = f"{spec.family} {spec.net}" if actor.perceptual else "metric (unused)"
         yield "decode the samples", actor.decode, theirs.decode if theirs else 0
-        yield f"{metric}, samples and image", actor.perceptual, theirs.perceptual if theirs else 0
+        if "teacher_forced" in recipe.rollout.shares:
+            yield f"{metric}, samples and image", actor.perceptual, theirs.perceptual if theirs else 0
     if plan.work.judges:
         yield "judges, samples and prompt", actor.judge, 0
     if recipe.has_code_gradients:
