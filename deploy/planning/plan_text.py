@@ -54,7 +54,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield row("CUDA context, assumed", actor.context, learner.context)
     yield row("all", actor.total, learner.total)
     yield row("usable: 90 % of the GPU, or of the share reserved", actor.limit, learner.limit)
-    if not recipe.compute.activation_checkpointing:
+    if not (recipe.compute.activation_checkpointing or recipe.trains_decoder):
         yield row("all, with compute.activation_checkpointing=true", 0, learner.checkpointed_total)
     drawn = plan.sampling_memory
     yield wrapped(
@@ -67,6 +67,8 @@ def _on_top(plan: Plan) -> str:
     recipe = plan.recipe
     if plan.learner_memory.working_stage == "optimizer":
         return "AdamW's scratch, when activations are gone"
+    if recipe.is_scored_in_learner:
+        return "on top, on the way back through decoder and metric"
     if recipe.compute.activation_checkpointing:
         return "on top: logits, casts of weights, a block made again"
     num_rows = min(recipe.learner.logit_rows, recipe.learner.micro_batch_size * recipe.num_tokens)
