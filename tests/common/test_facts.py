@@ -16,7 +16,7 @@ DESIGNED = {  # what tools rely on
 MORE = {
     "reward_std", "reward_l1", "kl", "entropy", "kl_prior", "num_flat", "num_dropped", "num_quarantined", "is_bad",
     "is_partial", "resident_bytes", "gpu_peak_bytes", "staleness_mean", "groups_buffered",
-    "stage_seconds", "actor_stage_seconds",
+    "stage_seconds", "actor_stage_seconds", "num_judges", "judge_seconds",
 }  # fmt: skip
 
 

@@ -13,7 +13,13 @@ pytestmark = pytest.mark.ray
 
 STE = {"learner.method": "ste", "ste.sample": "gumbel"}
 REAR = {"learner.embedding_weight": 1, "context.noise_per_sequence": True, "context.kernel": "self"}
-DECODER = {"learner.method": "decoder", "group.size": 1, "decoder.clean_weight": 1, "decoder.anchor_weight": 1}
+DECODER = {
+    "learner.method": "decoder",
+    "group.size": 1,
+    "decoder.clean_weight": 1,
+    "decoder.anchor_weight": 1,
+    "learner.lr": 1e-5,  # biases before a norm have gradients of rounding, and AdamW steps as far for these
+}
 BESIDE = {"decoder": {"ema_weight": 1, "ema_decay": 0.5, "gan_weight": 0.1, "gan_lr": 1e-3}}
 # the scale that ranks have to agree on
 GRADIENT = {"advantage.credit": "gradient", "advantage.scale": "global", "group.size": 1}
@@ -74,7 +80,7 @@ def test_two_ranks_give_the_parameters_of_one_to_1e_5_after_five_steps(small_run
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
         if changes is DECODER and name.endswith(".bias"):
-            continue  # norms take most away again: their gradients are rounding, of which AdamW makes steps
+            continue  # these move as rounding has it
         assert abs(actual[name] - value).max() < 1e-5, name
 
 

@@ -24,7 +24,7 @@ StudyFile = Callable[..., str]
         ("credit", 11),
         ("group", 4),
         ("staleness", 5),
-        ("paper_table", 12),
+        ("paper_table", 14),
         ("emoji_paper_table", 12),
     ],
 )
