@@ -3,7 +3,7 @@
 import pytest
 from ray.util.placement_group import placement_group_table
 
-from actors import rollout_pool
+from actors import actor_pool
 from actors.rollout_pool import RolloutPool
 from common.errors import ClusterError
 from common.facts import ActorPending, RankPending
@@ -19,7 +19,7 @@ def test_a_rank_without_a_gpu_and_an_actor_without_a_node_of_its_label_are_repor
     small_run, shared_ray, monkeypatch
 ) -> None:
     monkeypatch.setattr(rank_group, "OVERDUE_SECONDS", 0.2)
-    monkeypatch.setattr(rollout_pool, "OVERDUE_SECONDS", 0.2)
+    monkeypatch.setattr(actor_pool, "OVERDUE_SECONDS", 0.2)
     told, calls = Told(), RayCalls()
     recipe = small_run("run", {"learner.num_gpus": 1, "actors.label_selector": {"vapi-role": "reward-actor"}})
     learner, pool = LearnerGroup(recipe, told, calls), RolloutPool(recipe, told, lambda: None, calls)
