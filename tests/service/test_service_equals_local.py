@@ -108,7 +108,7 @@ def test_two_ranks_have_the_average_and_the_discriminator_of_one(small_run, serv
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param(GRADIENT, marks=pytest.mark.chaos), LORA],
+    [{}, *(pytest.param(each, marks=pytest.mark.chaos) for each in (GRADIENT, LORA))],
     ids=["sample credit", "credit by gradient", "adapters"],
 )
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(small_run, serve, changes):
