@@ -17,16 +17,23 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 class Killer(threading.Thread):
     """Kills one of a run's living actors, judges and ranks every few seconds."""
 
-    def __init__(self, run: Path, every_seconds: float):
+    def __init__(self, run: Path, every_seconds: float, after_steps: int):
+        """And only once so many more steps are learned."""
         super().__init__(daemon=True)
         self.killed: list[int] = []
         self._run = run
-        self._every_seconds = every_seconds
+        self._every_seconds, self._after_steps = every_seconds, after_steps
         self._ended = threading.Event()
         self._choice = random.Random(0)
 
     def run(self) -> None:
+        learned = 0
         while not self._ended.wait(self._every_seconds):
+            metrics = self._run / "metrics.jsonl"
+            steps = len(lines(metrics)) if metrics.exists() else 0
+            if steps < learned + self._after_steps:
+                continue
+            learned = steps
             kinds = ("actor_joined", "rank_joined", "judge_joined")
             joined = [event for kind in kinds for event in events(self._run, kind)]
             living = sorted({event["pid"] for event in joined if _lives(event["pid"])})
@@ -56,12 +63,12 @@ COLOCATED = {"placement": "colocated", "actors.count": 1, "buffer.max_staleness"
 
 
 @pytest.mark.parametrize(
-    ("placement", "every_seconds"),
-    [(SPLIT, 5), (JUDGED, 10), (COLOCATED, 5)],  # of three kinds some must live at a time
+    ("placement", "every_seconds", "after_steps"),
+    [(SPLIT, 5, 0), (JUDGED, 2, 2), (COLOCATED, 5, 0)],  # of three kinds some must live at a time
     ids=["split", "judged apart", "colocated"],
 )
 def test_a_run_whose_processes_are_killed_every_few_seconds_ends_with_a_whole_account(
-    placement, every_seconds, small_run, no_ray
+    placement, every_seconds, after_steps, small_run, no_ray
 ):
     recipe = small_run(
         "chaos",
@@ -77,7 +84,7 @@ def test_a_run_whose_processes_are_killed_every_few_seconds_ends_with_a_whole_ac
         | placement,
     )
     folder = Path(recipe.run.dir) / "chaos"
-    killer = Killer(folder, every_seconds)
+    killer = Killer(folder, every_seconds, after_steps)
     killer.start()
     try:
         outcome = train(recipe)
