@@ -156,6 +156,26 @@ class ActorPool(ABC, Generic[Event]):
     def _lose(self, name: str, member: Member, reason: str) -> list[Event]:
         """What a lost actor, which is no member any more, leaves behind."""
 
+    def _ask_for(self, actor_class: type, *arguments: Any, **options: Any) -> Any:
+        """A process with what the recipe reserves for each; not waited for."""
+        actors = self._section
+        return self._ray.start(
+            actor_class,
+            *arguments,
+            num_cpus=actors.num_cpus,
+            num_gpus=actors.num_gpus,
+            label_selector=actors.label_selector,
+            **options,
+        )
+
+    def _least_busy(self, able: Mapping[str, Member]) -> str | None:
+        """Who of these takes the next ticket; None where all have as many as they may hold."""
+        free = {name: member for name, member in able.items() if member.is_free_for_more}
+        name = min(free, key=lambda name: len(free[name].calls), default=None)
+        if name is None or len(free[name].calls) >= self._section.tickets_in_flight:
+            return None
+        return name
+
     def _replace(self, member: Member) -> None:
         """Another takes the place of a lost actor that was to stay. ClusterError where too many were lost."""
         self._ray.kill(member.actor)

@@ -18,9 +18,8 @@ def answer_to(ray: RayCalls, actor: str, reference: Any, call: Call) -> PoolEven
         return LostTicket(actor, call.ticket_id, call.version, "weights")
     if receipt.awaits_judges:
         return RolledOut(actor, receipt, call.groups)
-    reference = call.groups
     try:
-        return Delivery(actor, receipt, reference, ray.get(reference))
+        return Delivery(actor, receipt, call.groups, ray.get(call.groups))
     except ValueLostError:
         return LostTicket(actor, call.ticket_id, call.version, "groups")
 

@@ -51,25 +51,13 @@ class JudgePool(ActorPool[Delivery | LostTicket]):
 
     def _hand_out(self) -> None:
         """The oldest to the least busy."""
-        while self._waiting:
-            free = [member for member in self._members.values() if member.is_free_for_more]
-            member = min(free, key=lambda member: len(member.calls), default=None)
-            if member is None or len(member.calls) >= self._section.tickets_in_flight:
-                return
-            rolled = self._waiting.popleft()
+        while self._waiting and (name := self._least_busy(self._members)) is not None:
+            member, rolled = self._members[name], self._waiting.popleft()
             receipt, groups = member.actor.judge.options(num_returns=2).remote(rolled.receipt, [rolled.unjudged])
             member.calls[groups] = JudgeCall(self._ray.clock(), rolled, receipt)
 
     def _start(self, name: str) -> Any:
-        section = self._recipe.reward.actors
-        return self._ray.start(
-            self._actor_class,
-            self._recipe,
-            name,
-            num_cpus=section.num_cpus,
-            num_gpus=section.num_gpus,
-            label_selector=section.label_selector,
-        )
+        return self._ask_for(self._actor_class, self._recipe, name)
 
     def _answer(self, name: str, reference: Any, call: JudgeCall) -> Delivery | LostTicket:
         rolled = call.rolled

@@ -54,9 +54,8 @@ class RolloutPool(ActorPool[PoolEvent]):
         self._guests.seat(self._members)
         while True:
             able = self._members if published.snapshot is not None else self._guests.of(self._members)
-            free = {name: member for name, member in able.items() if member.is_free_for_more}
-            name = min(free, key=lambda name: len(free[name].calls), default=None)
-            if name is None or len(free[name].calls) >= self._recipe.actors.tickets_in_flight:
+            name = self._least_busy(able)
+            if name is None:
                 return
             yield name
 
@@ -124,17 +123,8 @@ class RolloutPool(ActorPool[PoolEvent]):
         return events
 
     def _start(self, name: str) -> Any:
-        actors = self._recipe.actors
-        return self._ray.start(
-            self._actor_class,
-            self._recipe,
-            name,
-            self._job,
-            concurrency_groups={READING: 1, FETCHING: 1},
-            num_cpus=actors.num_cpus,
-            num_gpus=actors.num_gpus,
-            label_selector=actors.label_selector,
-        )
+        groups = {READING: 1, FETCHING: 1}
+        return self._ask_for(self._actor_class, self._recipe, name, self._job, concurrency_groups=groups)
 
     def _answer(self, name: str, reference: Any, call: Call) -> PoolEvent:
         return answer_to(self._ray, name, reference, call)

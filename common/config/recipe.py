@@ -134,8 +134,9 @@ class Recipe(Section):
 
     def awaits_judges(self, sample_index: int) -> bool:
         """Whether judge actors complete the groups of this one's ticket."""
-        own = self.of_kind(self.kind_of(sample_index)).reward
-        return own.actors.count > 0 and bool(own.judged_weights)
+        if not self.reward.actors.count:
+            return False
+        return bool(self.of_kind(self.kind_of(sample_index)).reward.judged_weights)
 
     @property
     def has_whole_context(self) -> bool:
@@ -194,10 +195,8 @@ class Recipe(Section):
     @property
     def is_paper_method(self) -> bool:
         """Whether deploy/local.py spells it out: GRPO on teacher-forced groups, without a regulariser."""
-        learner = self.learner
-        return (
-            learner.method == "grpo" and not learner.embedding_weight and "free_running" not in self.rollout.shares
-        )
+        is_free = "free_running" in self.rollout.shares
+        return not (self.is_scored_in_learner or self.learner.embedding_weight or is_free)
 
     @property
     def trains_decoder(self) -> bool:

@@ -34,18 +34,18 @@ def problems(recipe: Recipe, with_learner: bool, num_gpus: int, num_bytes: int) 
             f"lower it, {elsewhere}"
         )
     ranks = learner.num_ranks if with_learner else 0
-    judges = recipe.reward.actors
+    judges = recipe.reward.actors if with_learner else RewardActorsSection()
     needed = _gpus_of(ranks, learner.num_gpus, actors.count, actors.num_gpus)
-    needed += _gpus_of(0, 0, judges.count, judges.num_gpus) if with_learner else 0
+    needed += _gpus_of(0, 0, judges.count, judges.num_gpus)
     if needed > num_gpus:
         found.append(
-            f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g}"
-            f"{_of_judges(judges) if with_learner else ''} and learner.num_ranks {ranks} with learner.num_gpus "
-            f"{learner.num_gpus:g} take {needed:g} GPUs, and this machine has {num_gpus}: lower them, {elsewhere}"
+            f"actors.count {actors.count} with actors.num_gpus {actors.num_gpus:g}{_of_judges(judges)} and "
+            f"learner.num_ranks {ranks} with learner.num_gpus {learner.num_gpus:g} take {needed:g} GPUs, and this "
+            f"machine has {num_gpus}: lower them, {elsewhere}"
         )
     if recipe.compute.device == "cuda" and not found:
         without = ["actors.num_gpus"] if not actors.num_gpus else []
-        without += ["reward.actors.num_gpus"] if with_learner and judges.count and not judges.num_gpus else []
+        without += ["reward.actors.num_gpus"] if judges.count and not judges.num_gpus else []
         without += ["learner.num_gpus"] if with_learner and not learner.num_gpus else []
         if without:
             found.append(

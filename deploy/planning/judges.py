@@ -26,19 +26,15 @@ _NAMES = ((r"(?i)b[-/]?32|base[-_]patch32", B32), (r"(?i)h[-/]?14", H14))
 
 def judge_shape(recipe: Recipe, name: Preference) -> ClipShape:
     """That of the file where it is on this machine. Else by name, and L/14 where that says nothing."""
-    if name in ("hps", "pickscore"):
-        usual = H14
-    else:
-        usual = next((shape for pattern, shape in _NAMES if re.search(pattern, _file(recipe, name))), L14)
+    address = clip_address(recipe, name)
+    by_name = (shape for pattern, shape in _NAMES if re.search(pattern, address.weights))
+    usual = H14 if name in ("hps", "pickscore") else next(by_name, L14)
+    if address.weights.startswith("hf://"):
+        return usual
     try:
-        address = clip_address(recipe, name)
-        return usual if address.weights.startswith("hf://") else check_clip(address)
+        return check_clip(address)
     except CheckpointError:
         return usual
-
-
-def _file(recipe: Recipe, name: Preference) -> str:
-    return clip_address(recipe, name).weights
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class TrainingLoop:
     def _wait(self) -> None:
         references = [
             *self.pool.waiting_for(),
-            *(self.judges.waiting_for() if self.judges else ()),
+            *(self.judges.waiting_for() if self.judges is not None else ()),
             *self.stepper.waiting_for(),
             *self.checkpoints.waiting_for(),
         ]

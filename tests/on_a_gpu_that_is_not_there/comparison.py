@@ -31,8 +31,8 @@ def assert_equal(here: Outcome, there: Outcome) -> None:
 def assert_same_sums(one: StepSums, other: StepSums) -> None:
     """A policy's loss is a sum of advantages that cancel, each of about 1: its rounding is not relative to it."""
     for name, value in one.sums.items():
-        cancels = name in ("policy_loss", "loss")
-        assert value == pytest.approx(other.sums[name], rel=1e-4, abs=1e-4 if cancels else 1e-5), name
+        absolute = 1e-4 if name == "policy_loss" else 1e-5
+        assert value == pytest.approx(other.sums[name], rel=1e-4, abs=absolute), name
     assert one.sums.keys() == other.sums.keys()
 
 
