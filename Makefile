@@ -19,8 +19,11 @@ demo: $(VENV)/installed  ## post-train a small LlamaGen on emoji
 monitor: $(VENV)/installed  ## show a running job in Prometheus
 	$(RUN) -m deploy monitor
 
+# With a second classifier, which judges where the first one scores.
 pretrain: $(VENV)/installed  ## train the demo's models from scratch
 	$(RUN) -m deploy pretrain deploy/recipes/emoji.yaml --overwrite
+	rm -f deploy/recipes/emoji/judge.safetensors
+	$(RUN) -m deploy pretrain deploy/recipes/emoji.yaml evaluation.classifier=deploy/recipes/emoji/judge.safetensors seed=1
 
 # The models of the digits, then a second classifier, and the smaller generator over the same tokenizer.
 pretrain-digits: $(VENV)/installed  ## train those of mnist.yaml and studies.yaml

@@ -17,7 +17,7 @@ from common.config.data import (
 from common.config.recipe import Recipe
 from common.errors import BrokenImageError, DataError
 from common.models.families import caption_format, class_format, condition_format
-from common.protocols import ImageSource
+from common.protocols import ImageSource, SourceImage
 
 NUM_TRIES = 16
 
@@ -54,13 +54,12 @@ def _require_classes(num_classes: int, what: str, recipe: Recipe) -> None:
         )
 
 
-def require_readable(source: ImageSource) -> None:
-    """DataError unless one of NUM_TRIES images spread over the source can be decoded."""
+def require_readable(source: ImageSource) -> SourceImage:
+    """An image of the source; DataError unless one of NUM_TRIES spread over it can be decoded."""
     step = max(1, len(source) // NUM_TRIES)
     for index in range(0, len(source), step):
         try:
-            source.read(index)
-            return
+            return source.read(index)
         except BrokenImageError as error:
             broken = error
     raise DataError(f"none of the images tried can be read; the last: {broken}")

@@ -155,5 +155,8 @@ class PretrainSection(Section):
     """Next-token training of the generator."""
     classifier: PretrainStage | None = None
     """Image classifier for the scores."""
+    clip: PretrainStage | None = None
+    """A small CLIP (some 800 thousand parameters) of the pictures and their captions, or class names, as a judge:
+    `reward_models.clip`. Byte pairs and activation are those of `reward_models`."""
     checkpoint_every: int = Field(default=200, gt=0)
     """Steps between resumable states."""

@@ -14,6 +14,7 @@ from common.config.recipe import Recipe
 from common.config.service import PretrainStage
 from common.errors import RecipeError, UserError
 from common.hub import SCHEME
+from common.models.clip.untrained import untrained_clip
 from common.models.families import build_perceptual_metric, build_policy, build_tokenizer
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import check_weights, misfit, shapes_of
@@ -57,6 +58,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     if section.classifier is not None:
         key = "evaluation.classifier"
         stages.insert(0, Stage("classifier", section.classifier, key, recipe.evaluation.classifier, key, every))
+    if section.clip is not None:
+        key = "reward_models.clip"
+        stages.insert(0, Stage("clip", section.clip, key, recipe.reward_models.clip, key, every))
     return stages
 
 
@@ -75,6 +79,8 @@ def untrained_model(recipe: Recipe, stage: Stage) -> nn.Module:
     """The model of a stage, with random weights of torch's default generator."""
     if stage.name == "classifier":
         return ImageClassifier(recipe.policy.num_classes)
+    if stage.name == "clip":
+        return untrained_clip(recipe)
     if stage.name == "tokenizer":
         return build_tokenizer(recipe.tokenizer, image_size=recipe.image_size)
     return build_policy(
@@ -116,8 +122,12 @@ def _model_problems(recipe: Recipe, stages: Sequence[Stage], to_run: Sequence[St
     """Weights that are there must fit; those to come need room."""
     num_parameters = 0
     for stage in stages:
-        with torch.device("meta"):
-            model = untrained_model(recipe, stage)
+        try:
+            with torch.device("meta"):
+                model = untrained_model(recipe, stage)
+        except UserError as error:
+            yield str(error)
+            continue
         try:
             if stage not in to_run:
                 check_weights(model, stage.target, what=stage.what)
@@ -172,12 +182,14 @@ def _data_problems(recipe: Recipe, to_run: Sequence[Stage]) -> Iterator[str]:
         return
     try:
         source = build_source(recipe, "train")
-        require_readable(source)
+        image = require_readable(source)
     except UserError as error:
         yield str(error)
     else:
         for stage in to_run:
             yield from _too_few(source, stage)
+        if any(stage.name == "clip" for stage in to_run) and not image.text:
+            yield "the pictures have no captions or class names, which a CLIP learns from: leave pretrain.clip out"
     if any(stage.name == "classifier" for stage in to_run):
         yield from _class_problems(recipe)
     if any(stage.name == "tokenizer" for stage in to_run):

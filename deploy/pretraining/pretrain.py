@@ -1,4 +1,4 @@
-"""`pretrain`: trains a small tokenizer, generator and classifier from scratch on the recipe's own images.
+"""`pretrain`: trains a small tokenizer, generator and what scores them from scratch on the recipe's own images.
 
 In one process, resumable, stage after stage. Each stage writes its weights to the recipe's path and is skipped if
 they already exist. So retraining a lost tokenizer does not retrain the generator unless you ask for it, although a
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.image_batch import ImageBatch, batch_of, start_reading
+from actors.rewards.preference import prompt_of
 from actors.sources.build import build_source
 from actors.sources.emoji import Emoji
 from actors.sources.image_folder import ImageFolder
@@ -23,6 +24,8 @@ from common.config.recipe import Recipe
 from common.config.service import PretrainStage
 from common.errors import BrokenImageError, DataError
 from common.machine import prepare_device
+from common.models.clip.preprocess import prepared
+from common.models.clip.untrained import clip_tokenizer
 from common.models.families import TokenizerModule, build_perceptual_metric, build_tokenizer
 from common.models.weights_files import load_weights, save_weights
 from common.protocols import Condition
@@ -34,7 +37,14 @@ from deploy.pretraining.shown import PAGE, save_reconstructions, save_samples, w
 from deploy.runs.progress_line import ProgressLine, progress_stream, stage_text
 from deploy.runs.run_lock import lock_output
 from learner.pretraining.loop import LossFunction, StageProgress, decay_begins, train_stage
-from learner.pretraining.losses import classifier_loss, next_token_loss, revive_dead_codes, shifted, tokenizer_loss
+from learner.pretraining.losses import (
+    classifier_loss,
+    clip_loss,
+    next_token_loss,
+    revive_dead_codes,
+    shifted,
+    tokenizer_loss,
+)
 
 REVIVE_EVERY = 50
 
@@ -77,6 +87,7 @@ class Pretraining:
         start = time.monotonic()
         self._tell_of_unseen_classes()
         losses = {
+            "clip": self._clip_loss,
             "classifier": self._classifier_loss,
             "tokenizer": self._tokenizer_loss,
             "policy": self._policy_loss,
@@ -87,9 +98,10 @@ class Pretraining:
             self._say(f"done in {time.monotonic() - start:.0f} s; curves and pictures: {page}")
 
     def _tell_of_unseen_classes(self) -> None:
-        known = self._recipe.policy.num_classes
-        if isinstance(self._source, Emoji | ImageFolder) and self._source.num_classes < known:
-            seen = self._source.num_classes
+        if self._recipe.policy.conditioning == "text" or not isinstance(self._source, Emoji | ImageFolder):
+            return
+        known, seen = self._recipe.policy.num_classes, self._source.num_classes
+        if seen < known:
             self._say(
                 f"note: the source has {seen} classes of policy.num_classes={known}; the others stay untrained"
             )
@@ -98,6 +110,18 @@ class Pretraining:
         def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
             pixels_BCHW, condition = self._batch(stage, step)
             return classifier_loss(model, pixels_BCHW, condition["label"])
+
+        return loss
+
+    def _clip_loss(self, stage: PretrainStage, model: Any) -> LossFunction:
+        tokenizer = clip_tokenizer(self._recipe)
+
+        def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+            images = self._read(step, stage.batch_size)
+            pixels_BCHW = self._moved(images.tensors(self._device)[0], stage, step)
+            prompts = [prompt_of(self._recipe, text) for text in images.texts]
+            prepared_BCHW = prepared((pixels_BCHW + 1) / 2, model.shape.image_size)
+            return clip_loss(model, prepared_BCHW, tokenizer(prompts).to(self._device))
 
         return loss
 
@@ -176,20 +200,23 @@ class Pretraining:
         write_page(self._folder, self._recipe.run.name, [each.name for each in self._stages])
 
     def _batch(self, stage: PretrainStage, step: int) -> tuple[Tensor, Condition]:
-        pixels_BCHW, condition = self._read(step, stage.batch_size)
-        moved = decay_begins(stage.num_steps) if stage.schedule == "wsd" else stage.num_steps
-        if stage.shift and step < moved:
-            pixels_BCHW = shifted(pixels_BCHW, stage.shift, self._generator("shift", step))
-        return pixels_BCHW, condition
+        pixels_BCHW, condition = self._read(step, stage.batch_size).tensors(self._device)
+        return self._moved(pixels_BCHW, stage, step), condition
 
-    def _read(self, step: int, size: int) -> tuple[Tensor, Condition]:
+    def _moved(self, pixels_BCHW: Tensor, stage: PretrainStage, step: int) -> Tensor:
+        last = decay_begins(stage.num_steps) if stage.schedule == "wsd" else stage.num_steps
+        if not stage.shift or step >= last:
+            return pixels_BCHW
+        return shifted(pixels_BCHW, stage.shift, self._generator("shift", step))
+
+    def _read(self, step: int, size: int) -> ImageBatch:
         """The step's images; where none of them can be read, the first ones after them that can."""
         broken: list[BrokenImageError] = []
         for start in range(step * size, step * size + len(self._source) + size, size):
             indices = [self._order.image_index(index) for index in range(start, start + size)]
             batch = batch_of(start_reading(self._source, indices))
             if isinstance(batch, ImageBatch):
-                return batch.tensors(self._device)
+                return batch
             broken += batch.values()
         raise DataError(f"none of the images can be read; the first: {broken[0]}")
 

@@ -177,8 +177,10 @@ def _features(recipe: Recipe) -> str:
     section = recipe.evaluation
     if not section.enabled:
         unused = [key for key in ("every", "compare_temperature", "compare_prior") if getattr(section, key)]
-        if unused:
-            raise UserError(f"evaluation.{unused[0]} is set and evaluation.enabled is false: set both, or neither")
+        if unused and "enabled" not in section.model_fields_set:
+            raise UserError(
+                f"evaluation.{unused[0]} is set and evaluation.enabled is not: set evaluation.enabled=true, or false"
+            )
         return "not used (evaluation.enabled is false)"
     if section.features == "inception":
         dim, detail = InceptionFeatures.dim, _size(load_inception(section.inception_weights))

@@ -1,7 +1,7 @@
-"""The losses of `pretrain`: for the classifier that scores pictures, a VQ tokenizer and a generator.
+"""The losses of `pretrain`: for what scores pictures (a classifier, a CLIP), a VQ tokenizer and a generator.
 
 Letters: B images, C channels (3), H, W pixels, K classes, D codebook width, h, w the token grid, T image tokens, V
-codebook entries, N latents.
+codebook entries, N latents, L tokens of a caption, E width of CLIP's space.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.condition_drop import drop_conditions
+from common.models.clip.network import Clip
 from common.models.llamagen.vq_tokenizer import VQTokenizer
 from common.protocols import Condition, PerceptualMetric, Policy
 
@@ -22,6 +23,16 @@ def classifier_loss(model: nn.Module, pixels_BCHW: Tensor, labels_B: Tensor) -> 
     _, logits_BK = model(pixels_BCHW)
     accuracy = (logits_BK.detach().argmax(dim=-1) == labels_B).float().mean()
     return F.cross_entropy(logits_BK, labels_B), {"accuracy": float(accuracy)}
+
+
+def clip_loss(clip: Clip, prepared_BCHW: Tensor, texts_BL: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Symmetric InfoNCE (nats; arXiv 2103.00020) of pictures and texts; all that share a text belong to it."""
+    logits_BB = clip.logit_scale.exp() * clip.embed_pictures(prepared_BCHW) @ clip.embed_texts(texts_BL).T
+    is_own_BB = (texts_BL[:, None] == texts_BL).all(dim=-1)
+    share_BB = is_own_BB / is_own_BB.sum(dim=-1, keepdim=True)
+    loss = (F.cross_entropy(logits_BB, share_BB) + F.cross_entropy(logits_BB.T, share_BB)) / 2
+    accuracy = is_own_BB.gather(1, logits_BB.detach().argmax(dim=-1, keepdim=True)).float().mean()
+    return loss, {"accuracy": float(accuracy)}
 
 
 def shifted(pixels_BCHW: Tensor, most: int, draws: torch.Generator) -> Tensor:

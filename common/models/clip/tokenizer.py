@@ -9,7 +9,8 @@ Letters: N texts, L tokens.
 
 import gzip
 import html
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,8 @@ from common.hub import located
 
 WANTED = "bpe_simple_vocab_16e6.txt.gz or merges.txt"
 _END_OF_WORD = "</w>"
-_NUM_OTHERS = 2 * 256 + 2
+NUM_OTHERS = 2 * 256 + 2
+NUM_PUBLISHED = 49408 - NUM_OTHERS  # of the file's merges those that the published models know
 _WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 
 Pair = tuple[str, str]
@@ -72,11 +74,11 @@ def load_tokenizer(
 
     Raises CheckpointError; `setting` is the key that names the file, `wanted` what to point it at.
     """
-    return ClipTokenizer(read_merges(path, vocabulary - _NUM_OTHERS, setting, wanted), length)
+    return ClipTokenizer(read_merges(path, vocabulary - NUM_OTHERS, setting, wanted), length)
 
 
-def read_merges(path: str | Path, count: int, setting: str, wanted: str = WANTED) -> list[Pair]:
-    """The first `count` merges of a file."""
+def read_merges(path: str | Path, count: int | None, setting: str, wanted: str = WANTED) -> list[Pair]:
+    """The first `count` merges of a file; None: as many as it has and the published models know."""
     path = located(path, setting)
     if not path.is_file():
         raise CheckpointError(f"There is no vocabulary of CLIP at {path}: point {setting} at {wanted}.")
@@ -85,13 +87,34 @@ def read_merges(path: str | Path, count: int, setting: str, wanted: str = WANTED
     except (OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"The vocabulary {path} cannot be read ({error}): get it anew") from None
     lines = [line.split() for line in text.split("\n") if line and "#version" not in line]
-    found = [(line[0], line[1]) for line in lines[:count] if len(line) == 2]
-    if len(found) < count:
+    found = [(line[0], line[1]) for line in lines[: count or NUM_PUBLISHED] if len(line) == 2]
+    if count is not None and len(found) < count:
         raise CheckpointError(
             f"The vocabulary {path} holds {len(found):,} merges and the network knows {count:,}: point {setting} "
             "at the vocabulary that it was trained with"
         )
     return found
+
+
+def learned_merges(texts: Iterable[str], count: int) -> list[Pair]:
+    """Up to `count` merges for these texts, each of the commonest neighbours in their words (arXiv 1508.07909).
+
+    Of the equally common the first by spelling, so that the order of the texts does not matter.
+    """
+    spelt = Counter(word for text in texts for word in _WORDS.findall(_cleaned(text)))
+    plain = ClipTokenizer((), 0)
+    words = [(list(plain._merged(word)), number) for word, number in spelt.items()]
+    merges: list[Pair] = []
+    while len(merges) < count:
+        pairs: Counter[Pair] = Counter()
+        for symbols, number in words:
+            for pair in pairwise(symbols):
+                pairs[pair] += number
+        if not pairs:
+            break
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [(_joined(symbols, merges[-1]), number) for symbols, number in words]
+    return merges
 
 
 def _cleaned(text: str) -> str:

@@ -1,9 +1,10 @@
-"""Makes the emoji source's two files, `atlas.webp` and `index.json`, from the npm package of the pictures:
+"""Makes the emoji source's files, `atlas.webp` and `index.json`, from the npm package of the pictures:
 
     npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
     python -m deploy.recipes.emoji.make package --out deploy/recipes/emoji
 
 The pictures are 64 px; `--size 64` keeps them so, for a recipe with image_size 64 and `source.path` the folder.
+`merges.txt` beside them has the byte pairs of their names, for the small CLIPs that `pretrain` trains.
 """
 
 import argparse
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from actors.sources.emoji import ATLAS, COLUMNS, INDEX
+from actors.sources.emoji import ATLAS, COLUMNS, INDEX, Picture
 from actors.sources.picture import read_picture
+from common.models.clip.tokenizer import learned_merges
 
 PICTURES = Path("img/google/64")
 PEOPLE = re.compile(r"\b(men|man|woman|women|person|people|boy|girl)s?\b")
+NUM_MERGES = 1000
 SERIES = ("clock face", "family", "couple with heart", "kiss", "holding hands")
 
 
@@ -38,6 +41,8 @@ def main() -> None:
     lines = ",\n".join(json.dumps([row[column] for column in COLUMNS]) for row in rows)
     head = json.dumps({"size": arguments.size, "columns": COLUMNS})
     (arguments.out / INDEX).write_text(f'{head[:-1]}, "pictures": [\n{lines}\n]}}\n')
+    merges = learned_merges((Picture(**{key: row[key] for key in COLUMNS}).caption for row in rows), NUM_MERGES)
+    (arguments.out / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges))
     print(f"{len(rows)} pictures of {len({row['concept'] for row in rows})} concepts")
 
 

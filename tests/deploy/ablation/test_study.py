@@ -25,7 +25,7 @@ StudyFile = Callable[..., str]
         ("group", 4),
         ("staleness", 5),
         ("paper_table", 14),
-        ("emoji_paper_table", 12),
+        ("emoji_paper_table", 11),
     ],
 )
 def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_variants: int) -> None:

@@ -23,3 +23,14 @@ def from_scratch(recipe: Recipe, tmp_path: Path) -> Recipe:
             "pretrain": {"tokenizer": STAGE, "policy": STAGE, "classifier": STAGE, "checkpoint_every": 2},
         },
     )
+
+
+def clip_stage(tmp_path: Path) -> dict[str, object]:
+    """Changes to a recipe that have it train a CLIP."""
+    (tmp_path / "merges.txt").write_text("a b\nab c\n")
+    return {
+        "pretrain.clip": STAGE,
+        "reward_models.clip": str(tmp_path / "weights" / "clip.safetensors"),
+        "reward_models.vocabulary": str(tmp_path / "merges.txt"),
+        "reward_models.activation": "gelu",
+    }

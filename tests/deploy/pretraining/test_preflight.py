@@ -2,18 +2,21 @@
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from actors.sources.image_folder import ImageFolder
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import RecipeError, UserError
 from common.models.image_classifier import ImageClassifier
 from common.models.weights_files import save_weights
 from deploy.pretraining.pretrain import pretrain
+from tests.deploy.pretraining.conftest import clip_stage
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -115,6 +118,31 @@ def test_the_metric_of_the_tokenizer_s_loss_must_be_there_and_take_the_images(
 ) -> None:
     (problem,) = problems(with_changes(from_scratch, changes), tmp_path)
     assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reward_models.activation": "unknown"}, "reward_models.activation is unknown, and the weights that"),
+        ({"reward_models.vocabulary": "/nowhere"}, "There is no vocabulary of CLIP at /nowhere: point reward_mod"),
+        ({"image_size": 36}, "image_size is 36, and pretrain.clip cuts 8 patches along a side"),
+    ],
+)
+def test_what_a_clip_is_made_of_must_be_said(
+    changes: dict[str, Any], words: str, from_scratch: Recipe, tmp_path: Path
+) -> None:
+    (problem, *_) = problems(with_changes(from_scratch, clip_stage(tmp_path) | changes), tmp_path)
+    assert problem.startswith(words)
+
+
+def test_pictures_without_a_word_train_no_clip(
+    from_scratch: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_changes(from_scratch, clip_stage(tmp_path))
+    read = ImageFolder.read
+    monkeypatch.setattr(ImageFolder, "read", lambda self, index: replace(read(self, index), text=""))
+    (problem,) = problems(recipe, tmp_path)
+    assert problem.endswith("which a CLIP learns from: leave pretrain.clip out")
 
 
 def test_weights_to_keep_and_to_begin_with_must_fit(from_scratch: Recipe, tmp_path: Path) -> None:

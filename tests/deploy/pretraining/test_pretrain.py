@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from actors.rewards.preference import RewardModels, check_preference
 from common.config.load import with_changes
 from common.config.recipe import Recipe
 from common.errors import DataError
@@ -14,6 +15,7 @@ from deploy.pretraining import pretrain as module
 from deploy.pretraining.preflight import stages_of
 from deploy.pretraining.pretrain import Pretraining, pretrain
 from deploy.runs.progress_line import stage_text
+from tests.deploy.pretraining.conftest import clip_stage
 
 LOGS = ("classifier.jsonl", "tokenizer.jsonl", "policy.jsonl")
 FILES = ("tokenizer.safetensors", "policy.safetensors", "classifier.safetensors")
@@ -94,6 +96,23 @@ def test_a_stage_may_start_from_given_weights(from_scratch: Recipe, tmp_path: Pa
         say=lambda line: None,
     )
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_clip_is_trained_on_captions_and_judges_by_them(
+    from_scratch: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_changes(from_scratch, clip_stage(tmp_path))
+    monkeypatch.setattr(module, "prompt_of", lambda recipe, text: f"{text} of {recipe.policy.num_classes}")
+    pretrain(recipe, overwrite=False, say=lambda line: None)
+    path = tmp_path / "weights" / "clip.safetensors"
+    trained = path.read_bytes()
+    assert check_preference(recipe, "clip") == "clip by ViT-3x128/4 at 32 px (clip.safetensors)"
+    scores = RewardModels(recipe, torch.device("cpu")).judge("clip").judge(torch.rand(2, 3, 32, 32), ["a", "b"])
+    assert scores.isfinite().all()
+    path.unlink()
+    monkeypatch.setattr(module, "prompt_of", lambda recipe, text: "always the same")
+    pretrain(recipe, overwrite=False, say=lambda line: None)
+    assert path.read_bytes() != trained
 
 
 @pytest.mark.parametrize(("schedule", "moved"), [("constant", range(10)), ("wsd", range(8))])

@@ -322,6 +322,17 @@ def test_one_problem_does_not_hide_another_and_all_are_raised_together(recipe: R
     assert str(caught.value).splitlines() == list(problems(changed).values())
 
 
+def test_scores_that_are_asked_for_must_be_enabled_or_said_to_be_off(recipe: Recipe) -> None:
+    asked = with_changes(recipe, {"evaluation.compare_prior": True})
+    assert problems(asked) == {}, "enabled is false, by the recipe"
+    tree = asked.model_dump(mode="json")
+    del tree["evaluation"]["enabled"]
+    assert problems(Recipe.model_validate(tree)) == {
+        "features": "evaluation.compare_prior is set and evaluation.enabled is not: set evaluation.enabled=true, or "
+        "false"
+    }
+
+
 def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of gigabytes is checked by its header."""
 
@@ -336,8 +347,6 @@ def test_checking_needs_no_memory_for_the_models(recipe: Recipe, monkeypatch: py
 @pytest.mark.parametrize(
     ("changes", "subject", "sentence"),
     [
-        ({"evaluation.every": 2}, "features", "evaluation.every is set and evaluation.enabled is false: set both"),
-        ({"evaluation.compare_prior": True}, "features", "evaluation.compare_prior is set and evaluation.enabled"),
         (
             {"compute.device": "cuda"},
             "resources",

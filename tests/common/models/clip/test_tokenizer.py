@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import CheckpointError
-from common.models.clip.tokenizer import ClipTokenizer, load_tokenizer
+from common.models.clip.tokenizer import ClipTokenizer, learned_merges, load_tokenizer
 from tests.clips import VOCABULARY
 
 PUBLISHED = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
@@ -48,6 +48,16 @@ def test_a_small_network_knows_the_first_merges(vocabulary: Path) -> None:
     fewer = load_tokenizer(vocabulary, VOCABULARY - 2, 8, setting=SETTING)
     assert fewer(["cat"])[0, 0] == VOCABULARY - 4
     assert isinstance(fewer, ClipTokenizer)
+
+
+def test_merges_are_learned_from_the_commonest_neighbours_until_words_are_whole() -> None:
+    texts = ["Low lower", "low", "lowest"]
+    assert learned_merges(texts, 3) == [("l", "o"), ("lo", "w"), ("lo", "w</w>")]
+    assert learned_merges(reversed(texts), 3) == learned_merges(texts, 3)
+    everything = learned_merges(texts, 100)
+    assert len(everything) == 7
+    words = ClipTokenizer(everything, 4)(["low", "lower", "lowest", "low est"])
+    assert (words > 0).sum(dim=1).tolist() == [3, 3, 3, 4]
 
 
 def test_merges_of_transformers_are_the_same_list(tmp_path: Path) -> None:
