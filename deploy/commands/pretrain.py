@@ -4,7 +4,7 @@ import argparse
 
 from deploy.commands.arguments import add_recipe, recipe_of
 
-HELP = "train tokenizer, generator and classifier from scratch"
+HELP = "train tokenizer, generator and what scores them from scratch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

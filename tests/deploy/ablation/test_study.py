@@ -20,6 +20,7 @@ StudyFile = Callable[..., str]
         ("components", 5),
         ("reward", 4),
         ("noise", 5),
+        ("noise_kinds", 5),
         ("prior", 6),
         ("credit", 11),
         ("group", 4),
@@ -36,7 +37,7 @@ def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_
 
 
 def test_no_shipped_study_is_left_out_above() -> None:
-    assert len(list(STUDIES.glob("*.yaml"))) == 11
+    assert len(list(STUDIES.glob("*.yaml"))) == 12
 
 
 def test_all_variants_run_with_the_first_seed_before_any_runs_with_the_second(study_file: StudyFile) -> None:
@@ -139,7 +140,7 @@ def test_what_yaml_reads_otherwise_than_it_looks_is_refused(study_file: StudyFil
 def test_an_unknown_study_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
         RecipeError,
-        match="components, credit, emoji_credit, emoji_paper_table, emoji_reward, group, noise, paper_table, "
-        "prior, reward, staleness",
+        match="components, credit, emoji_credit, emoji_paper_table, emoji_reward, group, noise, noise_kinds, "
+        "paper_table, prior, reward, staleness",
     ):
         load_study("nothing")
