@@ -78,11 +78,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, recipe: Recipe, device: torch.device):
         super().__init__()
         self._section, self._max_norm = recipe.decoder, recipe.learner.max_grad_norm
-        draws = generator(recipe.seed, "patch discriminator")
-        layers: list[nn.Module] = []
-        for channels, width in zip((3, *_WIDTHS[:-1]), _WIDTHS, strict=True):
-            layers += [_convolution(channels, width, 2, draws), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, _convolution(_WIDTHS[-1], 1, 1, draws)).to(device)
+        self.layers = discriminator_layers(recipe.seed).to(device)
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self._optimizer = AdamW(self.layers.parameters(), lr=self._section.gan_lr, weight_decay=0.0)
 
@@ -91,18 +87,9 @@ class PatchDiscriminator(nn.Module):
         return self.layers(pixels_NCHW).flatten(1)
 
     def losses(self, decoded_BKCHW: Tensor, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's, weighed, without a gradient for the discriminator; its own, without one for the decoder.
-
-        Both [B].
-        """
-        frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        flat_NCHW, shape = decoded_BKCHW.flatten(0, 1), decoded_BKCHW.shape[:2]
+        """As `discriminator_losses`; before `decoder.gan_start` the decoder's is 0."""
         weight = self._section.gan_weight * (int(self.num_updates) >= self._section.gan_start)
-        fooled_NP = torch.func.functional_call(self, frozen, (flat_NCHW,))
-        decoder_B = -weight * fooled_NP.mean(dim=1).unflatten(0, shape).mean(dim=1)
-        drawn_NP = F.relu(1 + self(flat_NCHW.detach()))
-        drawn_B = drawn_NP.mean(dim=1).unflatten(0, shape).mean(dim=1)
-        return decoder_B, F.relu(1 - self(pixels_BCHW)).mean(dim=1) + drawn_B
+        return discriminator_losses(self.layers, weight, decoded_BKCHW, pixels_BCHW)
 
     def update(self, over_ranks: OverRanks, num_ranks: int) -> None:
         for parameter in self.parameters():
@@ -129,6 +116,31 @@ class PatchDiscriminator(nn.Module):
 
     def _moments(self) -> dict[str, np.ndarray]:
         return dict(optimizer_arrays(self._optimizer, self))
+
+
+def discriminator_layers(seed: int) -> nn.Sequential:
+    """They score each patch of pictures [N, C, H, W]."""
+    draws = generator(seed, "patch discriminator")
+    layers: list[nn.Module] = []
+    for channels, width in zip((3, *_WIDTHS[:-1]), _WIDTHS, strict=True):
+        layers += [_convolution(channels, width, 2, draws), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, _convolution(_WIDTHS[-1], 1, 1, draws))
+
+
+def discriminator_losses(
+    layers: nn.Module, weight: float, decoded_BKCHW: Tensor, pixels_BCHW: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The decoder's, weighed, without a gradient for the discriminator; its own, without one for the decoder.
+
+    Both [B].
+    """
+    frozen = {name: parameter.detach() for name, parameter in layers.named_parameters()}
+    flat_NCHW, shape = decoded_BKCHW.flatten(0, 1), decoded_BKCHW.shape[:2]
+    fooled_NP = torch.func.functional_call(layers, frozen, (flat_NCHW,)).flatten(1)
+    decoder_B = -weight * fooled_NP.mean(dim=1).unflatten(0, shape).mean(dim=1)
+    drawn_NP = F.relu(1 + layers(flat_NCHW.detach()).flatten(1))
+    drawn_B = drawn_NP.mean(dim=1).unflatten(0, shape).mean(dim=1)
+    return decoder_B, F.relu(1 - layers(pixels_BCHW).flatten(1)).mean(dim=1) + drawn_B
 
 
 def _convolution(channels: int, width: int, stride: int, draws: torch.Generator) -> nn.Conv2d:

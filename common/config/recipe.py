@@ -20,7 +20,7 @@ from common.config.credit import credit_problems
 from common.config.data import SourceSpec
 from common.config.evaluation import EvaluationSection
 from common.config.methods import DecoderSection, SteSection, method_problems
-from common.config.reward import reward_problems
+from common.config.reward import num_handed_over, reward_problems
 from common.config.reward_models import RewardModelsSection
 from common.config.rollout import Kind, RolloutSection, rollout_problems
 from common.config.sampling import SamplingSection
@@ -279,8 +279,8 @@ class Recipe(Section):
 
     @property
     def handed_over_bytes(self) -> int:
-        """Bytes of a group's pictures, and of its image, on their way to judge actors; 0 without these."""
-        return 3 * self.image_size**2 * (self.group.size + 1) if self.reward.actors.count else 0
+        """Bytes of a group's pictures, and of its image, on their way to judge actors; the mean of both kinds."""
+        return round(3 * self.image_size**2 * num_handed_over(self))
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -84,3 +84,14 @@ def reward_problems(recipe: "Recipe") -> Iterator[str]:
             f"context.condition_drop is {dropped:g}, and reward.classifier needs the class of each group: set "
             "context.condition_drop=0"
         )
+
+
+def num_handed_over(recipe: "Recipe") -> float:
+    """Pictures of a group, and the image that they are compared with, on their way to judge actors; of both kinds
+    of groups the mean. 0 without judge actors."""
+    if not recipe.reward.actors.count:
+        return 0.0
+    G = recipe.group.size
+    sizes = {"teacher_forced": G + 1, "free_running": G}  # to the latter an image is a condition alone
+    judged = {kind for kind in recipe.rollout.shares if recipe.of_kind(kind).reward.judged_weights}
+    return sum(share * sizes[kind] for kind, share in recipe.rollout.shares.items() if kind in judged)

@@ -4,24 +4,24 @@ Letters: B images of a ticket, G samples per group, N pictures, T image tokens, 
 hidden states.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from actors.code_credit import code_credit
 from actors.group_sampling import sample_groups
 from actors.rewards.build import reward_of
-from actors.rewards.own_term import OwnTerm
+from actors.rewards.decoded_reward import DecodedReward
 from actors.rewards.table import build_terms
-from actors.rewards.term import RewardTerm, Sources
+from actors.rewards.term import Sources
 from actors.rollouts.free_running import own_logprobs
 from common.config.recipe import Recipe
 from common.guidance import GuidedPolicy, guidance_scales
 from common.machine import autocast
 from common.token_distribution import TokenDistribution
+from deploy.planning.judges import CLASSIFY
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, size_bytes, tokens
 from deploy.planning.work_meter import WorkMeter
 
@@ -40,13 +40,14 @@ class ActorWork:
     peak_bytes: dict[str, int]
     gradient: int = 0  # under credit by gradient: the way back to the codes, through both
     price: int = 0  # likewise: the logits again, and what the entries are worth
-    judge: int = 0  # G pictures and a prompt through each CLIP
+    judge: int = 0  # G pictures and a prompt through each CLIP, unless judge actors do that
+    classifier: int = 0  # G pictures through it, likewise
     draw: int = 0  # the tokens of G free-running samples
     draw_bytes: int = 0  # weights and caches read for them, which takes longer than their arithmetic
 
     @property
     def flops(self) -> int:
-        scored = self.decode + self.perceptual + self.judge + self.gradient + self.price
+        scored = self.decode + self.perceptual + self.judge + self.classifier + self.gradient + self.price
         return self.encode + self.draw + self.policy + self.head + scored
 
     @classmethod
@@ -87,8 +88,8 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
             with meter("sample"), autocast(recipe.compute, CPU):
                 sample_groups(models.policy.logits, hidden_BTD[:1], G, distribution, [torch.Generator()])
         if not recipe.is_scored_in_learner:
-            sources = Sources(pixels_BCHW[:num_scored], {}, ("",) * num_scored)
-            reward = reward_of(recipe.reward, models.tokenizer, _terms(recipe, models), recipe.advantage.credit)
+            sources = Sources(pixels_BCHW[:num_scored], condition(recipe, num_scored), ("",) * num_scored)
+            reward = _reward(recipe, models)
             gradient_BTD = reward.measure(tokens(num_scored, G, T), sources, meter).gradient_BTD
             if gradient_BTD is not None:
                 with meter("price"), autocast(recipe.compute, CPU):
@@ -101,10 +102,11 @@ def actor_work(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         head=flops["sample"],
         decode=flops["decode"] // num_scored,
         perceptual=flops["perceptual"] // num_scored,
-        peak_bytes=dict(meter.peak_bytes),
+        peak_bytes=_peaks(meter),
         gradient=flops["gradient"] // num_scored,
         price=flops["price"],
         judge=flops["score"] // num_scored,
+        classifier=flops[CLASSIFY] // num_scored,
     )
 
 
@@ -114,7 +116,7 @@ def _free_running(recipe: Recipe, models: UntrainedModels) -> ActorWork:
     distribution, num_scored = TokenDistribution.of(recipe.group), recipe.groups_scored_at_once
     rows = 1 if recipe.rollout.guidance_scale == 1 else 2
     guided = GuidedPolicy(models.policy, recipe.learned_guidance_scale, models.policy)
-    reward = reward_of(recipe.reward, models.tokenizer, _terms(recipe, models), "sample")
+    reward = _reward(recipe, models)
     with autocast(recipe.compute, CPU):
         peak, cache = drawing_peak(recipe, models, B * G, rows, distribution)
     with WorkMeter() as meter:
@@ -122,9 +124,10 @@ def _free_running(recipe: Recipe, models: UntrainedModels) -> ActorWork:
             guided.hidden(condition(recipe, B * G), tokens(B * G, T - 1))
         with meter("one sample"), autocast(recipe.compute, CPU):
             own_logprobs(guided, condition(recipe, 1), tokens(1, 1, T), distribution)
-        sources = Sources(pixels(recipe, num_scored)[:, :, :0, :0], {}, ("",) * num_scored)
+        no_pixels_BCHW = pixels(recipe, num_scored)[:, :, :0, :0]
+        sources = Sources(no_pixels_BCHW, condition(recipe, num_scored), ("",) * num_scored)
         reward.measure(tokens(num_scored, G, T), sources, meter)
-    flops, peaks = meter.flops, dict(meter.peak_bytes)
+    flops, peaks = meter.flops, _peaks(meter)
     del peaks["one sample"]
     return ActorWork(
         encode=0,
@@ -134,24 +137,26 @@ def _free_running(recipe: Recipe, models: UntrainedModels) -> ActorWork:
         perceptual=0,
         peak_bytes=peaks | {"sample": peak},
         judge=flops["score"] // num_scored,
+        classifier=flops[CLASSIFY] // num_scored,
         draw=G * _tokens_one_by_one(recipe, models, rows),
         draw_bytes=T * (_read_bytes(recipe, models) // B + (cache if recipe.compute.compile else cache // 2) // B),
     )
 
 
-def _terms(recipe: Recipe, models: UntrainedModels) -> Mapping[str, RewardTerm]:
-    """Terms of the user's own, and judges whose size nobody knows, take nothing."""
-    section = recipe.reward
-    known = section.comparing()
-    terms: dict[str, RewardTerm] = {
-        name: OwnTerm(_no_work, higher_is_better=False) for name in section.weights if name not in known.weights
-    }
-    terms |= {name: models.judges.term(name, recipe) for name in models.judges.addresses if name in terms}
-    return build_terms(known, models.perceptual) | terms
+def _reward(recipe: Recipe, models: UntrainedModels) -> DecodedReward:
+    """As `rewards_of`: it measures all terms, or hands the pictures over for judge actors."""
+    compared = build_terms(recipe.reward.comparing(), models.perceptual)
+    is_apart = bool(recipe.reward.actors.count and recipe.reward.judged_weights)
+    terms = compared if is_apart else compared | models.judges.terms(recipe)
+    return reward_of(recipe.reward, models.tokenizer, terms, recipe.advantage.credit, hands_over=is_apart)
 
 
-def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:
-    return decoded_BGCHW.new_zeros(decoded_BGCHW.shape[:2])
+def _peaks(meter: WorkMeter) -> dict[str, int]:
+    """By the stages of a run."""
+    peaks = dict(meter.peak_bytes)
+    if CLASSIFY in peaks:
+        peaks["score"] = max(peaks.pop(CLASSIFY), peaks.get("score", 0))
+    return peaks
 
 
 def _read_bytes(recipe: Recipe, models: UntrainedModels) -> int:

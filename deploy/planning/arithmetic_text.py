@@ -35,7 +35,10 @@ def arithmetic(plan: Plan) -> Iterator[str]:
         yield row(f"{label}{what}", ours, other)
         label = " " * len(label)
     yield row("         all", plan.learner_flops, published.learner_flops if published else 0)
-    yield row("both", plan.actor_flops + plan.learner_flops, plan.published_flops or 0)
+    if plan.judge_flops:
+        yield row(f"judges   {_judged(plan)}", plan.judge_flops, 0)
+    everyone = plan.actor_flops + plan.learner_flops + plan.judge_flops
+    yield row("in all" if plan.judge_flops else "both", everyone, plan.published_flops or 0)
     drawn = f"To draw the tokens of a picture by `sample`, {_guided(plan)}: {plan.work.drawing / divisor:.2f}."
     if published is None:
         yield wrapped("A multiply-add is 2.", _mixed(plan), drawn)
@@ -63,8 +66,8 @@ def _actor_rows(plan: Plan) -> Rows:
         yield "decode the samples", actor.decode, theirs.decode if theirs else 0
         if "teacher_forced" in recipe.rollout.shares:
             yield f"{metric}, samples and image", actor.perceptual, theirs.perceptual if theirs else 0
-    if plan.work.judges:
-        yield "judges, samples and prompt", actor.judge, 0
+    if judged := actor.judge + actor.classifier:
+        yield f"judges, {_judged(plan)}", judged, 0
     if recipe.has_code_gradients:
         yield "back to the codes, through both", actor.gradient, 0
         yield "logits again, to price the entries", actor.price, 0
@@ -92,8 +95,17 @@ def _learner_rows(plan: Plan) -> Rows:
         yield f"backward, {way_back}", learner.backward, theirs.backward if theirs else 0
         yield "made again to save memory", learner.recomputed, 0
     if recipe.is_scored_in_learner:
-        yield "decoder, there and back", learner.decode, 0
+        others = (", its average", recipe.decoder.ema_weight), (", the first one", recipe.decoder.anchor_weight)
+        more = "".join(other for other, weight in others if weight)
+        yield f"decoder, there and back{more}", learner.decode, 0
         yield "metric, there and back", learner.perceptual, 0
+    if recipe.decoder.gan_weight:
+        yield "discriminator, there and back", learner.discriminator, 0
+
+
+def _judged(plan: Plan) -> str:
+    read_prompts = set(plan.recipe.reward.preferences) - {"aesthetic"}
+    return "samples and prompt" if read_prompts else "the samples"
 
 
 def _twice(scale: float) -> str:

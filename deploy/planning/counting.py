@@ -18,6 +18,7 @@ from deploy.planning.actor_counting import (
     drawing_work,
     sampling_rows,
 )
+from deploy.planning.judge_counting import NO_JUDGING, JudgeWork, judge_work
 from deploy.planning.learner_counting import LearnerWork, learner_work
 from deploy.planning.untrained_models import UntrainedModels, size_bytes
 
@@ -28,7 +29,7 @@ class Work:
     learner: LearnerWork
     num_parameters: int  # of the policy
     policy_bytes: int
-    frozen_bytes: int  # of an actor's tokenizer, perceptual metric and judges
+    frozen_bytes: int  # of an actor's tokenizer, perceptual metric and judges, unless these are apart
     drawn_bytes: int  # of one free-running picture, while its tokens are drawn
     num_trained: int  # of the policy's parameters: all, or the adapters'; or the decoder's
     trained_bytes: int  # of what travels and is kept in checkpoints
@@ -36,6 +37,10 @@ class Work:
     rank_bytes: int = 0  # of the model that a rank trains, where it is not the policy
     scoring_bytes: int = 0  # of the frozen models that a rank scores pictures with
     judges: tuple[str, ...] = ()  # what was counted for them
+    judge: JudgeWork = NO_JUDGING  # where judge actors do it
+    judge_bytes: int = 0  # of their models
+    num_averaged: int = 0  # numbers of the decoder's moving average
+    num_discriminating: int = 0  # the discriminator's parameters
 
 
 def count_work(recipe: Recipe) -> Work:
@@ -52,23 +57,32 @@ def _count(recipe_json: str) -> Work:
         models = UntrainedModels.of(recipe)
         trained = models.tokenizer if recipe.trains_decoder else models.policy
         metric, tokenizer = size_bytes(models.perceptual), size_bytes(models.tokenizer)
+        judge_bytes, are_apart = judges.num_bytes(models.judges), recipe.reward.actors.count > 0
         actor = ActorWork.mean([actor_work(own, models) for own in kinds.values()], shares)
+        judge = JudgeWork.mean([judge_work(own, models) for own in kinds.values()], shares)
         learner = LearnerWork.mean([learner_work(own, models) for own in kinds.values()], shares)
         if recipe.trains_decoder:
             models.tokenizer.train_decoder()
+        num_trained = sum(p.numel() for p in trained.parameters() if p.requires_grad)
         return Work(
             actor=actor,
             learner=learner,
             num_parameters=sum(parameter.numel() for parameter in models.policy.parameters()),
             policy_bytes=size_bytes(models.policy),
-            frozen_bytes=tokenizer + metric + judges.num_bytes(models.judges),
+            frozen_bytes=tokenizer + metric + (0 if are_apart else judge_bytes),
             drawn_bytes=_drawn_bytes(recipe, models),
-            num_trained=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+            num_trained=num_trained,
             trained_bytes=sum(tensor.nbytes for tensor in trained_tensors(trained).values()),
             drawing=drawing_work(recipe, models),
             rank_bytes=tokenizer if recipe.trains_decoder else 0,
             scoring_bytes=_scoring_bytes(recipe, tokenizer, metric),
             judges=tuple(models.judges.names),
+            judge=judge,
+            judge_bytes=judge_bytes if are_apart else 0,
+            num_averaged=num_trained if recipe.decoder.ema_weight else 0,
+            num_discriminating=sum(p.numel() for p in models.discriminator.parameters())
+            if models.discriminator
+            else 0,
         )
 
 

@@ -1,4 +1,4 @@
-"""The CLIPs that judge pictures, as fake tensors: their sizes come from the file if it is there, or from its name.
+"""Models that judge pictures, as fake tensors: a CLIP has the sizes of its file if it is there, or of its name.
 
 Letters: B images, G samples per image, N pictures, C, H, W of a picture.
 """
@@ -9,13 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from actors.rewards.classifier import ClassLogProbability
+from actors.rewards.own_term import OwnTerm
 from actors.rewards.preference import clip_address
-from actors.rewards.term import Sources
+from actors.rewards.term import RewardTerm, Sources
 from common.config.recipe import Recipe
-from common.config.reward_models import PREFERENCES, Preference
+from common.config.reward_models import Preference
 from common.errors import CheckpointError
 from common.models.clip.clip import ClipAddress, check_clip
 from common.models.clip.network import Clip, ClipShape, TowerShape
+from common.models.image_classifier import ImageClassifier
+
+CLASSIFY = "classify"  # a stage of the count alone: in a run it is part of `score`
 
 _TEXT = {"context_length": 77, "vocabulary": 49408}
 B32 = ClipShape(TowerShape(768, 12, 12, 3072), TowerShape(512, 12, 8, 2048), 512, patch=32, grid=7, **_TEXT)
@@ -39,28 +44,44 @@ def judge_shape(recipe: Recipe, name: Preference) -> ClipShape:
 
 @dataclass(frozen=True)
 class UntrainedJudges:
-    """The networks of a recipe's preferences; those with one address are one."""
+    """The networks of a recipe's judges, as far as their sizes are known; those with one address are one."""
 
     networks: dict[str, Clip]  # by address
     addresses: dict[Preference, str]
+    classifier: ImageClassifier | None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "UntrainedJudges":
         """Build this inside a FakeTensorMode."""
-        weights = {} if recipe.reward.actors.count else recipe.reward.weights  # else not in these processes
-        names = [name for name in PREFERENCES if name in weights]
-        addresses = {name: clip_address(recipe, name) for name in names}
+        addresses = {name: clip_address(recipe, name) for name in recipe.reward.preferences}
         networks = {_key(address): Clip(judge_shape(recipe, name), "gelu") for name, address in addresses.items()}
-        for network in networks.values():
-            network.eval().requires_grad_(False)
-        return cls(networks, {name: _key(address) for name, address in addresses.items()})
+        classifier = ImageClassifier(recipe.policy.num_classes) if recipe.reward.classifier else None
+        judges = cls(networks, {name: _key(address) for name, address in addresses.items()}, classifier)
+        for module in judges.modules:
+            module.eval().requires_grad_(False)
+        return judges
 
     @property
     def names(self) -> list[str]:
         """Such as `clip ViT-L/14`."""
-        return [f"{name} {self.networks[key].shape.name}" for name, key in self.addresses.items()]
+        classifier = [] if self.classifier is None else ["classifier"]
+        return classifier + [f"{name} {self.networks[key].shape.name}" for name, key in self.addresses.items()]
 
-    def term(self, name: Preference, recipe: Recipe) -> "UntrainedTerm":
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [*self.networks.values(), *filter(None, [self.classifier])]
+
+    def terms(self, recipe: Recipe) -> dict[str, RewardTerm]:
+        """Those that judge a picture by itself. Terms of the user's own, and services, take nothing."""
+        terms: dict[str, RewardTerm] = {
+            name: OwnTerm(_no_work, higher_is_better=False) for name in recipe.reward.judged_weights
+        }
+        terms |= {name: self._preference(name, recipe) for name in self.addresses if name in terms}
+        if self.classifier is not None and "classifier" in terms:
+            terms["classifier"] = UntrainedClassifier(self.classifier)
+        return terms
+
+    def _preference(self, name: Preference, recipe: Recipe) -> "UntrainedTerm":
         return UntrainedTerm(self.networks[self.addresses[name]], name != "aesthetic", recipe)
 
 
@@ -77,13 +98,23 @@ class UntrainedTerm:
         shape, autocast = self._network.shape, self._section.autocast
         B, G = decoded_BGCHW.shape[:2]
         dtype = torch.bfloat16 if autocast == "none" else getattr(torch, autocast)
+        pixels_NCHW = (decoded_BGCHW.flatten(0, 1) + 1) / 2
         with torch.autocast("cpu", dtype=dtype, enabled=autocast != "none"):
-            prepared_NCHW = decoded_BGCHW.new_zeros(B * G, 3, shape.image_size, shape.image_size)
-            for part in prepared_NCHW.split(self._section.batch_size):
-                self._network.embed_pictures(part)
+            for part in pixels_NCHW.split(self._section.batch_size):
+                self._network.embed_pictures(part.new_zeros(len(part), 3, shape.image_size, shape.image_size))
             if self._reads_prompts:
                 self._network.embed_texts(torch.zeros(B, shape.context_length, dtype=torch.long))
         return decoded_BGCHW.new_zeros(B, G)
+
+
+class UntrainedClassifier(ClassLogProbability):
+    """Under a stage of its own: convolutions reach other rates than transformers."""
+
+    stage = CLASSIFY
+
+
+def _no_work(decoded_BGCHW: Tensor, _: Sources) -> Tensor:
+    return decoded_BGCHW.new_zeros(decoded_BGCHW.shape[:2])
 
 
 def _key(address: ClipAddress) -> str:
@@ -91,5 +122,4 @@ def _key(address: ClipAddress) -> str:
 
 
 def num_bytes(judges: UntrainedJudges) -> int:
-    modules: list[nn.Module] = list(judges.networks.values())
-    return sum(parameter.nbytes for module in modules for parameter in module.parameters())
+    return sum(parameter.nbytes for module in judges.modules for parameter in module.parameters())

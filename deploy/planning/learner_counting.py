@@ -22,6 +22,7 @@ from common.token_distribution import TokenDistribution
 from deploy.planning.actor_counting import CPU, mean_of
 from deploy.planning.untrained_models import UntrainedModels, condition, pixels, tokens
 from deploy.planning.work_meter import WorkMeter
+from learner.beside_decoder import discriminator_losses
 from learner.code_prices import CodePrices, code_prices
 from learner.picture_loss import PictureLoss
 from learner.straight_through import straight_through
@@ -47,10 +48,12 @@ class LearnerWork:
     checkpointed_bytes: MicroBatchBytes  # with it
     decode: int = 0  # where the learner scores pictures: the decoder, there and back
     perceptual: int = 0  # likewise, the metric
+    discriminator: int = 0  # likewise: of samples twice, and of the image, there and back
 
     @property
     def flops(self) -> int:
-        return self.forward + self.backward + self.recomputed + self.decode + self.perceptual
+        of_pictures = self.decode + self.perceptual + self.discriminator
+        return self.forward + self.backward + self.recomputed + of_pictures
 
     @classmethod
     def mean(cls, works: Sequence[Self], shares: Sequence[float]) -> Self:
@@ -219,7 +222,8 @@ def _decoder_work(recipe: Recipe, models: UntrainedModels) -> LearnerWork:
     tokenizer.requires_grad_(False)
     peak = max(meter.peak_bytes.values())
     size = MicroBatchBytes(kept, peak - kept)
-    return LearnerWork(0, 0, 0, size, size, meter.flops["decode"] // B, meter.flops["perceptual"] // B)
+    flops = [meter.flops[stage] // B for stage in ("decode", "perceptual", "discriminator")]
+    return LearnerWork(0, 0, 0, size, size, *flops)
 
 
 def _pictures(
@@ -247,9 +251,18 @@ def _pictures(
             other_NCHW = decoded(codes_BkTD[:, :K]).flatten(0, 1)
         with meter("perceptual"):
             terms.append(losses.terms(leaf_BkCHW[:, :K].flatten(0, 1)[:, None], other_NCHW))
+    discriminator, discriminated = models.discriminator, []
+    if discriminator is not None:
+        with meter("discriminator"):
+            both = discriminator_losses(discriminator, section.gan_weight, leaf_BkCHW[:, :K], pixels_BCHW)
+            discriminated = [loss_B.sum() for loss_B in both]
     kept = meter.live_bytes
     with meter("perceptual"):
         torch.stack([losses.weighed(each).sum() for each in terms]).sum().backward()
+    if discriminator is not None:
+        with meter("discriminator"):
+            torch.stack(discriminated).sum().backward()
+        discriminator.zero_grad(set_to_none=True)
     with meter("decode"):
         decoded_BkCHW.backward(leaf_BkCHW.grad)
     return kept

@@ -18,8 +18,9 @@ def weights_bytes(recipe: Recipe, work: Work) -> int:
 
 
 def state_bytes(work: Work) -> int:
-    """Of a checkpoint: what is trained, and AdamW's two moments."""
-    return work.trained_bytes + 2 * work.num_trained * _BYTES_A_NUMBER
+    """Of a checkpoint: what is trained and AdamW's two moments, and what changes beside the decoder."""
+    beside = work.num_averaged + 3 * work.num_discriminating
+    return work.trained_bytes + (2 * work.num_trained + beside) * _BYTES_A_NUMBER
 
 
 _ACTOR_KEYS = {
@@ -39,7 +40,9 @@ class ProcessMemory:
     """Bytes of one process. Temporary tensors are counted at their worst moment, `working_stage`."""
 
     policy: int  # in a rank, what it trains
-    frozen: int  # tokenizer, perceptual metric and judges; in a learner rank, the KL prior's reference
+    frozen: (
+        int  # tokenizer, perceptual metric and judges; in a learner rank, the KL prior's reference, the average
+    )
     gradients: int  # in DDP's buckets
     adamw: int
     activations: int  # kept for the backward pass of a micro-batch
@@ -75,6 +78,23 @@ def actor_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
     )
 
 
+def judge_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory | None:
+    """None where there are no judge actors, or nobody knows what they hold."""
+    if not work.judge_bytes:
+        return None
+    return ProcessMemory(
+        policy=0,
+        frozen=work.judge_bytes,
+        gradients=0,
+        adamw=0,
+        activations=0,
+        working=work.judge.peak_bytes,
+        working_stage="score",
+        context=CONTEXT_BYTES,
+        limit=_limit(gpu, recipe.reward.actors.num_gpus),
+    )
+
+
 def _snapshot_bytes(recipe: Recipe, work: Work) -> int:
     """Of the policy in a reward actor, whose weights are those that travel, where it is what trains."""
     if recipe.trains_decoder:
@@ -83,13 +103,13 @@ def _snapshot_bytes(recipe: Recipe, work: Work) -> int:
 
 
 def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
-    one = work.num_trained * _BYTES_A_NUMBER
+    one, beside = work.num_trained * _BYTES_A_NUMBER, work.num_discriminating * _BYTES_A_NUMBER
     sizes = work.learner
     recipes_own = sizes.checkpointed_bytes if recipe.compute.activation_checkpointing else sizes.plain_bytes
     activations, working, stage = recipes_own.kept, recipes_own.on_top, "forward and backward"
     if one > activations + working:  # AdamW needs a square root of each number, after the activations are freed
         activations, working, stage = 0, one, "optimizer"
-    model = work.rank_bytes or work.policy_bytes
+    model = (work.rank_bytes or work.policy_bytes) + beside
     frozen = work.scoring_bytes
     if recipe.learner.prior == "kl":
         frozen += work.trained_bytes  # the reference shares what does not train
@@ -102,12 +122,12 @@ def learner_memory(recipe: Recipe, work: Work, gpu: Gpu) -> ProcessMemory:
         rolls_out = max(peaks, key=lambda name: peaks[name])
         if peaks[rolls_out] > activations + working:
             activations, working, stage = 0, peaks[rolls_out], rolls_out
-    fixed = model + frozen + 3 * one + CONTEXT_BYTES
+    fixed = model + frozen + 3 * (one + beside) + CONTEXT_BYTES
     return ProcessMemory(
         policy=model,
         frozen=frozen,
-        gradients=one,
-        adamw=2 * one,
+        gradients=one + beside,
+        adamw=2 * (one + beside),
         activations=activations,
         working=working,
         working_stage=stage,
@@ -143,6 +163,21 @@ def actor_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
     larger = _larger_gpu("actors", recipe.actors.num_gpus)
     what = "picture" if recipe.has_code_gradients else "group"
     return f"{said}, most at `{memory.working_stage}` of one {what}: {bfloat16}{larger}"
+
+
+def judge_problem(recipe: Recipe, memory: ProcessMemory) -> str | None:
+    """As `actor_problem`, for a judge actor."""
+    if memory.total <= memory.limit:
+        return None
+    said = f"a judge actor needs {_gb(memory.total)} of the {_gb(memory.limit)} that it can use"
+    larger = _larger_gpu("reward.actors", recipe.reward.actors.num_gpus)
+    if memory.fixed > memory.limit:
+        return f"{said}, and its models alone {_gb(memory.fixed)}: {larger}"
+    at_once = recipe.groups_scored_at_once * recipe.group.size
+    if at_once > recipe.group.size:
+        return f"{said}: lower reward.decode_batch_size ({at_once} pictures at once)"
+    at_once = min(at_once, recipe.reward_models.batch_size)
+    return f"{said}: lower reward_models.batch_size ({at_once} pictures at once), or {larger}"
 
 
 def _working_key(recipe: Recipe, memory: ProcessMemory) -> str:

@@ -12,6 +12,8 @@ from deploy.planning.memory import (
     StoreBytes,
     actor_memory,
     actor_problem,
+    judge_memory,
+    judge_problem,
     learner_memory,
     learner_problem,
     sampling_memory,
@@ -19,7 +21,8 @@ from deploy.planning.memory import (
     store_bytes,
     store_problem,
 )
-from deploy.planning.timing import Rates, Timing, estimate, rates
+from deploy.planning.rates import Rates, rates
+from deploy.planning.timing import Timing, estimate
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Plan:
     published: PublishedWork | None  # None where the released scripts do something else altogether
     actor_memory: ProcessMemory
     learner_memory: ProcessMemory
+    judge_memory: ProcessMemory | None  # None without judge actors, or where nobody knows what they hold
     sampling_memory: SamplingMemory
     store: StoreBytes
     timing: Timing
@@ -44,6 +48,7 @@ class Plan:
         found = (
             actor_problem(self.recipe, self.actor_memory) if has_actors else None,
             learner_problem(self.recipe, self.learner_memory),
+            judge_problem(self.recipe, self.judge_memory) if self.judge_memory else None,
             store_problem(self.recipe, self.store),
             sampling_problem(self.recipe, self.sampling_memory),
         )
@@ -58,6 +63,11 @@ class Plan:
     def learner_flops(self) -> int:
         """Per source image, including the recomputation in the backward pass."""
         return self.work.learner.flops
+
+    @property
+    def judge_flops(self) -> int:
+        """Per source image, of judge actors."""
+        return self.work.judge.flops
 
     @property
     def published_flops(self) -> int | None:
@@ -77,9 +87,11 @@ class Plan:
             "problems": list(self.problems),
             "actor_flops": self.actor_flops,
             "learner_flops": self.learner_flops,
+            "judge_flops": self.judge_flops,
             "published_flops": self.published_flops,
             "actor_bytes": self.actor_memory.total,
             "learner_bytes": self.learner_memory.total,
+            "judge_bytes": self.judge_memory.total if self.judge_memory else None,
             "price": self.price,
             **{name: asdict(part) for name, part in parts.items()},
         }
@@ -100,6 +112,7 @@ def make_plan(recipe: Recipe, gpu: Gpu, utilisation: Utilisation, price: float |
         published=published,
         actor_memory=of_actor,
         learner_memory=learner_memory(recipe, work, gpu),
+        judge_memory=judge_memory(recipe, work, gpu),
         sampling_memory=sampling_memory(work, of_actor),
         store=store_bytes(recipe, work),
         timing=estimate(recipe, work, published, gpu, rate),

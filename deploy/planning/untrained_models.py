@@ -22,6 +22,7 @@ from common.models.lora import add_adapters, layers_to_adapt
 from common.protocols import Condition, PerceptualMetric
 from common.weights.snapshot import linear_parameters, make_bfloat16
 from deploy.planning.judges import UntrainedJudges
+from learner.beside_decoder import discriminator_layers
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class UntrainedModels:
     tokenizer: TokenizerModule
     perceptual: PerceptualMetric | None  # None if the reward does not use it
     judges: UntrainedJudges
+    discriminator: nn.Module | None  # beside a decoder that is trained
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -41,6 +43,7 @@ class UntrainedModels:
             tokenizer=tokenizer.eval().requires_grad_(False),
             perceptual=build_perceptual_metric(recipe.perceptual, trained=False) if uses_metric else None,
             judges=UntrainedJudges.of(recipe),
+            discriminator=discriminator_layers(recipe.seed) if recipe.decoder.gan_weight else None,
         )
 
 

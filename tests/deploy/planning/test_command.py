@@ -43,6 +43,47 @@ def test_it_says_which_terms_of_the_reward_it_knows_nothing_of(
     assert "Not counted" not in printed(capsys, recipe_file)
 
 
+JUDGED = ("reward.classifier=1", "evaluation.classifier=judge.safetensors", "reward.actors.count=2")
+
+
+def test_judge_actors_have_their_memory_their_seconds_and_the_number_that_is_enough(
+    recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = " ".join(printed(capsys, recipe_file, *JUDGED).split())
+    assert "1 reward actor, 2 judge actors and 1 learner rank" in text
+    assert "Judges, of the files here or of the usual sizes: classifier." in text
+    assert "Not counted" not in text
+    assert "(actors.num_gpus, learner.num_gpus, reward.actors.num_gpus) and is planned as if it did" in text
+    assert "reward actor learner rank judge actor" in text
+    assert "It fits: all processes on their GPUs, groups, pictures and weights" in text
+    for said in (
+        "judges the samples",
+        "pictures, a step",
+        "seconds of 2 judge actors",
+        "until the last is judged",
+    ):
+        assert said in text
+    assert "A judge actor takes < 0.001 s for a ticket of 2 groups. For these actors and ranks" in text
+    assert "reward.actors.count=1 is enough" in text
+    plan = json.loads(printed(capsys, recipe_file, *JUDGED, "--json"))
+    assert plan["judge_bytes"] == plan["judge_memory"]["frozen"] + plan["judge_memory"]["working"] + 10**9
+    assert plan["judge_flops"] == plan["work"]["judge"]["classifier"] > 0
+
+
+def test_what_a_service_takes_is_not_known_and_said(recipe_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    http = ("reward.http.url=http://judge:80/score", "reward.http.concurrency=3", "reward.http.retries=0")
+    text = " ".join(printed(capsys, recipe_file, *http).split())
+    assert (
+        "Not counted: how long the service behind reward.http takes. Each reward actor has at most 3 requests of "
+        "8 pictures under way (reward.http.concurrency, batch_size); a request has 30 s for its answer, 1 time at "
+        "most (timeout_seconds, retries). A step has 16 pictures for it; all times below are without it."
+    ) in text
+    apart = " ".join(printed(capsys, recipe_file, *http, "reward.actors.count=2").split())
+    assert "Not counted: the memory and time of judge actors, which have no models that are known here." in apart
+    assert "Each judge actor has at most 3 requests" in apart
+    assert "seconds to score a step's images" in apart
+
+
 @pytest.mark.parametrize("name", ["mnist", "llamagen_xl_c2i_tiny", "llamagen_xl_t2i_tiny", "ar_grpo_xl_t2i_tiny"])
 def test_a_shipped_recipe_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan = json.loads(printed(capsys, str(RECIPES / f"{name}.yaml"), "--json"))

@@ -11,7 +11,8 @@ from deploy.planning.actor_counting import ActorWork, actor_work
 from deploy.planning.counting import Work, count_work
 from deploy.planning.gpus import GPUS, Utilisation
 from deploy.planning.judges import B32, H14, L14, UntrainedJudges, judge_shape, num_bytes
-from deploy.planning.timing import estimate, rates
+from deploy.planning.rates import rates
+from deploy.planning.timing import estimate
 from deploy.planning.untrained_models import UntrainedModels
 
 FREE = {
@@ -68,6 +69,7 @@ def test_drawing_takes_as_long_as_its_bytes_take_to_be_read(tiny_recipe: Recipe)
     work, rate = count_work(recipe), rates(recipe, gpu, Utilisation())
     actor = work.actor
     seconds = actor.policy / rate.transformer + actor.decode / rate.decode + actor.draw_bytes / rate.memory
+    seconds += actor.classifier / rate.perceptual
     assert actor.draw_bytes / rate.memory > actor.draw / rate.transformer
     assert estimate(recipe, work, None, gpu, rate).actor_seconds_per_image == pytest.approx(seconds)
     assert rate.memory == 0.7 * gpu.bytes_per_second

@@ -3,13 +3,19 @@
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from common.config.load import with_changes
 from common.config.recipe import Recipe
+from common.models.loading import load_trained
 from deploy.planning.counting import Work, count_work
 from deploy.planning.gpus import GPUS, Utilisation
-from deploy.planning.memory import actor_memory, learner_memory
-from deploy.planning.timing import estimate, rates
+from deploy.planning.memory import actor_memory, learner_memory, state_bytes
+from deploy.planning.rates import rates
+from deploy.planning.timing import estimate
+from learner.beside_decoder import PatchDiscriminator
+from learner.train_step import Trainer
 
 G = 4
 
@@ -72,3 +78,37 @@ def test_a_rank_s_pictures_take_time_at_the_convolutions_rates(tiny_recipe: Reci
     work, rate = count_work(recipe), rates(recipe, gpu, Utilisation())
     seconds = work.learner.decode / rate.decode + work.learner.perceptual / rate.perceptual
     assert estimate(recipe, work, None, gpu, rate).learner_rank_seconds_per_image == pytest.approx(seconds)
+    judged = count_work(with_changes(recipe, {"decoder.gan_weight": 0.1}))
+    seconds += judged.learner.discriminator / rate.perceptual
+    assert estimate(recipe, judged, None, gpu, rate).learner_rank_seconds_per_image == pytest.approx(seconds)
+
+
+def test_a_discriminator_is_counted_as_pytorch_counts_a_real_one(tiny_recipe: Recipe) -> None:
+    recipe = with_changes(tiny_recipe, {"learner.method": "decoder", "decoder.gan_weight": 0.1})
+    discriminator = PatchDiscriminator(recipe, torch.device("cpu"))
+    drawn, image = torch.zeros(1, G, 3, 32, 32, requires_grad=True), torch.zeros(1, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        torch.cat(discriminator.losses(drawn, image)).sum().backward()
+    plain, work = counted(tiny_recipe, "decoder"), count_work(recipe)
+    assert work.learner.discriminator == counter.get_total_flops()
+    assert work.learner.decode == plain.learner.decode
+    assert work.learner.plain_bytes.kept > plain.learner.plain_bytes.kept
+    own = sum(parameter.nbytes for parameter in discriminator.parameters())
+    without, beside = (learner_memory(recipe, each, GPUS["a100"]) for each in (plain, work))
+    assert (beside.policy - without.policy, beside.gradients - without.gradients) == (own, own)
+    assert beside.adamw - without.adamw == 2 * own
+
+
+def test_a_checkpoint_of_the_decoder_has_its_average_and_its_discriminator(small_run: Any) -> None:
+    beside = {"decoder": {"ema_weight": 1, "gan_weight": 0.1}}
+    recipe = small_run("beside", {"learner.method": "decoder", "reward.lpips": 0} | beside)
+    device = torch.device("cpu")
+    trainer = Trainer(load_trained(recipe, device), recipe, device)
+    trained = sum(parameter.nbytes for parameter in trainer.model.parameters() if parameter.requires_grad)
+    real = sum(array.nbytes for array in trainer.optimizer_arrays().values())  # no step was done: without moments
+    discriminator = PatchDiscriminator(recipe, device)
+    assert real == trained + sum(tensor.nbytes for tensor in discriminator.state_dict().values())
+    work = count_work(recipe)
+    moments = 2 * (trained + sum(parameter.nbytes for parameter in discriminator.parameters()))
+    counter = 8  # of its updates
+    assert state_bytes(work) == work.trained_bytes + real - counter + moments

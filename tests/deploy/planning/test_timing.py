@@ -9,7 +9,8 @@ from common.config.load import with_changes
 from common.config.recipe import Recipe
 from deploy.planning.counting import Work, published_work
 from deploy.planning.gpus import ASSUMED, GPUS, HOPPER, Utilisation
-from deploy.planning.timing import Rates, Timing, estimate, rates
+from deploy.planning.rates import Rates, rates
+from deploy.planning.timing import Timing, estimate
 
 TERA = 1e12
 COPY = 0.05  # 1 GB at 20 GB/s
