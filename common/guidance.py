@@ -42,7 +42,9 @@ def guidance_scales(sampling: SamplingSection, num_tokens: int) -> list[float]:
 def with_null(policy: Policy, condition: Condition) -> Condition:
     """2N rows: the condition, then its unconditional twin."""
     null = policy.null_condition(condition)
-    return {name: torch.cat([column, null[name]]) for name, column in condition.items()}
+    kind = next(iter(condition.values())).device.type
+    with torch.autocast(kind, enabled=False):  # under bfloat16 it does not join captions, which are float16
+        return {name: torch.cat([column, null[name]]) for name, column in condition.items()}
 
 
 class GuidedPolicy(NamedTuple):

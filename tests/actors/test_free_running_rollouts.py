@@ -16,7 +16,7 @@ from actors.rollouts.rollout import Draws, RolloutSettings
 from common.clock import StageClock
 from common.config.load import with_changes
 from common.config.recipe import Recipe
-from common.guidance import GuidedPolicy
+from common.guidance import GuidedPolicy, with_null
 from common.models.families import PolicyModule, build_policy, condition_format
 from common.protocols import Condition
 from common.seeding import generator
@@ -169,3 +169,16 @@ def test_under_the_published_profile_samples_are_guided_and_log_probabilities_ar
     )
     assert theirs.logprobs_BGT.equal(unguided)
     assert (ours.logprobs_BGT - unguided).abs().max() > 0.1
+
+
+def test_captions_of_half_precision_are_guided_under_bfloat16(tiny_recipe: Recipe) -> None:
+    changes = {"policy.conditioning": "text", "policy.caption_dim": 6, "policy.caption_length": 3}
+    recipe = with_changes(tiny_recipe, changes | {"source": {"kind": "parquet", "path": "shards"}})
+    policy, condition = policy_of(recipe), condition_of(recipe)
+    half = condition | {"caption_features": condition["caption_features"].half()}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        both = with_null(policy, half)
+        hidden = GuidedPolicy(policy, 2.0, policy).hidden(half, torch.zeros(B, T - 1, dtype=torch.long))
+    assert (both["caption_features"].dtype, len(both["caption_features"])) == (torch.float16, 2 * B)
+    assert hidden.shape == (B, T, 2 * 16)
+    assert hidden.isfinite().all()
