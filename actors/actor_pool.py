@@ -63,6 +63,11 @@ class ActorPool(ABC, Generic[Event]):
         return self._num_wanted
 
     @property
+    def is_busy(self) -> bool:
+        """Whether any actor has something to do."""
+        return any(member.calls for member in self._members.values())
+
+    @property
     def most(self) -> int:
         """Actors that can be wanted."""
         return most_actors(self._section, self._ray.most_resources())

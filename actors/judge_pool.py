@@ -38,6 +38,11 @@ class JudgePool(ActorPool[Delivery | LostTicket]):
         """Tickets that no judge has yet. The ledger's slots bound them."""
         return len(self._waiting)
 
+    @property
+    def num_queued(self) -> int:
+        """Tickets that no judge works on: those, and all that wait behind another in a judge's hands."""
+        return len(self._waiting) + sum(max(0, len(member.calls) - 1) for member in self._members.values())
+
     def add(self, rolled: RolledOut) -> None:
         """Have a ticket judged."""
         self._waiting.append(rolled)

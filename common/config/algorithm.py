@@ -173,7 +173,7 @@ NO_JUDGE: dict[str, Any] = {"classifier": 0.0, "http": None, "python": {}} | dic
 # In metrics.jsonl terms stand beside reward_mean, in the metrics beside total, in the scores beside held_out_psnr.
 _NOT_FOR_TERMS = ("mean", "std", "total", "reward", "psnr", "cross_entropy", "perplexity")
 NO_REWARD: dict[str, Any] = {f"reward.{name}": 0 for name in (*COMPARING, "actors.count")} | {
-    f"reward.{name}": nothing for name, nothing in NO_JUDGE.items()
+    f"reward.{name}": nothing for name, nothing in {**NO_JUDGE, "actors.autoscale": None}.items()
 }
 """Keys for a training with the prior alone."""
 _ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

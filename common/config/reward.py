@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from common.config.base import Section
-from common.config.service import ActorsSection
+from common.config.service import ActorsSection, AutoscaleSection
 
 if TYPE_CHECKING:
     from common.config.recipe import Recipe
@@ -41,6 +41,8 @@ class RewardActorsSection(Section):
 
     count: int = Field(default=0, ge=0)
     """Number of judge actors; 0 has the reward actors measure these terms as well."""
+    autoscale: AutoscaleSection | None = None
+    """Let the driver change `count` between a minimum and a maximum; null leaves it to you."""
     tickets_in_flight: int = Field(default=2, gt=0)
     """Tickets that a judge actor holds: it judges one, and the others wait so that it never idles."""
     num_cpus: float = Field(default=1, ge=0)
@@ -66,6 +68,7 @@ def reward_problems(recipe: "Recipe") -> Iterator[str]:
             f"reward.actors.count is {judges}, and no term of the reward can be measured apart: give reward.clip, "
             "hps, pickscore, aesthetic, classifier, http or python a weight, or set reward.actors.count=0"
         )
+    yield from _autoscale_problems(recipe.reward.actors)
     if not recipe.reward.classifier:
         return
     if recipe.policy.conditioning == "text":
@@ -95,3 +98,17 @@ def num_handed_over(recipe: "Recipe") -> float:
     sizes = {"teacher_forced": G + 1, "free_running": G}  # to the latter an image is a condition alone
     judged = {kind for kind in recipe.rollout.shares if recipe.of_kind(kind).reward.judged_weights}
     return sum(share * sizes[kind] for kind, share in recipe.rollout.shares.items() if kind in judged)
+
+
+def _autoscale_problems(section: RewardActorsSection) -> Iterator[str]:
+    autoscale, count = section.autoscale, section.count
+    if autoscale is not None and not count:
+        yield (
+            "reward.actors.autoscale is set and reward.actors.count is 0, so there are no judge actors: set "
+            "reward.actors.autoscale=null, or a count between its min and max"
+        )
+    elif autoscale is not None and not autoscale.min <= count <= autoscale.max:
+        yield (
+            f"reward.actors.count is {count} and reward.actors.autoscale goes from {autoscale.min} to "
+            f"{autoscale.max}: start with a count between the two"
+        )

@@ -35,12 +35,13 @@ class ComputeSection(Section):
 
 
 class AutoscaleSection(Section):
-    """The driver changes the number of reward actors by itself; events.jsonl records each decision."""
+    """The driver changes the number of these processes by itself, by what the learner waits for; events.jsonl
+    records each decision."""
 
     min: int = Field(default=1, gt=0)
-    """Fewest reward actors."""
+    """Fewest of them."""
     max: int = Field(gt=0)
-    """Most reward actors."""
+    """Most of them."""
     patience: int = Field(default=3, gt=0)
     """Consecutive steps that must suggest the same change."""
 

@@ -97,10 +97,9 @@ def _cpus_needed(recipe: Recipe) -> int:
 
     They then share its cores, and none waits forever for a missing core.
     """
-    actors, learner = recipe.actors, recipe.learner
-    count = max(actors.count, actors.autoscale.max if actors.autoscale else 0)
-    judges = recipe.reward.actors
-    needed = count * actors.num_cpus + judges.count * judges.num_cpus + learner.num_ranks * learner.num_cpus
+    needed = recipe.learner.num_ranks * recipe.learner.num_cpus
+    for pool in (recipe.actors, recipe.reward.actors):
+        needed += max(pool.count, pool.autoscale.max if pool.autoscale else 0) * pool.num_cpus
     return max(os.cpu_count() or 1, int(needed + 1))
 
 

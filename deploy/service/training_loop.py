@@ -23,10 +23,11 @@ from common.ray_calls_group import RayCalls
 from common.request_facts import Scaled, ScaleRefused, StopAskedFor
 from deploy.runs.status import JudgesState, LoopState
 from deploy.scoring.background_evaluation import BackgroundEvaluation
-from deploy.service.autoscaler import Autoscaler
+from deploy.service.autoscaler import ActorAutoscaler, JudgeAutoscaler
 from deploy.service.checkpoint_writer import CheckpointWriter
 from deploy.service.control_actor import ControlLink
 from deploy.service.intake import Intake
+from deploy.service.learner_waits import LearnerWaits
 from deploy.service.stepper import Stepper
 from learner.learner_group import LearnerGroup
 from learner.rank_group import A_RANK_IS_LOST
@@ -54,8 +55,10 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self._buffer = RolloutBuffer(self.recipe.buffer.max_bytes)
         self._intake = Intake(self.ledger, self._buffer, self.recipe.actors.images_per_ticket, self.tell)
-        autoscale = self.recipe.actors.autoscale
-        self._autoscaler = Autoscaler(autoscale) if autoscale else None
+        actors, judges = self.recipe.actors.autoscale, self.recipe.reward.actors.autoscale
+        self._autoscaler = ActorAutoscaler(actors) if actors else None
+        self._judge_autoscaler = JudgeAutoscaler(judges) if judges else None
+        self._waits = LearnerWaits(self.pool, self.judges, self.ray)
         self._untold_stop: StopAskedFor | None = None
         self._is_colocated = self.recipe.placement == "colocated"
         self._saved = self._evaluated = self.stepper.counts.step
@@ -69,7 +72,8 @@ class TrainingLoop:
             self._checkpoint()
             self._start_step()
             self._hand_out()
-            self._wait()
+            with self._waits.counted(learner_waits=self.stepper.running is None):
+                self._wait()
             self._collect()
             self._finish_step()
             self._finish_publication()
@@ -111,7 +115,7 @@ class TrainingLoop:
             if "scale" in request:
                 self._scale(request["scale"], "asked for")
             elif "scale_judges" in request:
-                self._scale_judges(request["scale_judges"])
+                self._scale_judges(request["scale_judges"], "asked for")
             elif "stop" in request:
                 self.stop(signal.SIGTERM)
                 self.tell_of_stop()
@@ -125,9 +129,9 @@ class TrainingLoop:
     def _scale(self, count: int, reason: str) -> None:
         self._resize(self.pool, count, reason, Scaled, ScaleRefused)
 
-    def _scale_judges(self, count: int) -> None:
-        assert self.judges is not None, "`scale` refuses it for a run without"
-        self._resize(self.judges, count, "asked for", JudgesScaled, JudgesNotScaled)
+    def _scale_judges(self, count: int, reason: str) -> None:
+        assert self.judges is not None, "`scale` and recipes refuse it for a run without"
+        self._resize(self.judges, count, reason, JudgesScaled, JudgesNotScaled)
 
     def _resize(
         self,
@@ -254,14 +258,18 @@ class TrainingLoop:
             self._start_evaluation()
 
     def _autoscale(self, learned: StepLearned) -> None:
-        if self._autoscaler is None:
-            return
-        stock = self.recipe.buffer.max_staleness * self.recipe.learner.images_per_step
-        fill = self._buffer.num_groups / stock if stock else 0.0
-        wait_share = learned.wait_seconds / max(learned.step_seconds, 1e-9)
-        decision = self._autoscaler.after_step(wait_share, fill, len(self.pool), self.pool.num_wanted)
-        if decision is not None:
-            self._scale(*decision)
+        waits = self._waits.of_step(learned)
+        if self._autoscaler is not None:
+            stock = self.recipe.buffer.max_staleness * self.recipe.learner.images_per_step
+            fill = self._buffer.num_groups / stock if stock else 0.0
+            decision = self._autoscaler.after_step(waits, fill, len(self.pool), self.pool.num_wanted)
+            if decision is not None:
+                self._scale(*decision)
+        if self._judge_autoscaler is not None and self.judges is not None:
+            busy, wanted = learned.judge_seconds / max(learned.step_seconds, 1e-9), self.judges.num_wanted
+            decision = self._judge_autoscaler.after_step(waits, busy, len(self.judges), wanted)
+            if decision is not None:
+                self._scale_judges(*decision)
 
     def _start_evaluation(self) -> None:
         version, every = self.stepper.published.version, self.recipe.evaluation.every

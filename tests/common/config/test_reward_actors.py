@@ -24,9 +24,31 @@ def test_without_a_term_that_can_be_measured_apart_they_are_refused(
     assert "or set reward.actors.count=0" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"reward.actors.autoscale": {"min": 3, "max": 8}},
+            "reward.actors.count is 2 and reward.actors.autoscale goes from 3 to 8: start with a count between",
+        ),
+        (
+            {"reward.actors.count": 0, "reward.actors.autoscale": {"max": 8}},
+            "reward.actors.autoscale is set and reward.actors.count is 0, so there are no judge actors: set ",
+        ),
+    ],
+)
+def test_autoscaling_begins_between_its_bounds(
+    tiny_recipe: Recipe, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        with_changes(tiny_recipe, JUDGED | changes)
+    assert sentence in str(raised.value)
+
+
 def test_a_training_with_the_prior_alone_has_none(tiny_recipe: Recipe) -> None:
-    recipe = with_changes(with_changes(tiny_recipe, JUDGED), NO_REWARD)
-    assert recipe.reward.actors.count == 0
+    changes = JUDGED | {"reward.actors.autoscale": {"max": 3}}
+    recipe = with_changes(with_changes(tiny_recipe, changes), NO_REWARD)
+    assert (recipe.reward.actors.count, recipe.reward.actors.autoscale) == (0, None)
     assert recipe.reward.weights == {}
 
 

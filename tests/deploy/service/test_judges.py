@@ -12,6 +12,7 @@ from common.config.recipe import Recipe
 from common.errors import ClusterError
 from common.facts import ActorLost, ResultRefused, StepLearned, TicketDelivered, TicketDropped
 from common.judge_facts import JudgeJoined, JudgeLeft, JudgeLost, JudgePending, JudgesNotScaled, JudgesScaled
+from common.request_facts import Scaled
 from common.types import SkippedImage, WorkTicket
 from deploy.runs.status_text import status_text
 from tests.deploy.service.scripted import Actor, Judge, Rank, Served, serving
@@ -220,6 +221,69 @@ def test_judges_are_scaled_up_and_down_in_mid_run(loop) -> None:
     assert {state.judges.ready for state in served.states} >= {1, 3}
 
 
+BOTH = {
+    "learner.num_steps": 30,
+    "buffer.max_staleness": 1,
+    "actors.autoscale": {"max": 3},
+    "reward.actors.autoscale": {"max": 3},
+}
+RANK_SECONDS = 0.5  # for a step of two tickets
+
+
+class BusyRank(Rank):
+    def train(self, pieces: Any, num_groups: int) -> Any:
+        return Late(RANK_SECONDS, super().train(pieces, num_groups))
+
+
+def test_slow_judges_become_more_and_reward_actors_do_not(loop) -> None:
+    with loop(BOTH, rank=BusyRank, judge=SlowJudge) as served:
+        served.run()
+    assert [(fact.before, fact.after) for fact in served.told.of(JudgesScaled)] == [(1, 2), (2, 3)]
+    waited = "the learner waited {} of each of 3 steps while tickets waited for a judge"
+    assert [fact.reason for fact in served.told.of(JudgesScaled)] == [waited.format("75%"), waited.format("50%")]
+    assert served.told.of(Scaled) == []
+    assert served.loop.pool.num_wanted == 1
+
+
+def test_while_a_fixed_number_of_judges_is_the_limit_no_reward_actor_is_added(loop) -> None:
+    with loop(BOTH | {"reward.actors.autoscale": None}, rank=BusyRank, judge=SlowJudge) as served:
+        served.run()
+    assert served.steps[-1].wait_seconds > 1
+    assert served.told.of(Scaled) == served.told.of(JudgesScaled) == []
+
+
+def test_neither_is_one_added_where_each_ticket_has_a_judge_already(loop) -> None:
+    changes = {"reward.actors.count": 2, "buffer.max_staleness": 0, "reward.actors.autoscale": {"max": 3}}
+    with loop(BOTH | changes, rank=BusyRank, judge=SlowJudge) as served:
+        served.run()
+    assert served.told.of(Scaled) == served.told.of(JudgesScaled) == []
+
+
+def test_slow_reward_actors_become_more_and_judges_do_not(loop) -> None:
+    class SlowActor(Actor):
+        def roll_out(self, *given: Any) -> Any:
+            return Late(1.0, super().roll_out(*given))
+
+    with loop(BOTH, rank=BusyRank, actor=SlowActor) as served:
+        served.run()
+    assert [(fact.before, fact.after) for fact in served.told.of(Scaled)] == [(1, 2), (2, 3)]
+    assert served.told.of(JudgesScaled) == []
+
+
+def test_judges_that_the_learner_does_not_need_leave(loop) -> None:
+    class SlowestRank(Rank):
+        def train(self, pieces: Any, num_groups: int) -> Any:
+            return Late(10.0, super().train(pieces, num_groups))
+
+    with loop(BOTH | {"reward.actors.count": 3}, rank=SlowestRank, judge=SlowJudge) as served:
+        served.run()
+    assert [(fact.before, fact.after) for fact in served.told.of(JudgesScaled)] == [(3, 2), (2, 1)]
+    assert served.told.of(JudgesScaled)[0].reason == (
+        "the learner waited 0% of each of 3 steps, and judges were at work 3% of the time"
+    )
+    assert len(served.told.of(JudgeLeft)) == 2
+
+
 def test_more_judges_than_the_cluster_will_ever_hold_are_refused(loop) -> None:
     with loop(rank=SlowRank, at_turn=scales((1, 999))) as served:
         served.run()
@@ -248,17 +312,27 @@ class SometimesLate(Judge):
         return Late(500.0, super().describe()) if self.name == "judge-1" else super().describe()
 
 
-def test_ranks_that_roll_out_have_their_tickets_judged_too(loop) -> None:
-    class Colocated(Both):
-        def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> Any:
-            receipt, groups = super().roll_out(ticket, version, snapshot)
-            return replace(receipt, awaits_judges=True), groups
+class Colocated(Both):
+    def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> Any:
+        receipt, groups = super().roll_out(ticket, version, snapshot)
+        return replace(receipt, awaits_judges=True), groups
 
-    changes = {"placement": "colocated", "actors.count": 0, "learner.num_ranks": 2}
-    with loop(changes, rank=Colocated) as served:
+
+COLOCATED = {"placement": "colocated", "actors.count": 0, "learner.num_ranks": 2}
+
+
+def test_ranks_that_roll_out_have_their_tickets_judged_too(loop) -> None:
+    with loop(COLOCATED, rank=Colocated) as served:
         served.run()
     assert sorted(ticket for step in served.steps for ticket in step.tickets) == ALL
     assert {fact.judge for fact in served.told.of(TicketDelivered)} == {"judge-0"}
+
+
+def test_beside_ranks_that_roll_out_judges_become_as_many_as_tickets_wait_for(loop) -> None:
+    changes = COLOCATED | {"learner.num_steps": 12, "reward.actors.autoscale": {"max": 4}}
+    with loop(changes, rank=Colocated, judge=SlowJudge) as served:
+        served.run()
+    assert [(fact.before, fact.after) for fact in served.told.of(JudgesScaled)] == [(1, 2)]  # two tickets a step
 
 
 def test_status_has_the_judges_and_what_waits_for_them(loop) -> None:
