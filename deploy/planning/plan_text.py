@@ -39,7 +39,7 @@ def _head(plan: Plan) -> Iterator[str]:
     )
     bare = [key for key, is_there in reserved if not is_there]
     if bare:
-        yield f"The recipe reserves no GPU ({', '.join(bare)}) and is planned as if it did."
+        yield wrapped(f"The recipe reserves no GPU ({', '.join(bare)}) and is planned as if it did.")
 
 
 def _service(plan: Plan, http: HttpJudge) -> Iterator[str]:
