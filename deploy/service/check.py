@@ -179,7 +179,7 @@ def _features(recipe: Recipe) -> str:
         unused = [key for key in ("every", "compare_temperature", "compare_prior") if getattr(section, key)]
         if unused and "enabled" not in section.model_fields_set:
             raise UserError(
-                f"evaluation.{unused[0]} is set and evaluation.enabled is not: set evaluation.enabled=true, or false"
+                f"evaluation.{unused[0]} is set and evaluation.enabled is not: set it to true, or to false"
             )
         return "not used (evaluation.enabled is false)"
     if section.features == "inception":

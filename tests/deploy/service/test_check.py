@@ -328,8 +328,7 @@ def test_scores_that_are_asked_for_must_be_enabled_or_said_to_be_off(recipe: Rec
     tree = asked.model_dump(mode="json")
     del tree["evaluation"]["enabled"]
     assert problems(Recipe.model_validate(tree)) == {
-        "features": "evaluation.compare_prior is set and evaluation.enabled is not: set evaluation.enabled=true, or "
-        "false"
+        "features": "evaluation.compare_prior is set and evaluation.enabled is not: set it to true, or to false"
     }
 
 
