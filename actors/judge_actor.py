@@ -1,4 +1,4 @@
-"""The judge actor: the Ray shell around the terms of the reward that judge a picture by itself."""
+"""The judge actor: the Ray shell around whatever judges a picture by itself."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.evaluation.chunks import Unjudged
 from actors.judging import Judging
 from actors.pool_members import ActorDescription
 from actors.scored_groups import UnjudgedGroups
@@ -22,7 +23,7 @@ log = logging.getLogger("vapi.actors")
 
 
 class PicturesLostError(Exception):
-    """No node has the pictures of a ticket any more."""
+    """No node has the pictures of a ticket or a chunk any more."""
 
 
 class JudgeActor:
@@ -33,7 +34,8 @@ class JudgeActor:
         self._ray = calls or RayCalls()
         self._device = prepare_device(recipe.compute)
         self._judging = Judging(recipe, self._device)
-        log.info("ready on %s", self._device)
+        names = ", ".join(self._judging.terms)  # loaded before it is ready
+        log.info("ready on %s, with %s", self._device, names)
 
     def describe(self) -> ActorDescription:
         return ActorDescription(self._ray.node_address(), os.getpid(), str(self._device), code_fingerprint())
@@ -47,14 +49,19 @@ class JudgeActor:
         """
         clock = StageClock(self._device)
         with clock("transfer"):
-            groups = self._fetched(receipt, unjudged)
+            groups: UnjudgedGroups = self._fetched(unjudged, f"ticket {receipt.ticket_id}")
         scored = self._judging.complete(groups, clock)
         seconds, num_pictures = sum(clock.seconds.values()), groups.num_pictures
         told = replace(receipt, awaits_judges=False, judge_seconds=seconds, num_pictures_judged=num_pictures)
         return scored.on(told)
 
-    def _fetched(self, receipt: GroupReceipt, unjudged: list[Any]) -> UnjudgedGroups:
+    def judge_chunk(self, unjudged: list[Any]) -> Any:
+        """The result of a chunk of an evaluation. `unjudged` and what is raised are as in `judge`."""
+        chunk: Unjudged = self._fetched(unjudged, "a chunk")
+        return chunk.complete(self._judging)
+
+    def _fetched(self, unjudged: list[Any], whose: str) -> Any:
         try:
             return self._ray.get(unjudged[0])
         except ValueLostError as error:
-            raise PicturesLostError(f"the pictures of ticket {receipt.ticket_id} were lost with a node") from error
+            raise PicturesLostError(f"the pictures of {whose} were lost with a node") from error

@@ -1,7 +1,7 @@
-"""The judge actors of a run, and the tickets that wait for one.
+"""The judge actors of a run, and what waits for one: tickets, and chunks of an evaluation.
 
-A ticket that was rolled out is given to a judge by reference: the driver owns its pictures, so they outlive the
-actors that made and judge them. What a lost judge had is judged again by another.
+What was rolled out is given to a judge by reference: the driver owns its pictures, so they outlive the actors that
+made and judge them. What a lost judge had is judged again by another.
 """
 
 from collections import deque
@@ -10,7 +10,16 @@ from typing import Any
 
 from actors.actor_pool import ActorPool, Role
 from actors.judge_actor import JudgeActor, PicturesLostError
-from actors.pool_events import JUDGES, Delivery, LostTicket, RolledOut
+from actors.pool_events import (
+    JUDGES,
+    ChunkDone,
+    Delivery,
+    JudgeEvent,
+    LostChunk,
+    LostTicket,
+    RolledOut,
+    UnjudgedChunk,
+)
 from actors.pool_members import JudgeCall, Member
 from common.config.recipe import Recipe
 from common.facts import Fact
@@ -20,7 +29,7 @@ from common.ray_calls_group import RayCalls, ValueLostError
 JUDGE_ACTORS = Role("judge actor", "judge", "reward.actors", JudgePending, JudgeJoined, JudgeLeft)
 
 
-class JudgePool(ActorPool[Delivery | LostTicket]):
+class JudgePool(ActorPool[JudgeEvent]):
     def __init__(
         self,
         recipe: Recipe,
@@ -31,24 +40,30 @@ class JudgePool(ActorPool[Delivery | LostTicket]):
     ):
         super().__init__(JUDGE_ACTORS, recipe.reward.actors, tell, on_wait, ray)
         self._recipe, self._actor_class = recipe, actor_class
-        self._waiting: deque[RolledOut] = deque()
+        self._waiting: deque[RolledOut | UnjudgedChunk] = deque()
 
     @property
     def num_waiting(self) -> int:
         """Tickets that no judge has yet. The ledger's slots bound them."""
-        return len(self._waiting)
+        return sum(isinstance(work, RolledOut) for work in self._waiting)
 
     @property
     def num_queued(self) -> int:
         """Tickets that no judge works on: those, and all that wait behind another in a judge's hands."""
-        return len(self._waiting) + sum(max(0, len(member.calls) - 1) for member in self._members.values())
+        behind = [call for member in self._members.values() for call in list(member.calls.values())[1:]]
+        return self.num_waiting + sum(isinstance(call.work, RolledOut) for call in behind)
 
-    def add(self, rolled: RolledOut) -> None:
-        """Have a ticket judged."""
-        self._waiting.append(rolled)
+    @property
+    def has_chunks_waiting(self) -> bool:
+        """Whether a chunk has no judge yet: then no other is begun, which bounds them."""
+        return any(isinstance(work, UnjudgedChunk) for work in self._waiting)
+
+    def add(self, work: RolledOut | UnjudgedChunk) -> None:
+        """Have it judged."""
+        self._waiting.append(work)
         self._hand_out()
 
-    def collect(self) -> list[Delivery | LostTicket]:
+    def collect(self) -> list[JudgeEvent]:
         """As in every pool; those that are free get what waits."""
         events = super().collect()
         self._hand_out()
@@ -57,15 +72,21 @@ class JudgePool(ActorPool[Delivery | LostTicket]):
     def _hand_out(self) -> None:
         """The oldest to the least busy."""
         while self._waiting and (name := self._least_busy(self._members)) is not None:
-            member, rolled = self._members[name], self._waiting.popleft()
-            receipt, groups = member.actor.judge.options(num_returns=2).remote(rolled.receipt, [rolled.unjudged])
-            member.calls[groups] = JudgeCall(self._ray.clock(), rolled, receipt)
+            member, work = self._members[name], self._waiting.popleft()
+            receipt = None
+            if isinstance(work, UnjudgedChunk):
+                result = member.actor.judge_chunk.remote([work.unjudged])
+            else:
+                receipt, result = member.actor.judge.options(num_returns=2).remote(work.receipt, [work.unjudged])
+            member.calls[result] = JudgeCall(self._ray.clock(), work, receipt)
 
     def _start(self, name: str) -> Any:
         return self._ask_for(self._actor_class, self._recipe, name)
 
-    def _answer(self, name: str, reference: Any, call: JudgeCall) -> Delivery | LostTicket:
-        rolled = call.rolled
+    def _answer(self, name: str, reference: Any, call: JudgeCall) -> JudgeEvent:
+        if isinstance(call.work, UnjudgedChunk):
+            return self._chunk_answer(name, reference, call.work)
+        rolled = call.work
         ticket_id, version = rolled.receipt.ticket_id, rolled.receipt.policy_version
         try:
             receipt = self._ray.get(call.receipt)
@@ -76,9 +97,18 @@ class JudgePool(ActorPool[Delivery | LostTicket]):
         except ValueLostError:
             return LostTicket(JUDGES, ticket_id, version, "groups")
 
-    def _lose(self, name: str, member: Member, reason: str) -> list[Delivery | LostTicket]:
-        lost = [call.rolled for call in member.calls.values()]
+    def _chunk_answer(self, name: str, reference: Any, chunk: UnjudgedChunk) -> ChunkDone | LostChunk:
+        try:
+            return ChunkDone(name, chunk.index, self._ray.get(reference))
+        except PicturesLostError:
+            return LostChunk(JUDGES, chunk.index, chunk.version, "pictures")
+        except ValueLostError:
+            return LostChunk(JUDGES, chunk.index, chunk.version, "result")
+
+    def _lose(self, name: str, member: Member, reason: str) -> list[JudgeEvent]:
+        lost = [call.work for call in member.calls.values()]
         self._waiting.extendleft(reversed(lost))
-        self._tell(JudgeLost(name, reason, [rolled.receipt.ticket_id for rolled in lost]))
+        tickets = [work.receipt.ticket_id for work in lost if isinstance(work, RolledOut)]
+        self._tell(JudgeLost(name, reason, tickets))
         self._replace(member)
         return []

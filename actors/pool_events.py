@@ -43,6 +43,16 @@ class RolledOut:
 
 
 @dataclass(frozen=True)
+class UnjudgedChunk:
+    """A chunk of an evaluation that judge actors have yet to complete."""
+
+    actor: str  # that did it
+    index: int
+    version: int
+    unjudged: Any  # reference to what they need, which this process owns and never fetches
+
+
+@dataclass(frozen=True)
 class LostTicket:
     """A ticket whose actor is alive but whose weights, pictures or groups were lost with a node."""
 
@@ -65,10 +75,10 @@ class ChunkDone:
 class LostChunk:
     """A chunk whose actor lives, but not what it needed or made: a node went down with it."""
 
-    actor: str
+    actor: str  # or JUDGES
     index: int
     version: int
-    lost: Literal["result", "weights"]
+    lost: Literal["result", "weights", "pictures"]
 
     def fact(self) -> ChunkLost:
         return ChunkLost(self.actor, self.index, self.version, f"{self.lost} lost with a node")
@@ -82,4 +92,5 @@ class LostActor:
     reason: str
 
 
-PoolEvent = Delivery | RolledOut | LostTicket | ChunkDone | LostChunk | LostActor
+PoolEvent = Delivery | RolledOut | LostTicket | ChunkDone | UnjudgedChunk | LostChunk | LostActor
+JudgeEvent = Delivery | LostTicket | ChunkDone | LostChunk

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.pool_events import RolledOut
+from actors.pool_events import RolledOut, UnjudgedChunk
 from common.errors import ClusterError
 from common.paths import code_fingerprint
 
@@ -28,15 +28,16 @@ class Call:
     receipt: Any = None  # reference
     groups: Any = None  # reference
     chunk: int | None = None
+    unjudged: Any = None  # reference; of a chunk
 
 
 @dataclass(frozen=True)
 class JudgeCall:
-    """A ticket that a judge actor has."""
+    """A ticket or a chunk that a judge actor has."""
 
     made_at: float
-    rolled: RolledOut
-    receipt: Any  # reference
+    work: RolledOut | UnjudgedChunk
+    receipt: Any = None  # reference; of a ticket
 
 
 @dataclass

@@ -11,7 +11,7 @@ import ray
 from actors.evaluation.chunks import EvaluationChunk
 from actors.incoming_weights import IncomingWeights
 from actors.pool_members import ActorDescription
-from actors.ticket_work import RolledOut, TicketWork
+from actors.ticket_work import Evaluated, RolledOut, TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.log import log_context, set_up_logging
@@ -88,8 +88,8 @@ class RolloutActor:
                 self._take(version, snapshot)
         return self._work.roll_out(ticket, version, clock)
 
-    def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[Any]) -> Any:
-        """The chunk's result under policy `version`."""
+    def evaluate(self, chunk: EvaluationChunk, version: int, snapshot: list[Any]) -> Evaluated:
+        """The chunk's result under policy `version`, or what judges need for it."""
         self._take(version, snapshot)
         return self._work.evaluate(chunk)
 

@@ -8,11 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from actors.actor_pool import REWARD_ACTORS, ActorPool
+from actors.actor_pool import POLL_SECONDS, REWARD_ACTORS, ActorPool
 from actors.answers_pool import answer_to
 from actors.evaluation.chunk_queue import ChunkQueue
 from actors.evaluation.chunks import EvaluationChunk
-from actors.pool_events import ChunkDone, LostActor, LostChunk, PoolEvent, PublishedPolicy
+from actors.judge_pool import JudgePool
+from actors.pool_events import (
+    ChunkDone,
+    JudgeEvent,
+    LostActor,
+    LostChunk,
+    PoolEvent,
+    PublishedPolicy,
+    UnjudgedChunk,
+)
 from actors.pool_guests import Guests, Hosts
 from actors.pool_members import Call, Member
 from actors.rollout_actor import FETCHING, READING, TRAINING, ActorJob, RolloutActor
@@ -77,8 +86,10 @@ class RolloutPool(ActorPool[PoolEvent]):
 
     def submit_chunk(self, actor: str, index: int, chunk: EvaluationChunk, published: PublishedPolicy) -> None:
         member = self._members[actor]
-        result = member.actor.evaluate.remote(chunk, published.version, [published.snapshot])
-        member.calls[result] = Call(self._ray.clock(), published.version, chunk=index)
+        result, unjudged = member.actor.evaluate.options(num_returns=2).remote(
+            chunk, published.version, [published.snapshot]
+        )
+        member.calls[result] = Call(self._ray.clock(), published.version, chunk=index, unjudged=unjudged)
 
     def collect(self) -> list[PoolEvent]:
         """As in every pool. Should a lost actor be alive somewhere and answer late, that is an event like any
@@ -90,28 +101,37 @@ class RolloutPool(ActorPool[PoolEvent]):
         chunks: Sequence[EvaluationChunk],
         published: PublishedPolicy,
         publish_again: Callable[[], PublishedPolicy] | None = None,
+        judges: JudgePool | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Index and result of each of `chunks`, as they are done; for actors that have no tickets.
 
-        `publish_again` gives the same weights once more, should no node have them any more.
+        `publish_again` gives the same weights once more, should no node have them any more. `judges` complete what
+        these actors leave to them.
         """
         queue = ChunkQueue(chunks)
         while not queue.is_done:
-            for actor in self.free_actors(published):
-                taken = queue.take(actor)
-                if taken is None:
-                    break
-                self.submit_chunk(actor, *taken, published)
-            events = self._wait_and_collect()
+            if judges is None or not judges.has_chunks_waiting:
+                self._hand_out(queue, published)
+            events = self._wait_and_collect(judges)
             for event in events:
                 if isinstance(event, ChunkDone):
                     queue.finish(event.index)
                     yield event.index, event.result
-                elif isinstance(event, LostActor | LostChunk):
-                    queue.give_back(event.actor)
+                elif isinstance(event, UnjudgedChunk):
+                    assert judges is not None, "its actor has a recipe with judge actors"
+                    queue.pass_on(event.index)
+                    judges.add(event)
+            _give_back(queue, events)
             if any(isinstance(event, LostChunk) and event.lost == "weights" for event in events):
                 assert publish_again is not None, "nobody can publish the weights again"
                 published = publish_again()
+
+    def _hand_out(self, queue: ChunkQueue, published: PublishedPolicy) -> None:
+        for actor in self.free_actors(published):
+            taken = queue.take(actor)
+            if taken is None:
+                return
+            self.submit_chunk(actor, *taken, published)
 
     def _late_results(self) -> list[PoolEvent]:
         """Results of actors that were given up; most calls of theirs end with their death."""
@@ -137,12 +157,24 @@ class RolloutPool(ActorPool[PoolEvent]):
             self._replace(member)
         return [LostActor(name, reason)]
 
-    def _wait_and_collect(self) -> list[PoolEvent]:
+    def _wait_and_collect(self, judges: JudgePool | None = None) -> list[PoolEvent | JudgeEvent]:
         """Between trainings; of lost actors with tickets the driver tells, which knows these."""
-        events = super()._wait_and_collect()
+        pools: list[ActorPool] = [self] if judges is None else [self, judges]
+        self._on_wait()
+        self._ray.ready([each for pool in pools for each in pool.waiting_for()], timeout=POLL_SECONDS)
+        events = [event for pool in pools for event in pool.collect()]
         for event in events:
             if isinstance(event, LostActor):
                 self._tell(ActorLost(event.actor, event.reason, tickets=[]))
             elif isinstance(event, LostChunk):
                 self._tell(event.fact())
         return events
+
+
+def _give_back(queue: ChunkQueue, events: Sequence[Any]) -> None:
+    """Chunks that are to be done again."""
+    for event in events:
+        if isinstance(event, LostActor):
+            queue.give_back(event.actor)
+        elif isinstance(event, LostChunk):
+            queue.redo(event.index)

@@ -5,12 +5,14 @@ Letters: B groups, G samples per group, C, H, W of a picture.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from common.finite import non_finite_groups, take_rows
+from common.judged_pictures import JudgedPictures
 from common.reward_terms import RewardTerms
 from common.schema import GroupBatch, to_table
 from common.types import GroupReceipt, SkippedImage
@@ -31,6 +33,11 @@ class UnjudgedGroups:
     @property
     def num_pictures(self) -> int:
         return self.is_sound_BG.size
+
+    def of_others(self, pictures: JudgedPictures) -> Self:
+        """The same with other pictures of the same images."""
+        pixels, is_sound = pictures.pixels_BGCHW.cpu().numpy(), pictures.is_sound_BG.cpu().numpy()
+        return replace(self, pictures_BGCHW=pixels, is_sound_BG=is_sound)
 
     def with_terms(self, terms: RewardTerms) -> "ScoredGroups":
         """The groups with these beside the terms that they have."""

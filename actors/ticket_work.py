@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from actors.evaluation.chunks import EvaluationChunk, EvaluationModels
+from actors.evaluation.chunks import EvaluationChunk, Unjudged
+from actors.evaluation.models import EvaluationModels
 from actors.rewards.build import rewards_of
-from actors.rewards.table import build_terms
 from actors.rollout_pipeline import RolloutPipeline
 from actors.scored_groups import UnjudgedGroups
 from actors.sources.build import build_source
@@ -23,6 +23,8 @@ from common.types import GroupReceipt, WorkTicket
 
 RolledOut = tuple[GroupReceipt, pa.Table | UnjudgedGroups | None]
 """A ticket's receipt and groups; None: no image gave one. Where its receipt awaits judges, what these need."""
+Evaluated = tuple[Any, Unjudged | None]
+"""A chunk's result. Instead of one, what judges elsewhere need to complete it."""
 
 
 class TicketWork:
@@ -42,7 +44,8 @@ class TicketWork:
         tokenizer = tokenizer or load_tokenizer(recipe, device)
         self.trained: PolicyModule | TokenizerModule = tokenizer if recipe.trains_decoder else policy
         perceptual = None if only_draws else load_perceptual_metric(recipe, device)
-        self._models = EvaluationModels(recipe, tokenizer, perceptual, device)
+        self._judges_apart = recipe.reward.actors.count > 0
+        self._models = EvaluationModels(recipe, tokenizer, perceptual, device, self._judges_apart)
         self._policy, self._device = policy, device
         if recipe.sampling.compile:
             require_compiler(device)
@@ -56,8 +59,8 @@ class TicketWork:
     @cached_property
     def _pipelines(self) -> dict[Kind, RolloutPipeline]:  # at the first ticket: drawing needs no training images
         recipe, models = self._models.recipe, self._models
-        source, apart = build_source(recipe, "train"), recipe.reward.actors.count > 0
-        terms = build_terms(recipe.reward.comparing(), models.perceptual) if apart else models.terms
+        source, apart = build_source(recipe, "train"), self._judges_apart
+        terms = models.comparing_terms | ({} if apart else models.judging.terms)
         rewards = rewards_of(recipe, models.tokenizer, terms, judges_apart=apart)
         return {
             kind: RolloutPipeline(recipe.of_kind(kind), source, models.tokenizer, reward, self._device)
@@ -86,5 +89,6 @@ class TicketWork:
             return replace(receipt, awaits_judges=True), rolled.unjudged
         return rolled.on(receipt)
 
-    def evaluate(self, chunk: EvaluationChunk) -> Any:
-        return chunk.run(self._policy, self._models)
+    def evaluate(self, chunk: EvaluationChunk) -> Evaluated:
+        outcome = chunk.run(self._policy, self._models)
+        return (None, outcome) if isinstance(outcome, Unjudged) else (outcome, None)

@@ -31,14 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actors.evaluation.chunks import (
-    EvaluationModels,
-    FeaturesChunk,
-    GenerateChunk,
-    GeneratedPictures,
-    PictureFeatures,
-)
+from actors.evaluation.chunks import FeaturesChunk, GenerateChunk, GeneratedPictures, PictureFeatures
 from actors.evaluation.features import Features, build_features, extract_features
+from actors.evaluation.models import EvaluationModels
 from common.config.load import load_recipe
 from common.config.recipe import Recipe
 from common.models.loading import load_perceptual_metric, load_policy, load_tokenizer

@@ -85,6 +85,11 @@ class BackgroundEvaluation:
             return None
         return *taken, self._published
 
+    def pass_on(self, index: int) -> None:
+        """Judges are to complete the chunk; its actor is free for another."""
+        assert self._queue is not None
+        self._queue.pass_on(index)
+
     def deliver(self, index: int, result: Any) -> None:
         assert self._queue is not None
         self._results[index] = result
@@ -97,6 +102,12 @@ class BackgroundEvaluation:
             self._queue.give_back(actor)
             self._end_if_done()
 
+    def redo(self, index: int) -> None:
+        """Return a chunk that was lost, whoever had it, to the queue."""
+        if self._queue:
+            self._queue.redo(index)
+            self._end_if_done()
+
     def renew(self, published: PublishedPolicy) -> None:
         """Take the snapshot of `published` for what is scored, or waits to be, under its version."""
         if self._published is not None and self._published.version == published.version:
@@ -105,7 +116,7 @@ class BackgroundEvaluation:
             self._waiting = published
 
     def give_up(self) -> None:
-        """The policy's weights are gone: end the evaluation at work, once no actor has a chunk of it."""
+        """The policy's weights are gone: end the evaluation at work, once no actor or judge has a chunk of it."""
         if self._queue:
             self._queue.give_up()
             self._end_if_done()

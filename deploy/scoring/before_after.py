@@ -17,6 +17,7 @@ import torch
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.evaluation.pictures import HeldOutPictures, grid, held_out_panels
+from actors.judge_pool import JudgePool
 from actors.pool_events import PublishedPolicy
 from actors.rollout_pool import RolloutPool
 from common.atomic import write_json
@@ -45,14 +46,18 @@ class BeforeAfter:
         beat: Callable[[str], None],
         scorer: Scorer,
         publish: Callable[[int], PublishedPolicy],
+        judges: JudgePool | None = None,
     ):
-        """`publish` gives the learner's weights, which are those that are scored, as a policy version."""
+        """`publish` gives the learner's weights, which are those that are scored, as a policy version.
+
+        `judges` complete what the actors leave to them, in a run that has some.
+        """
         self._recipe = recipe
         self._tell = tell
         self._folder = folder
         self._beat = beat
         self._scorer = scorer
-        self._publish = publish
+        self._publish, self._judges = publish, judges
         self._results: dict[str, Any] = {}
         self._base_pictures: dict[str, np.ndarray] = {}
 
@@ -161,7 +166,8 @@ class BeforeAfter:
         self, pool: RolloutPool, published: PublishedPolicy, chunks: Sequence[EvaluationChunk], on_chunk: OnChunk
     ) -> list[Any]:
         results: dict[int, Any] = {}
-        for index, result in pool.evaluate(chunks, published, partial(self._publish, published.version)):
+        publish_again = partial(self._publish, published.version)
+        for index, result in pool.evaluate(chunks, published, publish_again, self._judges):
             results[index] = result
             on_chunk(len(results), len(chunks))
         return [results[index] for index in range(len(chunks))]

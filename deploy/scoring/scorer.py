@@ -14,16 +14,14 @@ import torch
 from actors.evaluation.chunks import (
     NO_CLASS,
     EvaluationChunk,
-    EvaluationModels,
     FeaturesChunk,
     GenerateChunk,
-    HeldOutChunk,
-    HeldOutResult,
     PictureFeatures,
     ReferenceChunk,
-    Unscored,
 )
 from actors.evaluation.features import FEATURES, build_features, extract_features
+from actors.evaluation.held_out import HeldOutChunk, HeldOutResult, Unscored
+from actors.evaluation.models import EvaluationModels
 from actors.evaluation.picture_files import PictureFiles
 from actors.evaluation.pictures import HeldOutPictures, joined
 from actors.evaluation.reference import read_reference, reference_indices, reference_of

@@ -6,7 +6,7 @@ import ray
 
 from actors.evaluation.chunks import EvaluationChunk
 from actors.rollout_actor import READING, WeightsLostError
-from actors.ticket_work import RolledOut, TicketWork
+from actors.ticket_work import Evaluated, RolledOut, TicketWork
 from common.clock import StageClock
 from common.config.recipe import Recipe
 from common.models.families import PolicyModule, TokenizerModule
@@ -43,8 +43,8 @@ class ColocatedActor(LearnerActor):
         self._require(version)
         return self._work.roll_out(ticket, version, StageClock(self._device))
 
-    def evaluate(self, chunk: EvaluationChunk, version: int, _snapshot: list[Any]) -> Any:
-        """The chunk's result under policy `version`; raises like `roll_out`."""
+    def evaluate(self, chunk: EvaluationChunk, version: int, _snapshot: list[Any]) -> Evaluated:
+        """The chunk's result under policy `version`, or what judges need for it; raises like `roll_out`."""
         self._require(version)
         return self._work.evaluate(chunk)
 

@@ -255,7 +255,7 @@ class Service:
         during = BackgroundEvaluation(scorer, recipe.sampling.temperature, tell, folder.samples)
         cleanup.callback(during.close)
         publish = partial(_publish, learner)
-        return BeforeAfter(recipe, folder, tell, attend, scorer, publish), during
+        return BeforeAfter(recipe, folder, tell, attend, scorer, publish, self._judges), during
 
 
 def _publish(learner: LearnerGroup, version: int) -> PublishedPolicy:

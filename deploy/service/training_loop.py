@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.actor_pool import ActorPool
 from actors.judge_pool import JudgePool
-from actors.pool_events import ChunkDone, Delivery, LostActor, LostChunk, LostTicket, RolledOut
+from actors.pool_events import ChunkDone, Delivery, JudgeEvent, LostActor, LostTicket, RolledOut, UnjudgedChunk
 from actors.pool_size import TooManyActorsError
 from actors.rollout_pool import RolloutPool
 from common.buffer.ledger import Ledger
@@ -175,10 +175,13 @@ class TrainingLoop:
             return
         if self._is_colocated and self._must_save:
             return  # the rank that is asked for its state would roll out first
-        if self.evaluation is not None:
-            self.evaluation.renew(self.stepper.published)
+        evaluation = self.evaluation
+        if evaluation is not None:
+            evaluation.renew(self.stepper.published)
+        if self.judges is not None and self.judges.has_chunks_waiting:
+            evaluation = None  # their pictures are not to pile up
         for actor in self.pool.free_actors(self.stepper.published):
-            chunk = self.evaluation.take(actor) if self.evaluation else None
+            chunk = evaluation.take(actor) if evaluation else None
             if chunk is not None:
                 self.pool.submit_chunk(actor, *chunk)
                 continue
@@ -207,34 +210,42 @@ class TrainingLoop:
                 self._intake.lose_actor(event)
                 if self.evaluation is not None:
                     self.evaluation.give_back(event.actor)
-            elif isinstance(event, ChunkDone | LostChunk):
-                assert self.evaluation is not None, "chunks are its own"
-                self._collect_chunk(event, self.evaluation)
-            elif not isinstance(event, RolledOut):
-                self._collect_ticket(event)
-            elif self._intake.pass_on(event):
-                assert self.judges is not None, "its actor has the recipe of this run"
-                self.judges.add(event)
+            elif isinstance(event, RolledOut | UnjudgedChunk):
+                self._pass_on(event)
+            else:
+                self._collect_end(event)
         for judged in self.judges.collect() if self.judges is not None else ():
-            self._collect_ticket(judged)
+            self._collect_end(judged)
 
-    def _collect_ticket(self, event: Delivery | LostTicket) -> None:
+    def _pass_on(self, event: RolledOut | UnjudgedChunk) -> None:
+        """Have judges complete it; a ticket, if it is still its actor's own."""
+        assert self.judges is not None, "its actor has the recipe of this run"
+        if isinstance(event, UnjudgedChunk):
+            assert self.evaluation is not None, "chunks are its own"
+            self.evaluation.pass_on(event.index)
+        elif not self._intake.pass_on(event):
+            return
+        self.judges.add(event)
+
+    def _collect_end(self, event: JudgeEvent) -> None:
+        """What is lost is done again; a chunk unless it needs weights that the learner no longer has."""
+        are_gone = False
+        if not isinstance(event, Delivery | ChunkDone) and event.lost == "weights":
+            are_gone = not self.stepper.lose_weights(event.version)
         if isinstance(event, Delivery):
             self._intake.deliver(event)
             return
-        if event.lost == "weights":
-            self.stepper.lose_weights(event.version)
-        self._intake.lose_ticket(event)
-
-    def _collect_chunk(self, event: ChunkDone | LostChunk, evaluation: BackgroundEvaluation) -> None:
-        """A lost one is done again, unless it needs weights that the learner no longer has."""
+        if isinstance(event, LostTicket):
+            self._intake.lose_ticket(event)
+            return
+        assert self.evaluation is not None, "chunks are its own"
         if isinstance(event, ChunkDone):
-            evaluation.deliver(event.index, event.result)
+            self.evaluation.deliver(event.index, event.result)
             return
         self.tell(event.fact())
-        evaluation.give_back(event.actor)
-        if event.lost == "weights" and not self.stepper.lose_weights(event.version):
-            evaluation.give_up()
+        self.evaluation.redo(event.index)
+        if are_gone:
+            self.evaluation.give_up()
 
     def _start_step(self) -> None:
         if self._is_colocated and self.evaluation is not None and self.evaluation.is_running:

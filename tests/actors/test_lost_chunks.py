@@ -24,9 +24,9 @@ class Actor:
     def describe(self) -> ActorDescription:
         return ActorDescription("node-a", 7, "cpu", code_fingerprint())
 
-    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> str:
+    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> tuple[str, None]:
         try:
-            return f"{chunk} with {self._ray.get(snapshot[0])}"
+            return f"{chunk} with {self._ray.get(snapshot[0])}", None
         except ValueLostError as error:
             raise WeightsLostError from error
 
@@ -39,11 +39,11 @@ class LosesResults(FakeRay):
         self._to_lose = list(chunks)
 
     def call(self, method: Any, arguments: Any) -> Any:
-        reference = super().call(method, arguments)
+        references = super().call(method, arguments)
         if method.name == "evaluate" and arguments[0] in self._to_lose:
             self._to_lose.remove(arguments[0])
-            self.lose(reference)
-        return reference
+            self.lose(references[0])
+        return references
 
 
 def pool_of(recipe: Recipe, ray: FakeRay, told: Told, count: int = 2, actor: type = Actor) -> RolloutPool:
@@ -132,10 +132,10 @@ def test_weights_are_published_again_as_often_as_they_are_lost(tiny_recipe: Reci
 def test_a_late_actor_that_missed_the_former_weights_costs_no_chunk(tiny_recipe: Recipe) -> None:
     class LateLoss(FakeRay):
         def call(self, method: Any, arguments: Any) -> Any:
-            reference = super().call(method, arguments)
-            if method.name == "evaluate" and arguments[0] == "b" and reference.error is not None:
-                reference.done_at += 2.0  # by then the weights are there again
-            return reference
+            references = super().call(method, arguments)
+            if method.name == "evaluate" and arguments[0] == "b" and references[0].error is not None:
+                references[0].done_at += 2.0  # by then the weights are there again
+            return references
 
     ray, told = LateLoss(), Told()
     pool = pool_of(tiny_recipe, ray, told)

@@ -41,8 +41,8 @@ class Actor:
     def roll_out(self, ticket: WorkTicket, version: int, snapshot: list[Any]) -> tuple[GroupReceipt, str]:
         return receipt(ticket.ticket_id, version), f"groups of ticket {ticket.ticket_id}"
 
-    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> str:
-        return f"{chunk} under version {version}"
+    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> tuple[str, None]:
+        return f"{chunk} under version {version}", None
 
 
 def receipt(ticket_id: int, version: int = 3) -> GroupReceipt:
@@ -428,7 +428,7 @@ def test_an_actor_that_dies_while_it_loads_is_told_of_and_replaced(start: Start)
 
 def test_long_waits_let_the_caller_do_something_now_and_then(tiny_recipe: Recipe) -> None:
     ray, beats = FakeRay(), []
-    ray.instead |= {(0, "describe", 0): Late(2, HERE), (0, "evaluate", 0): Late(3, "scores")}
+    ray.instead |= {(0, "describe", 0): Late(2, HERE), (0, "evaluate", 0): Late(3, ("scores", None))}
     pool = RolloutPool(tiny_recipe, Told(), lambda: beats.append(ray.now), ray, Actor)
     pool.resize(1)
     pool.wait_ready(60)
@@ -458,7 +458,7 @@ def test_an_evaluation_gives_the_result_of_each_chunk_however_many_do_them(ready
 
 def test_an_evaluation_gives_results_as_they_come_and_an_actor_one_chunk_at_a_time(ready: Start) -> None:
     stage = ready(2)
-    stage.ray.instead[0, "evaluate", 0] = Late(10, "a at last")
+    stage.ray.instead[0, "evaluate", 0] = Late(10, ("a at last", None))
     assert [index for index, _ in stage.pool.evaluate(["a", "b", "c", "d"], PUBLISHED)] == [1, 2, 3, 0]
     assert [name for name, _ in stage.ray.actors[0].asked] == ["describe", "evaluate"]
 
@@ -479,7 +479,10 @@ def test_the_chunk_of_an_actor_that_hangs_is_done_by_its_replacement_and_its_own
 ) -> None:
     stage = ready(ticket_timeout_seconds=20, tickets_in_flight=1)
     stage.ray.kills_work = False
-    stage.ray.instead |= {(0, "evaluate", 0): Late(22, "late"), (1, "evaluate", 0): Late(5, "in time")}
+    stage.ray.instead |= {
+        (0, "evaluate", 0): Late(22, ("late", None)),
+        (1, "evaluate", 0): Late(5, ("in time", None)),
+    }
     assert list(stage.pool.evaluate(["a"], PUBLISHED)) == [(0, "in time")]
     assert stage.told.of(ActorLost) == [ActorLost("actor-0", "actor-0 has not answered for 20 s", [])]
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, HeldOutResult
+from actors.evaluation.chunks import GenerateChunk
+from actors.evaluation.held_out import HeldOutChunk, HeldOutResult
+from actors.evaluation.models import EvaluationModels
 from actors.incoming_weights import IncomingWeights
 from actors.rewards.build import reward_of
 from actors.rollout_pipeline import RolloutPipeline
@@ -64,7 +66,8 @@ class Actor:
         self.models = EvaluationModels(recipe, tokenizer, metric, self.device)
         self._trained = tokenizer if recipe.trains_decoder else self.policy
         source = self.models.__dict__["held_out"] = RandomPictures(recipe)
-        reward = reward_of(recipe.reward, tokenizer, self.models.terms, recipe.advantage.credit)
+        terms = self.models.comparing_terms | self.models.judging.terms
+        reward = reward_of(recipe.reward, tokenizer, terms, recipe.advantage.credit)
         self._pipeline = RolloutPipeline(recipe, source, tokenizer, reward, self.device)
         if recipe.has_narrow_weights:
             make_bfloat16(self.policy, linear_parameters(self.policy))

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.evaluation.chunks import EvaluationModels, GenerateChunk, HeldOutChunk, Unscored
+from actors.evaluation.chunks import GenerateChunk
 from actors.evaluation.conditions import class_labels, stacked
 from actors.evaluation.free_running import sample_tokens
+from actors.evaluation.held_out import HeldOutChunk, Unscored
+from actors.evaluation.models import EvaluationModels
 from actors.image_batch import to_uint8
 from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline

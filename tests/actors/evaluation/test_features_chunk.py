@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.evaluation.chunks import EvaluationModels, FeaturesChunk, GenerateChunk, PictureFeatures
+from actors.evaluation.chunks import FeaturesChunk, GenerateChunk, PictureFeatures
 from actors.evaluation.features import extract_features
+from actors.evaluation.models import EvaluationModels
 from actors.rewards.preference import RewardModels
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -84,5 +85,5 @@ def test_the_pictures_are_judged_by_the_names_of_the_classes_that_were_asked_for
     for name, values_N in result.preferences.items():
         expected_N = RewardModels(recipe, CPU).judge(name).judge(pixels_NCHW, prompts)
         np.testing.assert_allclose(values_N, expected_N, atol=1e-4)
-    other = models.reward_models.judge("clip").judge(pixels_NCHW, ["the digit 1"] * 3)
-    assert np.abs(result.preferences["clip"] - other.numpy()).max() > 0.01
+    other = models.judging.preferences(drawn.pixels_NHWC, ["the digit 1"] * 3)
+    assert np.abs(result.preferences["clip"] - other["clip"]).max() > 0.01

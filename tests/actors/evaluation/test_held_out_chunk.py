@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from actors.evaluation.chunks import SAMPLES_SHOWN, EvaluationModels, HeldOutChunk
+from actors.evaluation.held_out import SAMPLES_SHOWN, HeldOutChunk
+from actors.evaluation.models import EvaluationModels
 from actors.image_batch import to_uint8
 from actors.rewards.build import build_reward
 from actors.rollout_pipeline import RolloutPipeline

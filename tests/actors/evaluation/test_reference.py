@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.evaluation.chunks import EvaluationModels, ReferenceChunk
+from actors.evaluation.chunks import ReferenceChunk
 from actors.evaluation.features import Features
+from actors.evaluation.models import EvaluationModels
 from actors.evaluation.reference import read_reference, reference_indices, reference_of, require_reference
 from actors.evaluation.scores import Reference
 from actors.sources.build import build_source

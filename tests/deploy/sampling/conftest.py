@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.evaluation.chunks import EvaluationModels, GenerateChunk, GeneratedPictures
+from actors.evaluation.chunks import GenerateChunk, GeneratedPictures
+from actors.evaluation.models import EvaluationModels
 from actors.rollout_actor import ActorJob
 from common.config.load import with_changes
 from common.config.recipe import Recipe

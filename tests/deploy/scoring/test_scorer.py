@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.evaluation.chunks import (
-    EvaluationChunk,
-    FeaturesChunk,
-    GenerateChunk,
-    HeldOutChunk,
-    HeldOutResult,
-    PictureFeatures,
-    ReferenceChunk,
-    Unscored,
-)
+from actors.evaluation.chunks import EvaluationChunk, FeaturesChunk, GenerateChunk, PictureFeatures, ReferenceChunk
 from actors.evaluation.features import build_features, extract_features
+from actors.evaluation.held_out import HeldOutChunk, HeldOutResult, Unscored
 from actors.evaluation.picture_files import find_pictures
 from actors.evaluation.pictures import HeldOutPictures
 from actors.evaluation.reference import reference_of

@@ -64,9 +64,9 @@ class Actor:
         return self.rolled(ticket)
 
     def evaluate(self, chunk: Any, version: int, snapshot: list[Any]) -> Any:
-        """The version that the weights say they are."""
+        """The version that the weights say they are; of a run with judges, for these."""
         self._take(version, snapshot)
-        return self._version
+        return (None, self._version) if self._judges_are_apart else (self._version, None)
 
     def rolled(self, ticket: WorkTicket, skipped: tuple[SkippedImage, ...] = ()) -> Any:
         """Receipt and groups of the ticket's images but those skipped."""
@@ -99,6 +99,13 @@ class Judge:
         except ValueLostError as error:
             raise PicturesLostError from error
         return replace(receipt, awaits_judges=False, judge_seconds=0.5), f"{groups} by {self.name}"
+
+    def judge_chunk(self, unjudged: list[Any]) -> Any:
+        """What the actor gave."""
+        try:
+            return self._ray.get(unjudged[0])
+        except ValueLostError as error:
+            raise PicturesLostError from error
 
 
 class Rank(ScriptedRank):

@@ -30,9 +30,9 @@ class Both(Rank):
         receipt = GroupReceipt(ticket.ticket_id, version, len(ticket.sample_indices), 10, (), {"decode": 0.25})
         return receipt, f"ticket {ticket.ticket_id} by rank {self.number} at step {self.steps}"
 
-    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> int:
+    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> tuple[int, None]:
         self._require(version)
-        return version
+        return version, None
 
     def _require(self, version: int) -> None:
         if version != self.steps:

@@ -1,12 +1,12 @@
 """Whole runs whose reward judge actors measure, on a stand-in for Ray: the results are those of one process."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from actors import judging, ticket_work
 from actors.judge_actor import JudgeActor
 from actors.rewards.term import Sources
 from actors.rollout_actor import RolloutActor
@@ -15,7 +15,7 @@ from deploy.runs.local_run import run_local
 from tests import own_terms
 from tests.deploy.service.test_driver import served
 from tests.deploy.service.test_own_reward_term import FAILURES, image_of
-from tests.fakes import FakeRay, Told
+from tests.fakes import Told
 from tests.service.reading import digest, learned_tickets, lines
 
 STEPS = 2
@@ -146,22 +146,13 @@ def test_samples_that_a_judge_misses_teach_nothing_wherever_it_is(
 
 
 def test_reward_actors_load_no_judge_and_judge_actors_no_generator(
-    small_run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from actors import judging, ticket_work
-    from actors.evaluation import chunks
-
     loaded: list[str] = []
-    real = judging.load_judges
-    monkeypatch.setattr(chunks, "load_judges", lambda *_: loaded.append("within") or {})
-    monkeypatch.setattr(judging, "load_judges", lambda *given: loaded.append("apart") or real(*given))
-    real_tokenizer = ticket_work.load_tokenizer
-
-    def load_tokenizer(*given: Any) -> Any:
-        loaded.append("decoder")
-        return real_tokenizer(*given)
-
-    monkeypatch.setattr(ticket_work, "load_tokenizer", load_tokenizer)
-    ray = FakeRay()
-    served(small_run("served", FREE | {"actors.count": 1, "reward.actors.count": 2}), ray)
-    assert sorted(loaded) == ["apart", "apart", "decoder"]
+    real, real_tokenizer = judging.load_judges, ticket_work.load_tokenizer
+    monkeypatch.setattr(judging, "load_judges", lambda *given: loaded.append("judges") or real(*given))
+    monkeypatch.setattr(
+        ticket_work, "load_tokenizer", lambda *given: loaded.append("decoder") or real_tokenizer(*given)
+    )
+    served(small_run("served", FREE | {"actors.count": 1, "reward.actors.count": 2}))
+    assert sorted(loaded) == ["decoder", "judges", "judges"]

@@ -49,8 +49,8 @@ class Actor:
         num_groups = len(ticket.sample_indices)
         return GroupReceipt(ticket.ticket_id, version, num_groups, 10 * num_groups, (), {}), "groups"
 
-    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> int:
-        return self._pull(snapshot)
+    def evaluate(self, chunk: str, version: int, snapshot: list[Any]) -> tuple[int, None]:
+        return self._pull(snapshot), None
 
     def _pull(self, snapshot: list[Any]) -> int:
         try:
@@ -96,6 +96,10 @@ class Scoring:
         if self._queue:
             self._queue.give_back(actor)
 
+    def redo(self, index: int) -> None:
+        assert self._queue is not None
+        self._queue.redo(index)
+
     def renew(self, published: PublishedPolicy) -> None:
         if self._published is not None and self._published.version == published.version:
             self._published = published
@@ -118,11 +122,11 @@ class LosesResult(FakeRay):
     has_lost = False
 
     def call(self, method: Any, arguments: Any) -> Any:
-        reference = super().call(method, arguments)
+        references = super().call(method, arguments)
         if method.name == "evaluate" and arguments[0] == "b" and not self.has_lost:
             self.has_lost = True
-            self.lose(reference)
-        return reference
+            self.lose(references[0])
+        return references
 
 
 class LosesWeights(FakeRay):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.chunks import EvaluationChunk, FeaturesChunk, HeldOutChunk, ReferenceChunk
+from actors.evaluation.chunks import EvaluationChunk, FeaturesChunk, ReferenceChunk
+from actors.evaluation.held_out import HeldOutChunk
 from actors.rollout_actor import RolloutActor, WeightsLostError
 from common.config.load import with_changes
 from common.config.recipe import Recipe
@@ -138,12 +139,12 @@ def test_a_result_that_is_lost_is_made_again(recipe: Recipe, undisturbed: Scores
             self.left = [0, 2, 3]
 
         def call(self, method: Any, arguments: Any) -> Any:
-            reference = super().call(method, arguments)
+            references = super().call(method, arguments)
             is_of_features = method.name == "evaluate" and isinstance(arguments[0], FeaturesChunk)
             if is_of_features and arguments[1] in self.left:
                 self.left.remove(arguments[1])
-                self.lose(reference)
-            return reference
+                self.lose(references[0])
+            return references
 
     told = Told()
     served(recipe, told, ray=LosesFeatures())
