@@ -32,6 +32,33 @@ def test_what_a_lost_actor_had_goes_to_the_next_one():
     assert queue.take("two") is None
 
 
+def test_an_actor_is_free_for_another_chunk_while_judges_have_its_last():
+    queue = ChunkQueue(CHUNKS[:2])
+    queue.take("one")
+    queue.pass_on(0)
+    assert queue.take("one") == (1, CHUNKS[1])
+    queue.pass_on(1)
+    queue.give_back("one")  # what it has made outlives it
+    assert queue.take("two") is None
+    queue.finish(1)
+    assert not queue.is_done
+    queue.redo(0)  # its pictures were lost
+    assert queue.take("two") == (0, CHUNKS[0])
+    queue.pass_on(0)
+    queue.finish(0)
+    assert queue.is_done
+
+
+def test_what_judges_lose_after_it_was_given_up_is_not_done_again():
+    queue = ChunkQueue(CHUNKS)
+    queue.take("one")
+    queue.pass_on(0)
+    queue.give_up()
+    assert not queue.is_done
+    queue.redo(0)
+    assert queue.is_done
+
+
 def test_once_it_is_given_up_nothing_is_taken_and_what_runs_ends():
     queue = ChunkQueue(CHUNKS)
     for actor in ("one", "two", "three"):

@@ -582,7 +582,7 @@ def test_a_lost_actor_gives_its_chunk_of_an_evaluation_back(loop) -> None:
 def test_an_evaluation_that_is_at_work_when_the_loop_is_stopped_is_given_up(loop) -> None:
     class Hangs(Actor):
         def evaluate(self, *chunk: Any) -> Any:
-            return Late(100.0)
+            return Late(100.0, (1, None))
 
     def stop(served: Served) -> None:
         if len(served.steps) == 3:
