@@ -29,7 +29,7 @@ class JudgeLeft(Fact):
 
 @dataclass(frozen=True)
 class JudgeLost(Fact):
-    """It died or hung. Others judge its tickets."""
+    """It died or hung. Others judge its tickets, and its chunks of an evaluation."""
 
     actor: str
     reason: str

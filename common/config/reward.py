@@ -35,16 +35,17 @@ class HttpJudge(Section):
 
 
 class RewardActorsSection(Section):
-    """Judge actors: they measure clip, hps, pickscore, aesthetic, classifier, http and python apart from the
-    reward actors, which go on with their next ticket meanwhile. mse, lpips and l1 stay where samples are decoded.
-    The results are the same."""
+    """Judge actors: they measure clip, hps, pickscore, aesthetic, classifier, http, python and evaluation.scores
+    apart from the reward actors, which load none of these and go on with their next ticket meanwhile. mse, lpips
+    and l1 stay where samples are decoded. The results are the same."""
 
     count: int = Field(default=0, ge=0)
     """Number of judge actors; 0 has the reward actors measure these terms as well."""
     autoscale: AutoscaleSection | None = None
     """Let the driver change `count` between a minimum and a maximum; null leaves it to you."""
     tickets_in_flight: int = Field(default=2, gt=0)
-    """Tickets that a judge actor holds: it judges one, and the others wait so that it never idles."""
+    """Tickets, or chunks of an evaluation, that a judge actor holds: it judges one, and the others wait so that it
+    never idles."""
     num_cpus: float = Field(default=1, ge=0)
     """CPUs a judge actor reserves in Ray."""
     num_gpus: float = Field(default=0, ge=0)
@@ -54,7 +55,7 @@ class RewardActorsSection(Section):
     max_restarts: int = Field(default=10, ge=0)
     """Number of dead judge actors to replace before the run gives up."""
     ticket_timeout_seconds: float = Field(default=600.0, gt=0)
-    """A judge actor that takes longer over a ticket loses it and is replaced."""
+    """A judge actor that takes longer over a ticket, or a chunk of an evaluation, loses it and is replaced."""
 
 
 AnyActorsSection = ActorsSection | RewardActorsSection

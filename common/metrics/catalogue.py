@@ -63,7 +63,7 @@ CATALOGUE = (
     Metric("vapi_judges_pending", "gauge", "Judge actors that are loading or waiting for resources."),
     Metric("vapi_judges_restarts_total", "counter", "Judge actors replaced after a loss."),
     Metric("vapi_judges_waiting_tickets", "gauge", "Tickets rolled out that no judge actor has yet."),
-    Metric("vapi_judges_pictures_total", "counter", "Pictures judged by judge actors."),
+    Metric("vapi_judges_pictures_total", "counter", "Pictures of tickets judged by judge actors."),
     Metric("vapi_judges_ticket_seconds", "histogram",
            "Seconds of a judge actor for a ticket, its pictures' way included.", buckets=SECONDS),
     Metric("vapi_buffer_groups", "gauge", "Scored groups waiting for the learner."),

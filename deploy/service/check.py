@@ -202,7 +202,7 @@ def _buffer(recipe: Recipe) -> str:
     size = recipe.buffer_capacity * recipe.group_bytes / 1e6
     said = f"{recipe.buffer_capacity} groups, {size:.1f} MB, at most {recipe.buffer.max_staleness} versions stale"
     pictures = recipe.buffer_capacity * recipe.handed_over_bytes / 1e6
-    return said + (f"; at most {pictures:.1f} MB of pictures on their way to judge actors" if pictures else "")
+    return said + (f"; at most {pictures:.1f} MB of their pictures on the way to judge actors" if pictures else "")
 
 
 def _checkpoints(recipe: Recipe) -> str:

@@ -387,4 +387,4 @@ def test_judge_actors_are_counted_with_what_they_judge_and_what_is_on_the_way_to
     )
     assert details["reward"].endswith("; term by 3 judge actors")
     size = recipe.learner.images_per_step * 3 * 32**2 * (recipe.group.size + 1) / 1e6
-    assert details["buffer"].endswith(f"; at most {size:.1f} MB of pictures on their way to judge actors")
+    assert details["buffer"].endswith(f"; at most {size:.1f} MB of their pictures on the way to judge actors")
