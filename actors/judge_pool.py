@@ -109,6 +109,7 @@ class JudgePool(ActorPool[JudgeEvent]):
         lost = [call.work for call in member.calls.values()]
         self._waiting.extendleft(reversed(lost))
         tickets = [work.receipt.ticket_id for work in lost if isinstance(work, RolledOut)]
-        self._tell(JudgeLost(name, reason, tickets))
+        chunks = [work.index for work in lost if isinstance(work, UnjudgedChunk)]
+        self._tell(JudgeLost(name, reason, tickets, chunks))
         self._replace(member)
         return []

@@ -34,6 +34,7 @@ class JudgeLost(Fact):
     actor: str
     reason: str
     tickets: Sequence[int]
+    chunks: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

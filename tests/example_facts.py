@@ -109,7 +109,7 @@ EXAMPLES: list[Fact] = [
     JudgePending("judge-1", "1 GPU, of which 0 are free"),
     JudgeJoined("judge-0", "10.0.0.5", 4713, "cuda:0"),
     JudgeLeft("judge-0"),
-    JudgeLost("judge-0", "died", [3]),
+    JudgeLost("judge-0", "died", [3], [7, 8]),
     RankPending(1, "1 GPU, of which 0 are free"),
     RankJoined(1, 5, "10.0.0.6", 4712),
     RankLost(1, "died", 5, 4712),

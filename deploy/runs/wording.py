@@ -64,6 +64,11 @@ def _rewards_flat(event: Event) -> str:
     return f"all samples have the same reward in {event['num_groups']} groups of step {event['step']}"
 
 
+def _and_chunks(event: Event) -> str:
+    chunks = event.get("chunks")  # none in files of an earlier version
+    return f" and {len(chunks)} chunks of a scoring" if chunks else ""
+
+
 def _scored(event: Event) -> str:
     reward = event["scores"].get("held_out_reward")
     return f"step {event['step']} scored" + ("" if reward is None else f": held-out reward {reward:.4f}")
@@ -96,7 +101,8 @@ WORDINGS = {
     "judge_left": Wording("{actor} left"),
     "judge_lost": Wording(
         lambda event: (
-            f"{event['actor']} lost with {len(event['tickets'])} tickets, judged again: {event['reason']}"
+            f"{event['actor']} lost with {len(event['tickets'])} tickets"
+            f"{_and_chunks(event)}, judged again: {event['reason']}"
         ),
         "bad",
     ),

@@ -91,7 +91,7 @@ SENTENCES = [
     "judge-1 is not placed: it waits for 1 GPU, of which 0 are free",
     "judge-0 joined on 10.0.0.5 (cuda:0)",
     "judge-0 left",
-    "judge-0 lost with 1 tickets, judged again: died",
+    "judge-0 lost with 1 tickets and 2 chunks of a scoring, judged again: died",
     "learner rank 1 is not placed: it waits for 1 GPU, of which 0 are free",
     "learner rank 1 joined on 10.0.0.6 at step 5",
     "learner rank 1 lost at step 5: died",

@@ -78,7 +78,8 @@ def test_a_judge_that_dies_over_a_chunk_is_replaced_and_loses_no_ticket_by_it(lo
     with loop(ray=ray) as served:
         served.run()
     assert scores(served) == SCORES
-    assert [(fact.actor, fact.reason) for fact in served.told.of(JudgeLost)] == [("judge-0", "out of memory")]
+    (lost,) = served.told.of(JudgeLost)
+    assert (lost.actor, lost.reason, lost.chunks) == ("judge-0", "out of memory", [0])
     assert served.tickets == ALL
     assert num_asked(ray, "evaluate") == 8
 
