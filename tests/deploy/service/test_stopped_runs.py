@@ -36,7 +36,7 @@ def act(monkeypatch: pytest.MonkeyPatch) -> Act:
     act = Act()
 
     class Scores:
-        def __init__(self, recipe, folder, tell, attend, scorer, publish):
+        def __init__(self, recipe, folder, tell, attend, scorer, publish, judges):
             self._attend = attend
 
         def _wait(self, phase):
