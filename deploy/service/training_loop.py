@@ -175,14 +175,12 @@ class TrainingLoop:
             return
         if self._is_colocated and self._must_save:
             return  # the rank that is asked for its state would roll out first
-        evaluation = self.evaluation
-        if evaluation is not None:
+        if (evaluation := self.evaluation) is not None:
             evaluation.renew(self.stepper.published)
         if self.judges is not None and self.judges.has_chunks_waiting:
             evaluation = None  # their pictures are not to pile up
         for actor in self.pool.free_actors(self.stepper.published):
-            chunk = evaluation.take(actor) if evaluation else None
-            if chunk is not None:
+            if evaluation is not None and (chunk := evaluation.take(actor)) is not None:
                 self.pool.submit_chunk(actor, *chunk)
                 continue
             ticket = self.ledger.admit(actor)
