@@ -25,6 +25,7 @@ StudyFile = Callable[..., str]
         ("credit", 11),
         ("group", 4),
         ("staleness", 5),
+        ("decoder_terms", 4),
         ("paper_table", 14),
         ("paper_table_seconds", 7),
         ("emoji_paper_table", 11),
@@ -38,7 +39,7 @@ def test_every_shipped_study_fits_its_recipe_and_has_three_seeds(name: str, num_
 
 
 def test_no_shipped_study_is_left_out_above() -> None:
-    assert len(list(STUDIES.glob("*.yaml"))) == 13
+    assert len(list(STUDIES.glob("*.yaml"))) == 14
 
 
 def test_all_variants_run_with_the_first_seed_before_any_runs_with_the_second(study_file: StudyFile) -> None:
@@ -141,7 +142,7 @@ def test_what_yaml_reads_otherwise_than_it_looks_is_refused(study_file: StudyFil
 def test_an_unknown_study_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
         RecipeError,
-        match="components, credit, emoji_credit, emoji_paper_table, emoji_reward, group, noise, noise_kinds, "
-        "paper_table, paper_table_seconds, prior, reward, staleness",
+        match="components, credit, decoder_terms, emoji_credit, emoji_paper_table, emoji_reward, group, noise, "
+        "noise_kinds, paper_table, paper_table_seconds, prior, reward, staleness",
     ):
         load_study("nothing")
